@@ -1,0 +1,23 @@
+"""A learned optimizer for Keras: `model.compile(optimizer=HierarchicalRNN())`."""
+
+from learned_optimizer.config import Config
+from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.weights import (
+    Weights,
+    fresh_weights,
+    list_weights,
+    load_weights,
+    save_weights,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "HierarchicalRNN",
+    "Weights",
+    "fresh_weights",
+    "list_weights",
+    "load_weights",
+    "save_weights",
+]

@@ -1,0 +1,508 @@
+"""`HierarchicalRNN`, the learned optimizer as a Keras optimizer.
+
+What is here: arguments, variables, saving and looking inside. The update rule
+itself is `update_rule.py`; how it is run on model variables, with clipping,
+accumulation, averaging and constraints, is `model_step.py`; what TensorFlow and
+`tf.distribute` need around that is `tensorflow_backend.py`.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from learned_optimizer import model_step, state_files
+from learned_optimizer.packing import Layout, rows_of_blocks
+from learned_optimizer.update_rule import State, initial_field, state_shapes
+from learned_optimizer.weights import Weights, fresh_weights, load_weights
+
+BLOCK_SIZE = 512
+# 16,384 parameters: what the update of one chunk reads and writes stays in the
+# cache of a core (measured: BUILD_NOTES.md).
+BLOCKS_PER_CHUNK = 32
+
+
+@keras.saving.register_keras_serializable(package="learned_optimizer")
+class HierarchicalRNN(keras.optimizers.Optimizer):
+    """Optimizer that was learned: a hierarchy of small RNNs computes the update.
+
+    Each parameter has a recurrent network of its own (all share their weights),
+    each tensor and the whole model have one above it. They were meta-trained on
+    many small problems; the number of things to tune here is zero. Choose it
+    where tuning a learning rate costs more than a slower step does: it takes
+    about 1,500 floating-point operations and 76 bytes of state a parameter,
+    which a large batch hides and a small one does not.
+
+    Example:
+
+    >>> model.compile(optimizer=HierarchicalRNN(), loss="mse")
+
+    Args:
+        learning_rate: A float, a schedule or a callable that multiplies the
+            learned step. Defaults to `1.0`, the optimizer as it was trained.
+        initial_learning_rate: Where the learned per-parameter learning rates
+            start: a positive number, or a range `(low, high)`, from which half
+            of the log range is drawn for each element and half once a tensor.
+            Defaults to what the weights' card says.
+        weights: Name of shipped weights (see `learned_optimizer.list_weights()`),
+            path of an `.npz` file with its card beside it, `Weights`, or `None`
+            for fresh, untrained ones. The architecture comes with them. Defaults
+            to `"default"`.
+        seed: Seed of whatever is drawn: the range of initial learning rates,
+            fresh weights. Defaults to `None`.
+        weight_decay: Decoupled: `weight_decay * learning_rate * exp(eta + c) *
+            value` is taken off each parameter, where `exp(eta + c)` is the step
+            length the optimizer has learned for that parameter (1 in
+            architectures without dynamic output scale). So the decay follows a
+            parameter's own step length as AdamW's follows its learning rate.
+            Defaults to `None`.
+        clipnorm: Clips the gradient of each tensor to this norm.
+        clipvalue: Clips each element of the gradients to this size.
+        global_clipnorm: Clips all gradients to this global norm, taken over the
+            tensors whose gradients are finite.
+        use_ema: Whether to keep an exponential moving average of the parameters.
+        ema_momentum: Its momentum. Defaults to `0.99`.
+        ema_overwrite_frequency: Overwrite the parameters by their average every
+            so many steps. Defaults to `None`, only at the end of `fit`.
+        loss_scale_factor: Scale of the loss, taken off the gradients.
+        gradient_accumulation_steps: Update once in so many calls, on the mean of
+            their gradients. Defaults to `None`.
+        name: Name of the optimizer. Defaults to `"hierarchical_rnn"`.
+
+    A tensor whose gradient is not finite is left as it is, its state too, and
+    `skipped_steps` counts it. With weights that use attention the model's
+    variables hold the attended location while it trains; `fit` ends with the true
+    parameters in place, and `learned_optimizer.SwapTrueValues` puts them there
+    for validation and saving in between.
+
+    Raises:
+        ValueError: If an argument, the weights or a variable break a rule.
+        TypeError: If variables are not of real floating-point numbers.
+
+    Reference:
+
+    - Wichrowska et al., *Learned Optimizers that Scale and Generalize*, ICML
+      2017, [arXiv:1703.04813](https://arxiv.org/abs/1703.04813), and its
+      released code.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        initial_learning_rate=None,
+        weights="default",
+        seed=None,
+        weight_decay=None,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        loss_scale_factor=None,
+        gradient_accumulation_steps=None,
+        name="hierarchical_rnn",
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self.seed = seed
+        self.initial_learning_rate = _checked_start(initial_learning_rate)
+        # A tuple keeps Keras from tracking what is inside as variables.
+        self._weights = (_resolve_weights(weights, seed),)
+        self._runner = None
+        if keras.backend.backend() == "tensorflow":
+            from learned_optimizer.tensorflow_backend import TensorFlowRunner
+
+            self._runner = (TensorFlowRunner(self),)
+
+    @property
+    def weights(self) -> Weights:
+        """The meta-parameters as they were loaded, with their card."""
+        return self._weights[0]
+
+    @property
+    def config(self):
+        """The architecture, a `learned_optimizer.Config`."""
+        return self.weights.config
+
+    # Variables.
+
+    def build(self, variables):
+        """Creates the state of `variables`, packed; see `update_rule.State`."""
+        if self.built:
+            return
+        variables = list(variables)
+        _check_dtypes(variables)
+        if self._runner:
+            self._runner[0].check_variables(variables)
+        super().build(variables)
+        learned = [
+            index
+            for index, variable in enumerate(variables)
+            if not self._overwrite_variable_with_gradient(variable)
+        ]
+        layout = Layout.from_shapes(
+            [tuple(variables[index].shape) for index in learned] or [(0,)],
+            block_size=BLOCK_SIZE,
+            blocks_per_chunk=BLOCKS_PER_CHUNK,
+        )
+        # The arrangement is the same everywhere, so that a state saved on one
+        # device or backend goes on on another; only the loop over it differs.
+        if not model_step.runs_by_chunks():
+            layout = dataclasses.replace(layout, blocks_per_chunk=None)
+        self._layout = (layout,)
+        self._learned_indices = tuple(learned)
+        rates = self._initial_log_learning_rates(layout)
+        values = self.weights.meta_parameters
+        for name, shape in state_shapes(layout, self.config).items():
+            if not shape[0]:
+                continue
+
+            def initializer(shape, dtype=None, name=name):
+                return initial_field(name, layout, values, self.config, rates)
+
+            self._add_state(name, shape, initializer)
+        for name, value in values.items():
+            self._add_state(
+                f"meta_{name}",
+                value.shape,
+                lambda shape, dtype=None, value=value: ops.convert_to_tensor(value),
+            )
+        self._skipped_steps = self.add_variable(
+            shape=(), dtype="int32", initializer="zeros", name="skipped_steps"
+        )
+        if self.config.attention:
+            self._true_values = [
+                self.add_variable_from_reference(
+                    variables[index],
+                    name="true_value",
+                    initializer=lambda shape, dtype=None, index=index: ops.cast(
+                        ops.copy(ops.convert_to_tensor(variables[index])), dtype
+                    ),
+                )
+                for index in learned
+            ]
+
+    def _add_state(self, name, shape, initializer):
+        variable = self.add_variable(
+            shape=shape, initializer=initializer, dtype="float32", name=name
+        )
+        setattr(self, f"_{name}", variable)
+
+    def _initial_log_learning_rates(self, layout):
+        """The log of the initial rate: a number, or drawn `[1, blocks, size]`."""
+        start = self.initial_learning_rate
+        if start is None:
+            start = self.weights.initial_learning_rate
+        if not isinstance(start, (tuple, list)):
+            return math.log(start)
+        low, high = (math.log(bound) for bound in start)
+        generator = np.random.default_rng(self.seed)
+        half = (high - low) / 2
+        shape = (len(layout.block_tensor), layout.block_size)
+        elements = generator.uniform(0, half, shape).astype(np.float32)
+        tensors = generator.uniform(0, half, layout.num_tensors).astype(np.float32)
+        return (low + elements + tensors[layout.block_tensor][:, None])[None]
+
+    # Steps.
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates the variables by their gradients, as Keras's `Optimizer.apply`.
+
+        Args:
+            grads: A gradient a variable: dense, IndexedSlices or None.
+            trainable_variables: The variables; None: those it was built with.
+        """
+        grads = list(grads)
+        if not grads:
+            return
+        if trainable_variables is None:
+            if not self.built:
+                raise ValueError(
+                    "`apply` without variables needs an optimizer that was built: "
+                    "call `optimizer.build(variables)` first. Received: "
+                    f"{len(grads)} gradients and no variables"
+                )
+            trainable_variables = self._trainable_variables
+        trainable_variables = list(trainable_variables)
+        if len(grads) != len(trainable_variables):
+            raise ValueError(
+                "`apply` needs a gradient, or None, for each variable. Received: "
+                f"{len(grads)} gradients and {len(trainable_variables)} variables"
+            )
+        if not self.built:
+            with keras.name_scope(self.name):
+                self.build(trainable_variables)
+        self._check_variables_are_known(trainable_variables)
+        with keras.name_scope(self.name):
+            grads, trainable_variables = self._filter_empty_gradients(
+                grads, trainable_variables
+            )
+            grads, trainable_variables = (
+                self._overwrite_variables_directly_with_gradients(
+                    grads, trainable_variables
+                )
+            )
+            if len(grads):
+                self._backend_apply_gradients(grads, trainable_variables)
+        self._iterations.assign_add(1)
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        """Runs `model_step` where the backend wants it."""
+        positions = {
+            index: position for position, index in enumerate(self._learned_indices)
+        }
+        present = tuple(
+            positions[self._get_variable_index(variable)]
+            for variable in trainable_variables
+        )
+        if self._runner:
+            self._runner[0].run(grads, trainable_variables, present)
+            return
+        settings = self.step_settings(present)
+        with model_step.without_gradients():
+            model_step.run(
+                settings,
+                self.step_variables(self._trainable_variables),
+                [ops.convert_to_tensor(gradient) for gradient in grads],
+                ops.cast(self._get_current_learning_rate(), "float32"),
+                ops.convert_to_tensor(self._iterations),
+            )
+
+    def step_settings(self, present) -> model_step.Settings:
+        """What `model_step` needs to know before it runs.
+
+        Args:
+            present: Positions in the layout of the tensors that have a gradient.
+        """
+        learned = [self._trainable_variables[i] for i in self._learned_indices]
+        decay = None
+        if self.weight_decay is not None:
+            decay = np.array(
+                [
+                    self.weight_decay if self._use_weight_decay(variable) else 0.0
+                    for variable in learned
+                ],
+                np.float32,
+            )
+        return model_step.Settings(
+            layout=self._layout[0],
+            config=self.config,
+            present=present,
+            weight_decay=decay,
+            clipnorm=self.clipnorm,
+            clipvalue=self.clipvalue,
+            global_clipnorm=self.global_clipnorm,
+            loss_scale_factor=self.loss_scale_factor,
+            accumulation_steps=self.gradient_accumulation_steps,
+            ema_momentum=self.ema_momentum if self.use_ema else None,
+            ema_overwrite_frequency=self.ema_overwrite_frequency,
+            constraints=tuple(
+                getattr(variable, "constraint", None) for variable in learned
+            ),
+        )
+
+    def step_variables(self, trainable_variables) -> model_step.Variables:
+        """The variables that `model_step` reads and writes."""
+
+        def learned(variables):
+            return [variables[index] for index in self._learned_indices]
+
+        return model_step.Variables(
+            values=learned(trainable_variables),
+            true_values=list(self._true_values) if self.config.attention else [],
+            averages=learned(self._model_variables_moving_average)
+            if self.use_ema
+            else [],
+            accumulators=learned(self._accumulated_gradients)
+            if self.gradient_accumulation_steps
+            else [],
+            state={
+                name: getattr(self, f"_{name}")
+                for name in State._fields
+                if hasattr(self, f"_{name}")
+            },
+            meta_parameters={
+                name: getattr(self, f"_meta_{name}")
+                for name in self.weights.meta_parameters
+            },
+            skipped_steps=self._skipped_steps,
+        )
+
+    # Values of the model's variables.
+
+    def finalize_variable_values(self, var_list):
+        """Puts the true parameters, or their average, into the model.
+
+        `fit` calls it at its end.
+
+        Args:
+            var_list: The variables that the optimizer was built with.
+        """
+        if self.use_ema or not self.config.attention:
+            super().finalize_variable_values(var_list)
+            return
+        for variable, true_value in self._pairs_with_true_values():
+            variable.assign(true_value)
+
+    def _pairs_with_true_values(self):
+        learned = [self._trainable_variables[i] for i in self._learned_indices]
+        return list(zip(learned, self._true_values, strict=True))
+
+    # Saving.
+
+    def save_own_variables(self, store):
+        """Writes all variables by name, with the layout of what is packed."""
+        state_files.save(self, store)
+
+    def load_own_variables(self, store):
+        """Reads what `save_own_variables` wrote, repacked where layouts differ.
+
+        Raises:
+            ValueError: If it does not fit; then nothing was changed.
+        """
+        state_files.load(self, store)
+
+    def get_config(self):
+        """The arguments; weights that are not shipped come with their numbers."""
+        start = self.initial_learning_rate
+        return {
+            **super().get_config(),
+            "initial_learning_rate": list(start) if isinstance(start, tuple) else start,
+            "weights": self.weights.name
+            if self.weights.shipped
+            else self.weights.to_dict(),
+            "seed": self.seed,
+        }
+
+    # Looking inside.
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many tensor steps were left out for a gradient that is not finite."""
+        self._check_is_built("skipped_steps")
+        return int(ops.convert_to_numpy(self._skipped_steps))
+
+    @property
+    def global_state(self) -> np.ndarray:
+        """`[20]`, the hidden state of the global RNN; `[0]` with fewer levels."""
+        self._check_is_built("global_state")
+        return _read_only(self._numpy_state("global_state")[:, 0])
+
+    def tensor_state(self, variable) -> np.ndarray:
+        """`[20]`, the hidden state of a variable's tensor RNN, read-only."""
+        tensor = self._tensor_of(variable, "tensor_state")
+        return _read_only(self._numpy_state("tensor_state")[:, tensor])
+
+    def slots(self, variable) -> dict[str, np.ndarray]:
+        """The state of one model variable, elements in row-major order, read-only.
+
+        Returns:
+            A dict of `hidden_state` `[n, 10]`, `gradient_averages` `[n, S]`,
+            `mean_squares` `[n, S]`, `log_learning_rate` `[n]` (absent without
+            dynamic output scale) and with attention `true_value` `[n]`.
+
+        Raises:
+            ValueError: If the optimizer was not built with `variable`.
+        """
+        tensor = self._tensor_of(variable, "slots")
+        found = {}
+        for name in ("hidden_state", "gradient_averages", "mean_squares"):
+            found[name] = self._rows(name, tensor)
+        if self.config.dynamic_output_scale:
+            found["log_learning_rate"] = self._rows("log_learning_rate", tensor)[:, 0]
+        if self.config.attention:
+            value = ops.convert_to_numpy(self._true_values[tensor])
+            found["true_value"] = value.reshape(-1)
+        return {name: _read_only(array) for name, array in found.items()}
+
+    def _rows(self, name, tensor):
+        # Only this tensor's blocks leave the device.
+        layout = self._layout[0]
+        blocks = ops.convert_to_tensor(getattr(self, f"_{name}"))[
+            :, layout.blocks_of(tensor)
+        ]
+        return rows_of_blocks(ops.convert_to_numpy(blocks), layout.shapes[tensor])
+
+    def _numpy_state(self, name):
+        variable = getattr(self, f"_{name}", None)
+        if variable is None:
+            shape = state_shapes(self._layout[0], self.config)[name]
+            return np.zeros(shape, np.float32)
+        return ops.convert_to_numpy(variable)
+
+    def _tensor_of(self, variable, what):
+        self._check_is_built(what)
+        self._check_variables_are_known([variable])
+        return self._learned_indices.index(self._get_variable_index(variable))
+
+    def _check_is_built(self, what):
+        if not self.built:
+            raise ValueError(
+                f"`{what}` needs an optimizer that was built: call "
+                "`optimizer.build(variables)`, or train a step. Received: not built"
+            )
+
+
+def _resolve_weights(weights, seed) -> Weights:
+    if weights is None:
+        return fresh_weights(seed=seed)
+    if isinstance(weights, Weights):
+        return weights
+    if isinstance(weights, dict):
+        return Weights.from_dict(weights)
+    return load_weights(weights)
+
+
+def _checked_start(start: Any):
+    """The initial learning rate, or its range as a tuple, or None."""
+    if start is None:
+        return None
+    bounds = start if isinstance(start, (tuple, list)) else (start,)
+    try:
+        bounds = [float(bound) for bound in bounds]
+        valid = (
+            len(bounds) == (2 if isinstance(start, (tuple, list)) else 1)
+            and all(0 < bound < math.inf for bound in bounds)
+            and bounds[0] <= bounds[-1]
+        )
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            "`initial_learning_rate` must be a positive number or a range (low, high) "
+            f"of two with low <= high. Received: initial_learning_rate={start!r}"
+        )
+    return tuple(bounds) if len(bounds) == 2 else bounds[0]
+
+
+def _check_dtypes(variables):
+    for variable in variables:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if "float" not in dtype:
+            raise TypeError(
+                "HierarchicalRNN updates variables of real floating-point numbers. "
+                f"Received: {getattr(variable, 'path', variable.name)!r} of dtype {dtype}"
+            )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = np.array(array)
+    array.flags.writeable = False
+    return array

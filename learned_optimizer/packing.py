@@ -1,0 +1,223 @@
+"""Tensors of any shapes behind one another in blocks: the layout of every state.
+
+The RNN is the same for every parameter, so one update serves all parameters of
+all tensors, of a model or of many problems side by side. Each tensor is flattened
+row-major and padded to whole blocks of `block_size` elements; a packed array is
+`[blocks, block_size]`, with its features in front: `[features, blocks,
+block_size]`. What is one number a tensor is gathered once a block; what is a
+mean over a tensor is a sum a block, followed by a short segment sum.
+
+`Layout` describes such an arrangement, `pack` and `unpack` go there and back.
+"""
+
+import dataclasses
+import math
+from typing import Any, Sequence
+
+import numpy as np
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How tensors lie in packed blocks, and which problem each belongs to.
+
+    Attributes:
+        block_size: Elements in a block.
+        block_tensor: `[blocks]` int32, the tensor of each block, ascending.
+        block_elements: `[blocks]` int32, how many elements of a block are real;
+            the rest is padding.
+        tensor_problem: `[tensors]` int32, the problem of each tensor.
+        tensor_elements: `[tensors]` float32, number of elements of each.
+        num_tensors: Number of tensors.
+        num_problems: Number of problems.
+        blocks_per_chunk: Blocks that one turn of the update's loop takes, a
+            divisor of the number of blocks; None: no loop.
+        shapes: The tensors' shapes, where they are known beforehand.
+        first_blocks: First block of each tensor, where that is known.
+    """
+
+    block_size: int
+    block_tensor: Any
+    block_elements: Any
+    tensor_problem: Any
+    tensor_elements: Any
+    num_tensors: Any
+    num_problems: Any
+    blocks_per_chunk: int | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    first_blocks: tuple[int, ...] | None = None
+
+    @classmethod
+    def from_shapes(
+        cls,
+        shapes: Sequence[Sequence[int]],
+        block_size: int = 512,
+        blocks_per_chunk: int | None = None,
+        problems: Sequence[int] | None = None,
+    ) -> "Layout":
+        """The layout of tensors whose shapes are known.
+
+        Args:
+            shapes: A shape a tensor.
+            block_size: Elements in a block, 1 or more.
+            blocks_per_chunk: At most so many blocks a chunk; the blocks are
+                divided evenly, with a few of padding at the end. None: no loop.
+            problems: The problem of each tensor, counted from 0; None: all
+                tensors belong to one problem.
+
+        Raises:
+            ValueError: If a number is out of its range or the lengths differ.
+        """
+        if not shapes:
+            raise ValueError("A layout needs at least one tensor. Received: none")
+        if block_size < 1 or (blocks_per_chunk is not None and blocks_per_chunk < 1):
+            raise ValueError(
+                "`block_size` and `blocks_per_chunk` must be positive. Received: "
+                f"block_size={block_size}, blocks_per_chunk={blocks_per_chunk}"
+            )
+        shapes = tuple(tuple(int(size) for size in shape) for shape in shapes)
+        if problems is None:
+            problems = [0] * len(shapes)
+        if len(problems) != len(shapes) or min(problems) < 0:
+            raise ValueError(
+                "`problems` must name a problem, counted from 0, for each of "
+                f"{len(shapes)} tensors. Received: {list(problems)}"
+            )
+        elements = [math.prod(shape) for shape in shapes]
+        blocks = [math.ceil(count / block_size) for count in elements]
+        total = max(1, sum(blocks))
+        chunks = 1
+        if blocks_per_chunk is not None:
+            chunks = math.ceil(total / blocks_per_chunk)
+            blocks_per_chunk = math.ceil(total / chunks)
+        padding = (chunks * blocks_per_chunk if blocks_per_chunk else total) - sum(blocks)
+        block_elements = []
+        for count, number in zip(elements, blocks):
+            full = [block_size] * number
+            if number:
+                full[-1] = count - (number - 1) * block_size
+            block_elements += full
+        return cls(
+            block_size=block_size,
+            # Blocks of padding count nothing, so they may belong to any tensor.
+            block_tensor=np.concatenate(
+                [
+                    np.repeat(np.arange(len(shapes)), blocks),
+                    np.full(padding, len(shapes) - 1),
+                ]
+            ).astype(np.int32),
+            block_elements=np.array(block_elements + [0] * padding, np.int32),
+            tensor_problem=np.array(problems, np.int32),
+            tensor_elements=np.array(elements, np.float32),
+            num_tensors=len(shapes),
+            num_problems=int(max(problems)) + 1,
+            blocks_per_chunk=None if chunks == 1 else blocks_per_chunk,
+            shapes=shapes,
+            first_blocks=tuple(int(x) for x in np.cumsum([0] + blocks[:-1])),
+        )
+
+    @classmethod
+    def from_row_lengths(cls, row_lengths, num_elements) -> "Layout":
+        """The layout of one problem's tensors whose lengths are data.
+
+        Blocks are of one element, so a flat `[elements]` array reshaped to
+        `[elements, 1]` is packed as it is.
+
+        Args:
+            row_lengths: `[tensors]` integers, elements of each tensor.
+            num_elements: Their sum.
+        """
+        row_lengths = ops.cast(row_lengths, "int32")
+        ends = ops.cumsum(row_lengths)
+        positions = ops.arange(num_elements, dtype="int32")
+        num_tensors = ops.shape(row_lengths)[0]
+        return cls(
+            block_size=1,
+            block_tensor=ops.cast(ops.searchsorted(ends, positions, side="right"), "int32"),
+            block_elements=ops.ones_like(positions),
+            tensor_problem=ops.zeros_like(row_lengths),
+            tensor_elements=ops.cast(row_lengths, "float32"),
+            num_tensors=num_tensors,
+            num_problems=1,
+        )
+
+    @property
+    def num_blocks(self):
+        """Number of blocks, with those of padding."""
+        return ops.shape(self.block_tensor)[0]
+
+    @property
+    def num_chunks(self) -> int:
+        """Turns of the update's loop."""
+        if self.blocks_per_chunk is None:
+            return 1
+        return len(self.block_tensor) // self.blocks_per_chunk
+
+    @property
+    def block_problem(self):
+        """`[blocks]` int32, the problem of each block."""
+        return ops.take(self.tensor_problem, self.block_tensor, axis=0)
+
+    def blocks_of(self, tensor: int) -> slice:
+        """The blocks of one tensor, where shapes are known."""
+        first = self.first_blocks[tensor]
+        count = math.prod(self.shapes[tensor])
+        return slice(first, first + math.ceil(count / self.block_size))
+
+    def mask(self):
+        """`[blocks, block_size]` float32, 1 at real elements, 0 at padding."""
+        positions = ops.arange(self.block_size, dtype="int32")
+        return ops.cast(
+            positions[None, :] < ops.convert_to_tensor(self.block_elements)[:, None],
+            "float32",
+        )
+
+
+def pack(tensors: Sequence[Any], layout: Layout):
+    """Packs tensors into `[blocks, block_size]` float32.
+
+    Args:
+        tensors: One a tensor of `layout`, in its order; None stands for zeros.
+        layout: A layout made from shapes.
+    """
+    pieces = []
+    used = 0
+    for tensor, shape in zip(tensors, layout.shapes):
+        count = math.prod(shape)
+        length = math.ceil(count / layout.block_size) * layout.block_size
+        used += length
+        if tensor is None:
+            pieces.append(ops.zeros((length,), "float32"))
+            continue
+        flat = ops.reshape(ops.cast(tensor, "float32"), (-1,))
+        pieces.append(ops.pad(flat, [[0, length - count]]) if length > count else flat)
+    rest = len(layout.block_tensor) * layout.block_size - used
+    if rest:
+        pieces.append(ops.zeros((rest,), "float32"))
+    flat = ops.concatenate(pieces) if len(pieces) > 1 else pieces[0]
+    return ops.reshape(flat, (-1, layout.block_size))
+
+
+def unpack(packed, layout: Layout) -> list[Any]:
+    """The tensors of a `[blocks, block_size]` array, in their shapes."""
+    flat = ops.reshape(packed, (-1,))
+    tensors = []
+    for first_block, shape in zip(layout.first_blocks, layout.shapes):
+        start = first_block * layout.block_size
+        tensors.append(ops.reshape(flat[start : start + math.prod(shape)], shape))
+    return tensors
+
+
+def rows_of_blocks(blocks: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """`[elements, features]` rows of one tensor's `[features, blocks, block_size]`."""
+    return blocks.reshape(blocks.shape[0], -1)[:, : math.prod(shape)].T
+
+
+def blocks_of_rows(rows: np.ndarray, block_size: int) -> np.ndarray:
+    """The reverse, padded with 0 to whole blocks."""
+    elements, features = rows.shape
+    blocks = math.ceil(elements / block_size)
+    padded = np.zeros((features, blocks * block_size), rows.dtype)
+    padded[:, :elements] = rows.T
+    return padded.reshape(features, blocks, block_size)

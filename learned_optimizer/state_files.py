@@ -1,0 +1,152 @@
+"""An optimizer's state in a store: by name, and whole or not at all.
+
+Keras numbers an optimizer's variables and skips, with a warning, a state that
+does not match. Here each variable has a name, and beside them stands how the packed
+ones are arranged: a state in another arrangement is repacked, any other mismatch
+is an error, and nothing is assigned before everything has been checked.
+"""
+
+import json
+import math
+
+import numpy as np
+from keras import ops
+
+from learned_optimizer.packing import blocks_of_rows, rows_of_blocks
+
+FORMAT = "learned_optimizer/1"
+DESCRIPTION = "description"
+_PACKED = ("hidden_state", "gradient_averages", "mean_squares", "log_learning_rate")
+
+
+def named_variables(optimizer) -> dict:
+    """All variables of a built optimizer by the names they are stored under."""
+    found = {"iteration": optimizer._iterations}
+    # A schedule is no variable; a learning rate that was given as a number is.
+    if hasattr(optimizer._learning_rate, "assign"):
+        found["learning_rate"] = optimizer._learning_rate
+    if not optimizer.built:
+        return found
+    variables = optimizer.step_variables(optimizer._trainable_variables)
+    found |= {name: variables.state[name] for name in variables.state}
+    found |= {f"meta.{k}": value for k, value in variables.meta_parameters.items()}
+    found["skipped_steps"] = variables.skipped_steps
+    for name in ("true_values", "averages", "accumulators"):
+        for index, variable in enumerate(getattr(variables, name)):
+            found[f"{name}.{index}"] = variable
+    return found
+
+
+def _description(optimizer) -> dict:
+    if not optimizer.built:
+        return {"format": FORMAT}
+    layout = optimizer._layout[0]
+    return {
+        "format": FORMAT,
+        "config": optimizer.config.to_dict(),
+        "block_size": layout.block_size,
+        "shapes": [list(shape) for shape in layout.shapes],
+    }
+
+
+def save(optimizer, store):
+    """Writes the optimizer's variables into `store`, a mapping of arrays."""
+    text = json.dumps(_description(optimizer))
+    store[DESCRIPTION] = np.frombuffer(text.encode(), np.uint8)
+    for name, variable in named_variables(optimizer).items():
+        store[name] = ops.convert_to_numpy(variable)
+
+
+def load(optimizer, store):
+    """Assigns what `save` wrote.
+
+    Raises:
+        ValueError: If the state is not of this optimizer on these variables.
+    """
+    names = set(store.keys())
+    if DESCRIPTION not in names:
+        raise ValueError(
+            "A state of HierarchicalRNN holds its own description. Received: one "
+            f"without, with {len(names)} arrays; it is another optimizer's state"
+        )
+    saved = _read_description(store[DESCRIPTION])
+    here = _description(optimizer)
+    for key, rule in (
+        ("format", "the format of this package"),
+        ("config", "the architecture of the optimizer's weights"),
+        ("shapes", "the shapes of the variables it was built with"),
+    ):
+        if saved.get(key) != here.get(key):
+            raise ValueError(
+                f"A state is loaded into an optimizer that has {rule}: "
+                f"{here.get(key)}. Received: {saved.get(key)}"
+            )
+    variables = named_variables(optimizer)
+    missing = sorted(set(variables) - names)
+    unknown = sorted(names - set(variables) - {DESCRIPTION})
+    if missing or unknown:
+        raise ValueError(
+            "A state must hold exactly the optimizer's variables (compare `use_ema`, "
+            "`gradient_accumulation_steps` and whether the learning rate is a "
+            f"schedule). Missing: {missing}. Not part of it: {unknown}."
+        )
+    values = {}
+    for name, variable in variables.items():
+        value = np.asarray(store[name])
+        if name in _PACKED:
+            value = _repack(name, value, variable, saved["block_size"], optimizer)
+        if tuple(value.shape) != tuple(variable.shape):
+            raise ValueError(
+                f"The state's {name!r} must have the shape {tuple(variable.shape)}. "
+                f"Received: {tuple(value.shape)}"
+            )
+        values[name] = value
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _read_description(array) -> dict:
+    try:
+        found = json.loads(bytes(np.asarray(array, np.uint8)).decode())
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The description in a state must be JSON. Received: {error}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"The description in a state must be an object. Received: {found!r}"
+        )
+    return found
+
+
+def _repack(name, value, variable, saved_block_size, optimizer):
+    """`[features, blocks, block_size]` in the optimizer's own arrangement.
+
+    Padding keeps what it was built with: it takes part in nothing.
+    """
+    layout = optimizer._layout[0]
+    if value.shape == tuple(variable.shape):
+        return value
+    blocks = [
+        math.ceil(math.prod(shape) / saved_block_size) for shape in layout.shapes
+    ]
+    if (
+        value.ndim != 3
+        or value.shape[0] != variable.shape[0]
+        or value.shape[1] < sum(blocks)
+        or value.shape[2] != saved_block_size
+    ):
+        raise ValueError(
+            f"The state's {name!r} must be of {variable.shape[0]} features in "
+            f"{sum(blocks)} or more blocks of {saved_block_size}. "
+            f"Received: shape {value.shape}"
+        )
+    repacked = np.array(ops.convert_to_numpy(variable))
+    first = 0
+    for tensor, shape in enumerate(layout.shapes):
+        rows = rows_of_blocks(value[:, first : first + blocks[tensor]], shape)
+        repacked[:, layout.blocks_of(tensor)] = blocks_of_rows(rows, layout.block_size)
+        first += blocks[tensor]
+    return repacked
+
+

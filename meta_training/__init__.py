@@ -1,0 +1,1 @@
+"""Meta-training of the learned optimizer: tasks, trainer, evaluation."""

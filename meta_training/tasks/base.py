@@ -1,0 +1,246 @@
+"""What a meta-training task is.
+
+A `Task` is a static, hashable description of one optimization problem: shapes,
+noise, where its data come from. It holds no tensors. From it the trainer draws
+
+- an *instance*: the arrays that make one concrete problem (a matrix, a data set),
+- a *start*: the parameters from which that problem is optimized,
+
+and it evaluates the objective of many instances in one batched computation: every
+array handed to `Task.objective` has a leading axis of tasks. Two tasks can share
+that computation when their `Task.batch_key` is equal, so a key holds what shapes
+the computation, and mere numbers (a condition number, a norm power, an activation)
+travel in the instance instead. Fewer keys, fewer computations for XLA to compile.
+
+A task of your own is one short class, and a line to register it:
+
+>>> import dataclasses
+>>> import numpy as np
+>>> import tensorflow as tf
+>>> from meta_training.tasks import Task, register_task_set, task_set
+>>> @dataclasses.dataclass(frozen=True)
+... class Valley(Task):
+...     dimension: int
+...
+...     @property
+...     def parameter_shapes(self):
+...         return ((self.dimension,),)
+...
+...     def sample_instance(self, generator):
+...         curvature = generator.exponential(size=self.dimension)
+...         return {"curvature": curvature.astype(np.float32)}
+...
+...     def objective(self, parameters, instance):
+...         return tf.reduce_sum(instance["curvature"] * parameters[0] ** 2, axis=-1)
+>>> @register_task_set("valleys")
+... def valleys():
+...     return [Valley(3), Valley(30, noise_stdev=0.1)]
+>>> [task.name for task in task_set("valleys")]
+['valley_3', 'valley_30_noise0.1']
+"""
+
+import abc
+import dataclasses
+import math
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+Instance = dict[str, np.ndarray]
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """The description of one optimization problem; subclasses are dataclasses.
+
+    A classifier also has `accuracy(parameters, instance)`, `[tasks]`.
+
+    Attributes:
+        noise_stdev: standard deviation of the Gaussian noise that the trainer adds
+            to every element of every gradient. Defaults to 0.
+        batch_size: rows of the data drawn at every inner step; None: the objective
+            always uses everything.
+        gradient_zero_probability: chance that an element of the gradient is set to
+            zero, drawn anew for each element and step. It acts after the noise, so
+            that a zeroed element is exactly zero (`SparseProblem` of the released
+            code). Defaults to 0.
+        rows: rows of data in an instance; None where there are none.
+        row_arrays: names of the instance arrays that have one entry a row.
+        numbers: names of the fields that change no shape and no operation, and so
+            stay out of `batch_key`. Their values travel in instance arrays.
+        positive: whether the objective is never negative (up to rounding), as the
+            log meta-objective wants.
+    """
+
+    _: dataclasses.KW_ONLY
+    noise_stdev: float = 0.0
+    batch_size: int | None = None
+    gradient_zero_probability: float = 0.0
+
+    # Without annotation: as a ClassVar it would fix the place of a subclass's field.
+    rows = None
+    row_arrays: ClassVar[tuple[str, ...]] = ()
+    numbers: ClassVar[tuple[str, ...]] = ()
+    positive: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not (math.isfinite(self.noise_stdev) and self.noise_stdev >= 0):
+            raise ValueError(
+                "noise_stdev must be finite and 0 or more, "
+                f"received {self.noise_stdev!r}"
+            )
+        if not 0 <= self.gradient_zero_probability <= 1:
+            raise ValueError(
+                "gradient_zero_probability must be between 0 and 1, "
+                f"received {self.gradient_zero_probability!r}"
+            )
+        if self.rows is not None:
+            require_positive_integers("rows", self.rows)
+        if self.batch_size is not None:
+            require_positive_integers("batch_size", self.batch_size)
+            if self.rows is None:
+                raise ValueError(
+                    "batch_size must be None for a task whose objective draws no "
+                    f"rows of data, received {self.batch_size!r}"
+                )
+            if self.batch_size > self.rows:
+                raise ValueError(
+                    "batch_size must not exceed the rows of data "
+                    f"({self.rows}), received {self.batch_size!r}"
+                )
+
+    @property
+    @abc.abstractmethod
+    def parameter_shapes(self) -> Shapes:
+        """The shape of every parameter tensor, without the axis of tasks."""
+
+    def sample_instance(self, generator: np.random.Generator) -> Instance:
+        """Draws the float32 and int32 arrays that make one instance; may be empty."""
+        del generator
+        return {}
+
+    def sample_parameters(self, generator: np.random.Generator) -> list[np.ndarray]:
+        """Draws a starting point, float32; N(0, 1) unless a family says otherwise."""
+        return [
+            generator.standard_normal(shape, dtype=np.float32)
+            for shape in self.parameter_shapes
+        ]
+
+    @abc.abstractmethod
+    def objective(
+        self, parameters: Sequence[tf.Tensor], instance: Mapping[str, tf.Tensor]
+    ) -> tf.Tensor:
+        """The objective of a stack of instances.
+
+        Args:
+            parameters: one `[tasks, *shape]` tensor for each of `parameter_shapes`.
+            instance: the arrays of `sample_instance`, each `[tasks, *shape]`; those
+                of `row_arrays` may be minibatches, with any number of rows.
+
+        Returns:
+            `[tasks]` float32. Compiles with XLA and can be differentiated twice.
+        """
+
+    def minibatch(
+        self, instance: Mapping[str, tf.Tensor], row_indices: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The instance cut down to the rows `row_indices`, `[tasks, batch]` int32."""
+        return {
+            name: tf.gather(array, row_indices, batch_dims=1)
+            if name in self.row_arrays
+            else array
+            for name, array in instance.items()
+        }
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Tasks with equal keys can be stacked and evaluated in one computation."""
+        outside = {"noise_stdev", "gradient_zero_probability", *self.numbers}
+        structure = tuple(
+            (field.name, getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in outside
+        )
+        return (type(self), *structure)
+
+    @property
+    def components(self) -> tuple["Task", ...]:
+        """The tasks this one is built from; empty for a plain task."""
+        return ()
+
+    @property
+    def family(self) -> str:
+        """The kind of problem, for grouping curves: the class name in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @property
+    def name(self) -> str:
+        """A readable name made from the fields that differ from their defaults."""
+        shared = {field.name for field in dataclasses.fields(Task)}
+        parts = [self.family]
+        for field in sorted(dataclasses.fields(self), key=lambda field: field.kw_only):
+            value = getattr(self, field.name)
+            if field.name in shared or value == field.default:
+                continue
+            is_labelled = field.kw_only and not isinstance(value, str)
+            label = field.name if is_labelled else ""
+            parts.append(label if value is True else label + _readable(value))
+        return "_".join(parts) + self._drawn_at_each_step()
+
+    def _drawn_at_each_step(self) -> str:
+        """The end of a name: what the trainer draws at every inner step."""
+        parts = {
+            "batch": self.batch_size or 0,
+            "noise": self.noise_stdev,
+            "sparse": self.gradient_zero_probability,
+        }
+        return "".join(f"_{key}{value:g}" for key, value in parts.items() if value)
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are optimized."""
+        return sum(math.prod(shape) for shape in self.parameter_shapes)
+
+
+def stack_instances(instances: Sequence[Instance]) -> Instance:
+    """Stacks instances of equal `batch_key` along a new leading axis of tasks."""
+    return {
+        name: np.stack([instance[name] for instance in instances])
+        for name in instances[0]
+    }
+
+
+def stack_parameters(starts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Stacks parameter lists of equal shapes along a new leading axis of tasks."""
+    return [np.stack(tensors) for tensors in zip(*starts, strict=True)]
+
+
+def broadcast_tasks(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Reshapes a `[tasks]` vector so that it multiplies `like`, `[tasks, ...]`."""
+    return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))
+
+
+def require_positive_integers(name: str, *values) -> None:
+    """Raises ValueError unless every value is a positive integer."""
+    for value in values:
+        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_integer or value < 1:
+            received = values[0] if len(values) == 1 else values
+            raise ValueError(f"{name} must be positive integers, received {received!r}")
+
+
+def require_member(name: str, value, known) -> None:
+    """Raises ValueError unless `value` is one of `known`."""
+    if value not in known:
+        choices = ", ".join(repr(choice) for choice in known)
+        raise ValueError(f"{name} must be one of {choices}, received {value!r}")
+
+
+def _readable(value) -> str:
+    if isinstance(value, tuple):
+        return "x".join(_readable(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,125 @@
+"""The random data sets of the released code, seed for seed (datasets.py).
+
+Every function takes `random_state`: an integer seed or a `numpy.random.RandomState`,
+the legacy generator, whose streams NumPy keeps fixed. With the released seed it
+returns the released arrays.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dataset(NamedTuple):
+    """Rows of data, float32 `[rows, ...]`, and their labels, int32 `[rows, ...]`."""
+
+    data: np.ndarray
+    labels: np.ndarray
+
+
+def legacy_random_state(generator: np.random.Generator) -> np.random.RandomState:
+    """A `RandomState` seeded from one draw of `generator`."""
+    return np.random.RandomState(generator.integers(2**32 - 1))
+
+
+def _as_random_state(random_state) -> np.random.RandomState:
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    return np.random.RandomState(random_state)
+
+
+def _dataset(data, labels) -> Dataset:
+    return Dataset(data.astype(np.float32), labels.astype(np.int32))
+
+
+def noisy_parity(
+    rows, random_state, classes=2, context=5, noise_probability=0.25
+) -> Dataset:
+    """Labels that are the sum of `context` class numbers, modulo `classes`.
+
+    With `noise_probability` a label is one too high.
+    """
+    random_state = _as_random_state(random_state)
+    data = random_state.randint(0, classes, [rows, context])
+    noise = random_state.binomial(1, noise_probability, [rows])
+    return _dataset(data, (data.sum(axis=1) + noise) % classes)
+
+
+def random_classification(
+    features, rows, random_state, classes=2, separation=1.0
+) -> Dataset:
+    """`sklearn.datasets.make_classification`, all features informative (`random`)."""
+    try:
+        from sklearn.datasets import make_classification
+    except ImportError as error:
+        raise ImportError(
+            "softmax regression tasks must have scikit-learn for their data: "
+            "pip install 'learned_optimizer[meta]'"
+        ) from error
+    data, labels = make_classification(
+        n_samples=rows,
+        n_features=features,
+        n_informative=features,
+        n_redundant=0,
+        n_classes=classes,
+        class_sep=separation,
+        random_state=_as_random_state(random_state),
+    )
+    return _dataset(data, labels)
+
+
+@functools.lru_cache(maxsize=16)
+def seeded_classification(features, rows, seed, classes, separation) -> Dataset:
+    """`random_classification` with a fixed seed, kept: the sets reuse a few."""
+    return random_classification(features, rows, seed, classes, separation)
+
+
+def random_binary(features, rows, random_state) -> Dataset:
+    """Zeros and ones, with labels of zero `[rows, 1]`."""
+    data = _as_random_state(random_state).randint(2, size=(rows, features))
+    return _dataset(data, np.zeros((rows, 1)))
+
+
+def random_symmetric(features, rows, random_state) -> Dataset:
+    """N(0, 1) rows followed by their negatives; `rows` is rounded down to even.
+
+    As released, the labels keep the odd row that the data lose.
+    """
+    half = _as_random_state(random_state).normal(size=(rows // 2, features))
+    return _dataset(np.concatenate([half, -half]), np.zeros((rows, 1)))
+
+
+def random_mlp(features, rows, random_state, layers=6, width=20) -> Dataset:
+    """N(0, 1) rows, labelled by whether a random ReLU network's first unit is on.
+
+    Some seeds give nearly all rows one label, as released. The released weights are
+    scaled too, which changes no label: the sign of a ReLU network without biases
+    does not depend on the size of its weights.
+    """
+    random_state = _as_random_state(random_state)
+    data = random_state.normal(size=(rows, features))
+    hidden = data
+    for _ in range(layers):
+        weights = random_state.normal(size=(hidden.shape[1], width))
+        hidden = np.maximum(hidden @ weights, 0)
+    return _dataset(data, hidden[:, 0] > 0)
+
+
+def epoch_batches(rows, batches, batch_size, random_state) -> list[np.ndarray]:
+    """Row indices of successive minibatches: the data in shuffled epochs.
+
+    An epoch's remainder that does not fill a batch is dropped, and a batch larger
+    than the data is the whole data (`Dataset.batch_indices`).
+    """
+    random_state = _as_random_state(random_state)
+    order = np.arange(rows)
+    random_state.shuffle(order)
+    drawn, end = [], 0
+    for _ in range(batches):
+        start, end = end, end + batch_size
+        if end > rows:
+            random_state.shuffle(order)
+            start, end = 0, batch_size
+        drawn.append(order[start:end].copy())
+    return drawn

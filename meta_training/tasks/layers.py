@@ -1,0 +1,166 @@
+"""The parts of small networks, batched over tasks.
+
+Every tensor has a leading axis of tasks. The parts are made of matrix products,
+slices and elementwise functions alone, which XLA compiles and differentiates twice
+on every device.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.tasks.base import require_member, require_positive_integers
+
+# An activation is (a + b x) σ(k x) + c + d relu(x), so that four of them are one
+# computation with other numbers: the columns are k, a, b, c, d. The GELU is its
+# sigmoid form x σ(1.702 x) (Hendrycks & Gimpel 2016).
+ACTIVATIONS = {
+    "relu": (1.0, 0.0, 0.0, 0.0, 1.0),
+    "tanh": (2.0, 2.0, 0.0, -1.0, 0.0),
+    "gelu": (1.702, 0.0, 1.0, 0.0, 0.0),
+    "sigmoid": (1.0, 1.0, 0.0, 0.0, 0.0),
+}
+
+INITIALISATIONS = ("glorot_uniform", "he_normal", "lecun_normal")
+
+
+def activation_coefficients(name: str) -> np.ndarray:
+    """The `[5]` float32 numbers by which `activate` becomes the named activation."""
+    require_member("activation", name, ACTIVATIONS)
+    return np.array(ACTIVATIONS[name], np.float32)
+
+
+def activation_function(name: str):
+    """The named activation alone, where all tasks of a key share it."""
+    functions = {
+        "relu": tf.nn.relu,
+        "tanh": tf.tanh,
+        "gelu": lambda values: values * tf.sigmoid(ACTIVATIONS["gelu"][0] * values),
+        "sigmoid": tf.sigmoid,
+    }
+    require_member("activation", name, functions)
+    return functions[name]
+
+
+def activate(values: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    """Applies to each task its own activation; `coefficients` is `[tasks, 5]`."""
+    shape = [5, -1] + [1] * (values.shape.rank - 1)
+    steepness, level, slope, offset, rectified = tf.unstack(
+        tf.reshape(tf.transpose(coefficients), shape)
+    )
+    gate = tf.sigmoid(steepness * values)
+    return (level + slope * values) * gate + offset + rectified * tf.nn.relu(values)
+
+
+def initialise(
+    shape: tuple[int, ...], initialisation: str, generator: np.random.Generator
+) -> np.ndarray:
+    """Draws a float32 kernel: inputs on the axes before the last, outputs on it.
+
+    A vector (a bias) is zero. For a convolution kernel `[height, width, in, out]`
+    the fan-in is height * width * in and the fan-out height * width * out.
+    """
+    require_member("initialisation", initialisation, INITIALISATIONS)
+    if len(shape) < 2:
+        return np.zeros(shape, np.float32)
+    fan_in = math.prod(shape[:-1])
+    fan_out = math.prod(shape[:-2]) * shape[-1]
+    if initialisation == "glorot_uniform":
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        return generator.uniform(-limit, limit, shape).astype(np.float32)
+    variance = {"he_normal": 2, "lecun_normal": 1}[initialisation] / fan_in
+    return generator.normal(0, math.sqrt(variance), shape).astype(np.float32)
+
+
+def dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """`[tasks, rows, in]` times `[tasks, in, out]` plus `[tasks, out]`."""
+    return tf.matmul(inputs, kernel) + bias[:, tf.newaxis, :]
+
+
+def dense_shapes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Kernel and bias shapes of the layers between successive `sizes`."""
+    require_positive_integers("layer sizes", *sizes)
+    shapes = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        shapes += [(fan_in, fan_out), (fan_out,)]
+    return tuple(shapes)
+
+
+def normalise(values, axis: int, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
+    """Mean 0 and variance 1 over `axis`, then times `scale` plus `offset`.
+
+    `values` is `[tasks, rows, units]`, `scale` and `offset` are `[tasks, units]`:
+    axis 1 is batch normalisation with the statistics of the minibatch, axis 2 layer
+    normalisation.
+    """
+    centred = values - tf.reduce_mean(values, axis=axis, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=axis, keepdims=True)
+    normalised = centred * tf.math.rsqrt(variance + epsilon)
+    return normalised * scale[:, tf.newaxis, :] + offset[:, tf.newaxis, :]
+
+
+def convolve(images: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """Convolution with SAME padding, each task with a kernel of its own.
+
+    The patches are gathered by slices and multiplied as matrices: a convolution
+    grouped by task has no gradient kernel on a CPU.
+
+    Args:
+        images: `[tasks, rows, height, width, in]`.
+        kernel: `[tasks, kernel height, kernel width, in, out]`.
+        stride: of both axes. Defaults to 1.
+
+    Returns:
+        `[tasks, rows, ceil(height / stride), ceil(width / stride), out]`.
+    """
+    _, kernel_height, kernel_width, channels, filters = kernel.shape
+    sizes = (kernel_height, kernel_width)
+    padding, outputs = [], []
+    for length, size in zip(images.shape[2:4], sizes, strict=True):
+        output = -(-length // stride)
+        excess = max((output - 1) * stride + size - length, 0)
+        padding.append([excess // 2, excess - excess // 2])
+        outputs.append(output)
+    padded = tf.pad(images, [[0, 0], [0, 0], *padding, [0, 0]])
+    reach = [(output - 1) * stride + 1 for output in outputs]
+    patches = tf.concat(
+        [
+            padded[:, :, y : y + reach[0] : stride, x : x + reach[1] : stride, :]
+            for y in range(kernel_height)
+            for x in range(kernel_width)
+        ],
+        axis=-1,
+    )
+    width = kernel_height * kernel_width * channels
+    rows = tf.shape(images)[1]
+    columns = tf.reshape(patches, [-1, rows * outputs[0] * outputs[1], width])
+    product = tf.matmul(columns, tf.reshape(kernel, [-1, width, filters]))
+    return tf.reshape(product, [-1, rows, *outputs, filters])
+
+
+def mean_pool(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Means over `size` x `size` squares.
+
+    `images` is `[tasks, rows, height, width, channels]`.
+    """
+    _, _, height, width, channels = images.shape
+    rows = tf.shape(images)[1]
+    squares = [-1, rows, height // size, size, width // size, size, channels]
+    return tf.reduce_mean(tf.reshape(images, squares), axis=[3, 5])
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The `[tasks]` mean over rows of the softmax cross-entropy.
+
+    `logits` is `[tasks, rows, classes]`, `labels` is `[tasks, rows]` int32.
+    """
+    chosen = tf.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    log_likelihood = tf.reduce_sum(chosen * tf.nn.log_softmax(logits), axis=-1)
+    return -tf.reduce_mean(log_likelihood, axis=-1)
+
+
+def fraction_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """`[tasks]` accuracy of the largest of `[tasks, rows, classes]` logits."""
+    predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    return tf.reduce_mean(tf.cast(tf.equal(predicted, labels), tf.float32), axis=-1)

@@ -1,0 +1,45 @@
+"""The named task sets, and how a new one is added."""
+
+from collections.abc import Callable
+
+from meta_training.tasks.base import Task
+
+_task_sets: dict[str, Callable[[], list[Task]]] = {}
+
+
+def register_task_set(name: str):
+    """A decorator that adds a task set: a function that returns a list of tasks.
+
+    Args:
+        name: the name by which `task_set` and the command line know it.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _task_sets:
+        raise ValueError(
+            f"a task set must have a name of its own, received {name!r}, which exists"
+        )
+
+    def register(function: Callable[[], list[Task]]):
+        _task_sets[name] = function
+        return function
+
+    return register
+
+
+def task_set(name: str) -> list[Task]:
+    """The tasks of a named set, in a fixed order.
+
+    Raises:
+        ValueError: no set has that name; the message lists those that exist.
+    """
+    if name not in _task_sets:
+        known = ", ".join(list_task_sets())
+        raise ValueError(f"a task set must be one of {known}; received {name!r}")
+    return list(_task_sets[name]())
+
+
+def list_task_sets() -> list[str]:
+    """The names of all task sets, sorted."""
+    return sorted(_task_sets)

@@ -1,0 +1,153 @@
+"""How each test runs: quiet, seeded, on its share of the cores, isolated if it must.
+
+The environment is set before anything imports TensorFlow, and child processes inherit
+it. Two markers give a test a process of its own, in which pytest runs that one test
+again; the test itself is written as if nothing were special:
+
+    @pytest.mark.distributed
+    def test_two_replicas():            # tf.config lists two logical CPUs here
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    @pytest.mark.parametrize("name", [
+        pytest.param(name, marks=pytest.mark.backend(name)) for name in BACKENDS
+    ])
+    def test_on_each_backend(name):     # keras.config.backend() == name here
+        ...
+
+One aborted collective spoils every later one, and Keras chooses its backend once a
+process: hence the isolation. Their fixtures are set up in both processes, so keep them
+cheap.
+"""
+
+import importlib.util
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+CHILD = "LEARNED_OPTIMIZER_TEST_CHILD"
+OPTIONAL_BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # The workers share the cores: one thread each for arithmetic. Two for scheduling,
+    # so that an operation that waits for another cannot block it.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def installed(module):
+    """Whether `module` could be imported, found out without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def c_compiler():
+    """Path of a C compiler, None where there is none."""
+    return shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+
+
+def pytest_report_header():
+    """Says which optional things are there, so that skips are no surprise."""
+    found = {title: installed(name) for name, title in OPTIONAL_BACKENDS.items()}
+    found["C compiler"] = c_compiler() is not None
+    absent = [title for title, there in found.items() if not there]
+    present = [title for title, there in found.items() if there]
+    line = f"optional: found {', '.join(present) or 'none'}"
+    if absent:
+        line += f"; tests that need {' or '.join(absent)} are skipped"
+    if not all(map(installed, OPTIONAL_BACKENDS)):
+        line += " (`make backends` installs the backends)"
+    return line
+
+
+def pytest_runtest_setup(item):
+    """Skips what cannot run here, with a reason that says what would make it run."""
+    for mark in item.iter_markers("backend"):
+        (name,) = mark.args
+        if name != "tensorflow" and name not in OPTIONAL_BACKENDS:
+            raise ValueError(
+                "Argument `name` of the marker `backend` must be 'tensorflow', 'jax' "
+                f"or 'torch'. Received: name={name!r}."
+            )
+        if not installed(name):
+            title = OPTIONAL_BACKENDS.get(name, name)
+            pytest.skip(f"{title} is not installed: `make backends` installs it")
+    if item.get_closest_marker("compiler") and c_compiler() is None:
+        pytest.skip("no C compiler found")
+
+
+def pytest_sessionstart():
+    """Gives the child process of a `distributed` test its two devices."""
+    if os.environ.get(CHILD) == "distributed":
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs a test marked `distributed` or `backend` in a process of its own."""
+    if CHILD in os.environ:
+        return None
+    environment = {}
+    backend = pyfuncitem.get_closest_marker("backend")
+    if backend:
+        environment = {CHILD: "backend", "KERAS_BACKEND": backend.args[0]}
+    if pyfuncitem.get_closest_marker("distributed"):
+        environment[CHILD] = "distributed"
+    if not environment:
+        return None
+    run_in_child(pyfuncitem, environment)
+    return True
+
+
+def run_in_child(item, environment):
+    """Runs `item` alone in a new pytest; its outcome becomes this test's outcome."""
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
+    }
+    options = ["-q", "-m", "", "-rs", "--tb=short", "-p", "no:cacheprovider"]
+    if installed("xdist"):
+        options += ["-p", "no:xdist"]
+    # A limit on this test is the parent's to enforce: it then ends the child too.
+    if installed("pytest_timeout"):
+        options += ["--timeout", "0"]
+    child = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, item.nodeid],
+        cwd=item.config.rootpath,
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if child.returncode:
+        pytest.fail(
+            f"in a process of its own, exit status {child.returncode}:\n"
+            + child.stdout[-8000:],
+            pytrace=False,
+        )
+    print(child.stdout)
+    skipped = re.search(r"^SKIPPED \[\d+\] (.*)$", child.stdout, re.MULTILINE)
+    if skipped:
+        pytest.skip(skipped[1])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Seeds Python, NumPy and, where it is already in use, Keras, before each test."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)

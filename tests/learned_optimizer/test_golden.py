@@ -1,0 +1,122 @@
+"""The update rule against what the released code computed, case by case."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from learned_optimizer import packing, update_rule
+from learned_optimizer.packing import Layout
+from tests.learned_optimizer import golden
+
+# The manifest's suggested tolerances, and a little over them where it gives none.
+PARAMETERS = dict(atol=1e-5, rtol=1e-5)
+PARAMETERS_WITHOUT_OUTPUT_SCALE = dict(atol=5e-5, rtol=1e-5)
+STATES = dict(atol=5e-5, rtol=1e-5)
+RELATIVE = 1e-4
+
+
+@pytest.mark.parametrize("name", golden.case_names())
+@pytest.mark.parametrize(
+    "block_size, blocks_per_chunk", [(1, None), (8, None), (4, 2)]
+)
+def test_update_rule_follows_the_released_code(name, block_size, blocks_per_chunk):
+    case = golden.GoldenCase(name)
+    expected = case.expected
+    layout = Layout.from_shapes(
+        case.shapes, block_size=block_size, blocks_per_chunk=blocks_per_chunk
+    )
+    state = case.initial_state(layout)
+    values = packing.pack(case.parameters, layout)
+    tolerance = (
+        PARAMETERS if case.config.dynamic_output_scale else PARAMETERS_WITHOUT_OUTPUT_SCALE
+    )
+    step = _compiled(layout, case)
+    for t in range(case.steps):
+        gradients = packing.pack([gradient[t] for gradient in case.gradients], layout)
+        old_values = values
+        result = step(values, gradients, state)
+        values, state = result.values, result.state
+        for i, (new, old, attended) in enumerate(
+            zip(
+                packing.unpack(values, layout),
+                packing.unpack(old_values, layout),
+                packing.unpack(result.attended_values, layout),
+            )
+        ):
+            where = f"step {t + 1}, tensor {i}"
+            np.testing.assert_allclose(
+                new, expected["params"][i][t], err_msg=where, **tolerance
+            )
+            if "attend" in expected:
+                np.testing.assert_allclose(
+                    attended, expected["attend"][i][t], err_msg=where, **tolerance
+                )
+            previous = expected["params"][i][t - 1] if t else case.parameters[i]
+            expected_step = previous - expected["params"][i][t]
+            np.testing.assert_allclose(
+                np.asarray(old) - np.asarray(new),
+                expected_step,
+                rtol=RELATIVE,
+                atol=max(RELATIVE * np.abs(expected_step).max(), 2 * tolerance["atol"]),
+                err_msg=where,
+            )
+        if case.config.levels >= 3:
+            np.testing.assert_allclose(
+                np.asarray(state.global_state)[:, 0],
+                expected["global"][t].reshape(-1),
+                **STATES,
+            )
+        if t + 1 in expected["states"]:
+            _check_states(state, layout, expected["states"][t + 1], f"step {t + 1}")
+    assert np.all(np.asarray(state.started) == 1)
+
+
+def _compiled(layout, case):
+    import keras
+
+    def step(values, gradients, state):
+        return update_rule.update(
+            values, gradients, state, layout, case.meta_parameters, case.config
+        )
+
+    if keras.backend.backend() != "tensorflow":
+        return step
+    import tensorflow as tf
+
+    return tf.function(step)
+
+
+def _check_states(state, layout, expected, where):
+    for i, tensor in enumerate(expected):
+        def rows(packed):
+            blocks = np.asarray(packed)[:, layout.blocks_of(i)]
+            return packing.rows_of_blocks(blocks, layout.shapes[i])
+
+        np.testing.assert_allclose(
+            rows(state.hidden_state), tensor["parameter"], err_msg=where, **STATES
+        )
+        if "log_learning_rate" in tensor:
+            np.testing.assert_allclose(
+                rows(state.log_learning_rate),
+                tensor["log_learning_rate"],
+                err_msg=where,
+                **STATES,
+            )
+        if "layer" in tensor:
+            np.testing.assert_allclose(
+                np.asarray(ops.transpose(state.tensor_state))[i],
+                tensor["layer"][0],
+                err_msg=where,
+                **STATES,
+            )
+        for ours, theirs in (("gradient_averages", "grad_accum"), ("mean_squares", "ms")):
+            packed = rows(getattr(state, ours))
+            for k in range(packed.shape[1]):
+                wanted = tensor[f"{theirs}{k + 1}"][:, 0]
+                np.testing.assert_allclose(
+                    packed[:, k],
+                    wanted,
+                    rtol=RELATIVE,
+                    atol=RELATIVE * np.abs(wanted).max(),
+                    err_msg=f"{where}, {theirs}{k + 1}",
+                )

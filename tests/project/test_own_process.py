@@ -1,0 +1,31 @@
+"""The markers of `tests/conftest.py` that give a test a process of its own."""
+
+import os
+
+import keras
+import pytest
+
+BACKENDS = [
+    pytest.param(name, marks=pytest.mark.backend(name))
+    for name in ("tensorflow", "jax", "torch")
+]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_backend_is_the_one_named(name):
+    assert keras.config.backend() == name
+    total = keras.ops.sum(keras.ops.ones((2, 3)))
+    assert float(total) == 6.0
+
+
+@pytest.mark.distributed
+def test_distributed_has_two_devices():
+    import tensorflow as tf
+
+    assert "PYTEST_XDIST_WORKER" not in os.environ
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    replicas = strategy.run(
+        lambda: tf.distribute.get_replica_context().replica_id_in_sync_group
+    )
+    found = [int(value) for value in strategy.experimental_local_results(replicas)]
+    assert found == [0, 1]
