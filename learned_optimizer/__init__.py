@@ -1,5 +1,6 @@
 """A learned optimizer for Keras: `model.compile(optimizer=HierarchicalRNN())`."""
 
+from learned_optimizer.callbacks import LearnedRates, SwapTrueValues
 from learned_optimizer.config import Config
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
 from learned_optimizer.weights import (
@@ -15,6 +16,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "HierarchicalRNN",
+    "LearnedRates",
+    "SwapTrueValues",
     "Weights",
     "fresh_weights",
     "list_weights",

@@ -9,7 +9,8 @@ passes on the last tensor alone).
 
 import dataclasses
 import math
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 # What the released code fixes when a decay is not learned.
 FIXED_MEAN_SQUARE_DECAY = 0.93
@@ -237,4 +238,6 @@ def _is_positive_integer(value) -> bool:
 
 def _check_choice(name, value, choices):
     if value not in choices:
-        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
+        raise ValueError(
+            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
+        )

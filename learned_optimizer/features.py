@@ -96,7 +96,10 @@ def asinh(x):
 
 
 def rnn_inputs(
-    gradients: ScaledGradients, log_learning_rate, mean_log_learning_rate, config: Config
+    gradients: ScaledGradients,
+    log_learning_rate,
+    mean_log_learning_rate,
+    config: Config,
 ):
     """The inputs of the parameter RNN, `[config.inputs, blocks, block_size]`.
 

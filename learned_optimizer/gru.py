@@ -59,7 +59,7 @@ def feature_first(bias, rank: int):
     return bias if rank == 2 else bias[:, :, None]
 
 
-def gru_step(kernels: GRUKernels, inputs, state, bias):
+def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None):
     """One step of the cell.
 
     `(r, u) = sigmoid([x, h] W + b)`, `c = tanh([x, r h] W + b)`,
@@ -71,6 +71,8 @@ def gru_step(kernels: GRUKernels, inputs, state, bias):
         state: `[size, rows, ...]`, the old hidden state.
         bias: Broadcasts against `[3 * size, rows, ...]` in the order (reset,
             update, candidate): the cell's own and what other levels inject.
+        from_state: What the state adds to the gates, `[2 * size, rows, ...]`,
+            where the caller has computed it together with something else.
 
     Returns:
         `[size, rows, ...]`, the new hidden state.
@@ -88,9 +90,9 @@ def gru_step(kernels: GRUKernels, inputs, state, bias):
         ),
         inputs,
     )
-    gates = sigmoid(
-        from_inputs[: 2 * size] + linear(kernels.gates[..., split:, :], state)
-    )
+    if from_state is None:
+        from_state = linear(kernels.gates[..., split:, :], state)
+    gates = sigmoid(from_inputs[: 2 * size] + from_state)
     reset, update = gates[:size], gates[size:]
     candidate = ops.tanh(
         from_inputs[2 * size :]

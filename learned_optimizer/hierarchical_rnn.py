@@ -16,13 +16,18 @@ from keras import ops
 
 from learned_optimizer import model_step, state_files
 from learned_optimizer.packing import Layout, rows_of_blocks
+from learned_optimizer.parameter_pass import STATE_FIELDS
 from learned_optimizer.update_rule import State, initial_field, state_shapes
 from learned_optimizer.weights import Weights, fresh_weights, load_weights
 
-BLOCK_SIZE = 512
-# 16,384 parameters: what the update of one chunk reads and writes stays in the
+BLOCK_SIZE = 256
+# 8,192 parameters: what the update of one chunk reads and writes stays in the
 # cache of a core (measured: BUILD_NOTES.md).
 BLOCKS_PER_CHUNK = 32
+# Shards run side by side, so there are enough for a few cores, but none so small
+# that starting it costs more than what it does.
+MAX_SHARDS = 8
+BLOCKS_PER_SHARD = 8 * BLOCKS_PER_CHUNK
 
 
 @keras.saving.register_keras_serializable(package="learned_optimizer")
@@ -37,7 +42,6 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
     which a large batch hides and a small one does not.
 
     Example:
-
     >>> model.compile(optimizer=HierarchicalRNN(), loss="mse")
 
     Args:
@@ -157,10 +161,13 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
             for index, variable in enumerate(variables)
             if not self._overwrite_variable_with_gradient(variable)
         ]
+        shapes = [tuple(variables[index].shape) for index in learned] or [(0,)]
+        blocks = sum(math.ceil(math.prod(shape) / BLOCK_SIZE) for shape in shapes)
         layout = Layout.from_shapes(
-            [tuple(variables[index].shape) for index in learned] or [(0,)],
+            shapes,
             block_size=BLOCK_SIZE,
             blocks_per_chunk=BLOCKS_PER_CHUNK,
+            shards=max(1, min(MAX_SHARDS, blocks // BLOCKS_PER_SHARD)),
         )
         # The arrangement is the same everywhere, so that a state saved on one
         # device or backend goes on on another; only the loop over it differs.
@@ -168,22 +175,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
             layout = dataclasses.replace(layout, blocks_per_chunk=None)
         self._layout = (layout,)
         self._learned_indices = tuple(learned)
-        rates = self._initial_log_learning_rates(layout)
-        values = self.weights.meta_parameters
-        for name, shape in state_shapes(layout, self.config).items():
-            if not shape[0]:
-                continue
-
-            def initializer(shape, dtype=None, name=name):
-                return initial_field(name, layout, values, self.config, rates)
-
-            self._add_state(name, shape, initializer)
-        for name, value in values.items():
-            self._add_state(
-                f"meta_{name}",
-                value.shape,
-                lambda shape, dtype=None, value=value: ops.convert_to_tensor(value),
-            )
+        self._add_state_variables(layout)
         self._skipped_steps = self.add_variable(
             shape=(), dtype="int32", initializer="zeros", name="skipped_steps"
         )
@@ -193,17 +185,59 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
                     variables[index],
                     name="true_value",
                     initializer=lambda shape, dtype=None, index=index: ops.cast(
-                        ops.copy(ops.convert_to_tensor(variables[index])), dtype
+                        self._read_now(variables[index]), dtype
                     ),
                 )
                 for index in learned
             ]
 
-    def _add_state(self, name, shape, initializer):
-        variable = self.add_variable(
-            shape=shape, initializer=initializer, dtype="float32", name=name
-        )
-        setattr(self, f"_{name}", variable)
+    def _read_now(self, variable):
+        """A variable's value, even while a function is traced that builds us."""
+        if self._runner:
+            return self._runner[0].read_now(variable)
+        return ops.copy(ops.convert_to_tensor(variable))
+
+    def _add_state_variables(self, layout):
+        """One variable a field of the state, a list of them where it has shards."""
+        rates = self._initial_log_learning_rates(layout)
+        values = self.weights.meta_parameters
+
+        def add(name, shape, value):
+            return self.add_variable(
+                shape=shape,
+                initializer=lambda shape, dtype=None: value(),
+                dtype="float32",
+                name=name,
+            )
+
+        def initial(name, rows):
+            drawn = rates if isinstance(rates, float) else rates[:, rows]
+            return lambda: initial_field(
+                name, layout.rows(rows), values, self.config, drawn
+            )
+
+        for name, shape in state_shapes(layout, self.config).items():
+            if not shape[0]:
+                continue
+            if name in STATE_FIELDS:
+                variables = [
+                    add(
+                        f"{name}_{index}",
+                        (shape[0], rows.stop - rows.start, shape[2]),
+                        initial(name, rows),
+                    )
+                    for index, rows in enumerate(layout.shard_blocks)
+                ]
+            else:
+                variables = add(name, shape, initial(name, slice(None)))
+            setattr(self, f"_{name}", variables)
+        for name, value in values.items():
+            variable = add(
+                f"meta_{name}",
+                value.shape,
+                lambda value=value: ops.convert_to_tensor(value),
+            )
+            setattr(self, f"_meta_{name}", variable)
 
     def _initial_log_learning_rates(self, layout):
         """The log of the initial rate: a number, or drawn `[1, blocks, size]`."""
@@ -291,7 +325,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         Args:
             present: Positions in the layout of the tensors that have a gradient.
         """
-        learned = [self._trainable_variables[i] for i in self._learned_indices]
+        learned = self.learned_variables
         decay = None
         if self.weight_decay is not None:
             decay = np.array(
@@ -306,9 +340,10 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
             config=self.config,
             present=present,
             weight_decay=decay,
-            clipnorm=self.clipnorm,
-            clipvalue=self.clipvalue,
-            global_clipnorm=self.global_clipnorm,
+            # As in Keras, 0 clips nothing.
+            clipnorm=self.clipnorm or None,
+            clipvalue=self.clipvalue or None,
+            global_clipnorm=self.global_clipnorm or None,
             loss_scale_factor=self.loss_scale_factor,
             accumulation_steps=self.gradient_accumulation_steps,
             ema_momentum=self.ema_momentum if self.use_ema else None,
@@ -355,15 +390,19 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         Args:
             var_list: The variables that the optimizer was built with.
         """
-        if self.use_ema or not self.config.attention:
-            super().finalize_variable_values(var_list)
+        # Not `var_list`: a layer may have been frozen since.
+        variables = self.step_variables(self._trainable_variables)
+        final_values = variables.averages or variables.true_values
+        if not final_values:
             return
-        for variable, true_value in self._pairs_with_true_values():
-            variable.assign(true_value)
+        for variable, value in zip(variables.values, final_values, strict=True):
+            variable.assign(ops.convert_to_tensor(value))
 
-    def _pairs_with_true_values(self):
-        learned = [self._trainable_variables[i] for i in self._learned_indices]
-        return list(zip(learned, self._true_values, strict=True))
+    def pairs_with_true_values(self) -> list:
+        """`(variable, true value)` of each learned variable; none without attention."""
+        if not self.config.attention:
+            return []
+        return list(zip(self.learned_variables, self._true_values, strict=True))
 
     # Saving.
 
@@ -405,6 +444,27 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         self._check_is_built("global_state")
         return _read_only(self._numpy_state("global_state")[:, 0])
 
+    @property
+    def learned_variables(self) -> list:
+        """The model variables that it updates, in the order of its layout."""
+        self._check_is_built("learned_variables")
+        return [self._trainable_variables[index] for index in self._learned_indices]
+
+    def log_learning_rates(self, variable) -> np.ndarray:
+        """`[n]`, the running averages of a variable's log learning rates, read-only.
+
+        Raises:
+            ValueError: If the optimizer was not built with `variable`, or its
+                architecture has no learning rates (dynamic output scale off).
+        """
+        tensor = self._tensor_of(variable, "log_learning_rates")
+        if not self.config.dynamic_output_scale:
+            raise ValueError(
+                "`log_learning_rates` needs an architecture that has them. Received: "
+                f"weights {self.weights.name!r} with dynamic_output_scale=False"
+            )
+        return _read_only(self._rows("log_learning_rate", tensor)[:, 0])
+
     def tensor_state(self, variable) -> np.ndarray:
         """`[20]`, the hidden state of a variable's tensor RNN, read-only."""
         tensor = self._tensor_of(variable, "tensor_state")
@@ -426,7 +486,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         for name in ("hidden_state", "gradient_averages", "mean_squares"):
             found[name] = self._rows(name, tensor)
         if self.config.dynamic_output_scale:
-            found["log_learning_rate"] = self._rows("log_learning_rate", tensor)[:, 0]
+            found["log_learning_rate"] = self.log_learning_rates(variable)
         if self.config.attention:
             value = ops.convert_to_numpy(self._true_values[tensor])
             found["true_value"] = value.reshape(-1)
@@ -435,10 +495,22 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
     def _rows(self, name, tensor):
         # Only this tensor's blocks leave the device.
         layout = self._layout[0]
-        blocks = ops.convert_to_tensor(getattr(self, f"_{name}"))[
-            :, layout.blocks_of(tensor)
+        wanted = layout.blocks_of(tensor)
+        parts = [
+            ops.convert_to_numpy(
+                ops.convert_to_tensor(variable)[
+                    :, max(wanted.start - rows.start, 0) : wanted.stop - rows.start
+                ]
+            )
+            for variable, rows in zip(
+                getattr(self, f"_{name}"), layout.shard_blocks, strict=True
+            )
+            if rows.start < wanted.stop and wanted.start < rows.stop
         ]
-        return rows_of_blocks(ops.convert_to_numpy(blocks), layout.shapes[tensor])
+        shape = layout.shapes[tensor]
+        if not parts:
+            return np.zeros((0, getattr(self, f"_{name}")[0].shape[0]), np.float32)
+        return rows_of_blocks(np.concatenate(parts, axis=1), shape)
 
     def _numpy_state(self, name):
         variable = getattr(self, f"_{name}", None)
@@ -476,6 +548,8 @@ def _checked_start(start: Any):
         return None
     bounds = start if isinstance(start, (tuple, list)) else (start,)
     try:
+        if any(isinstance(bound, (bool, str)) for bound in bounds):
+            raise TypeError
         bounds = [float(bound) for bound in bounds]
         valid = (
             len(bounds) == (2 if isinstance(start, (tuple, list)) else 1)
@@ -496,9 +570,10 @@ def _check_dtypes(variables):
     for variable in variables:
         dtype = keras.backend.standardize_dtype(variable.dtype)
         if "float" not in dtype:
+            name = getattr(variable, "path", variable.name)
             raise TypeError(
                 "HierarchicalRNN updates variables of real floating-point numbers. "
-                f"Received: {getattr(variable, 'path', variable.name)!r} of dtype {dtype}"
+                f"Received: {name!r} of dtype {dtype}"
             )
 
 

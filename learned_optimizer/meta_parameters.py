@@ -11,7 +11,7 @@ task by itself needs that). Either all arrays carry it or none.
 
 import dataclasses
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -59,9 +59,9 @@ def specifications(config: Config) -> list[Specification]:
         return lambda generator: np.full(shape, value, np.float32)
 
     def normal(shape, scale, mean=0.0):
-        return lambda generator: (mean + scale * generator.standard_normal(shape)).astype(
-            np.float32
-        )
+        return lambda generator: (
+            mean + scale * generator.standard_normal(shape)
+        ).astype(np.float32)
 
     def add_readout(name, released_name, bias_name=None, released_bias=None, bias=0.0):
         shape = (hidden, 1)
@@ -77,7 +77,12 @@ def specifications(config: Config) -> list[Specification]:
             shape,
             normal(shape, 0.5 / math.sqrt(inputs)),
         )
-        add(f"{name}_bias", f"{released_name}/Bias", (outputs,), constant((outputs,), bias))
+        add(
+            f"{name}_bias",
+            f"{released_name}/Bias",
+            (outputs,),
+            constant((outputs,), bias),
+        )
 
     def add_cell(name, released_name, inputs, size):
         cell = f"{released_name}/BiasGRUCell"
@@ -86,7 +91,7 @@ def specifications(config: Config) -> list[Specification]:
         )
         add_affine(f"{name}_candidate", f"{cell}/candidate/Affine", inputs + size, size)
 
-    for level, (level_name, size) in enumerate(zip(LEVELS, sizes)):
+    for level, (level_name, size) in enumerate(zip(LEVELS, sizes, strict=False)):
         add(
             f"{level_name}_start",
             f"LOL/Level{level}_RNN/init_vector",
@@ -128,7 +133,10 @@ def specifications(config: Config) -> list[Specification]:
     per_tensor = "LOL/PerTensor"
     if config.levels >= 2:
         add_affine(
-            "tensor_to_parameter", f"{per_tensor}/Layer0_RNN/Param/Affine", sizes[1], 3 * hidden
+            "tensor_to_parameter",
+            f"{per_tensor}/Layer0_RNN/Param/Affine",
+            sizes[1],
+            3 * hidden,
         )
     if config.levels >= 3:
         add_affine(
@@ -140,7 +148,10 @@ def specifications(config: Config) -> list[Specification]:
     add_cell("parameter", f"{per_tensor}/Layer0_RNN", config.inputs, hidden)
     if config.levels >= 3:
         add_affine(
-            "global_to_tensor", f"{per_tensor}/Layer1_RNN/Affine", sizes[2], 3 * sizes[1]
+            "global_to_tensor",
+            f"{per_tensor}/Layer1_RNN/Affine",
+            sizes[2],
+            3 * sizes[1],
         )
     if config.levels >= 2:
         # Without extra inputs the tensor RNN sees the hidden states alone.
@@ -226,7 +237,9 @@ def from_released_names(config: Config, arrays) -> dict[str, np.ndarray]:
                 f"Array {released_name!r} must have the shape {specification.shape} "
                 f"of its config. Received: shape {array.shape}"
             )
-        if not np.issubdtype(array.dtype, np.floating) or not np.all(np.isfinite(array)):
+        if not np.issubdtype(array.dtype, np.floating) or not np.all(
+            np.isfinite(array)
+        ):
             raise ValueError(
                 f"Array {released_name!r} must be of finite floats. "
                 f"Received: dtype {array.dtype}, or a value that is not finite"

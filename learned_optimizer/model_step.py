@@ -2,6 +2,11 @@
 
     accumulate → find what is finite → clip → update rule → constrain → average
 
+In the middle stands the update rule, in parts that see packed arrays alone:
+`prepare`, `advance` (a shard) and `finish`. A backend can compile them apart and run
+shards side by side; what touches a model's many tensors one by one, `collect` and
+`assign`, is left to its plain operations.
+
 It is written once, in `keras.ops`, for every backend and for each replica under
 `tf.distribute`: gradients come in already summed over replicas, variables are
 whatever can be read and assigned. No assignment stands inside a conditional;
@@ -10,6 +15,7 @@ whether an accumulated update is due, and which tensors take part, are masks.
 
 import contextlib
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -18,8 +24,17 @@ from keras import ops
 
 from learned_optimizer import packing
 from learned_optimizer.config import Config
+from learned_optimizer.levels import Levels
 from learned_optimizer.packing import Layout
-from learned_optimizer.update_rule import State, compute_step, state_shapes
+from learned_optimizer.parameter_pass import STATE_FIELDS, pass_over_parameters
+from learned_optimizer.update_rule import (
+    TensorLevels,
+    block_inputs,
+    finish_steps,
+    finish_tensors,
+    state_shapes,
+    sum_log_learning_rates,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +78,8 @@ class Variables(NamedTuple):
         true_values: With attention, the parameters proper; else empty.
         averages: Moving averages; empty without `use_ema`.
         accumulators: Sums of gradients; empty without accumulation.
-        state: `{field of State: variable}`, without those of size 0.
+        state: `{field of State: variable}`, without those of size 0; a list of
+            variables, one a shard, for the fields of parameters.
         meta_parameters: `{name: variable}`.
         skipped_steps: A counter.
     """
@@ -92,71 +108,282 @@ def run(settings: Settings, variables: Variables, gradients, learning_rate, call
     average(settings, variables, calls)
 
 
-def update(settings: Settings, variables: Variables, gradients, learning_rate, calls):
+class Prepared(NamedTuple):
+    """What `prepare` finds out for the parts after it.
+
+    Attributes:
+        gradients: `[blocks, block_size]` a shard, clipped.
+        values: The same of the parameters; Nones without weight decay.
+        blocks: `{name: [features, blocks, 1]}` a shard, see `block_inputs`.
+        meta_parameters: Their values.
+        active: `[tensors]`, 1 where a tensor is to be updated.
+        num_chunks: How many chunks to run in each shard; None: all.
+    """
+
+    gradients: list[Any]
+    values: list[Any]
+    blocks: list[dict[str, Any]]
+    meta_parameters: dict[str, Any]
+    active: Any
+    num_chunks: Any
+
+
+class Parts(NamedTuple):
+    """The functions of this module that a backend may compile, given `Settings`."""
+
+    prepare: Any
+    advance: Any
+    finish: Any
+
+
+def parts_of(settings: Settings, compiled=lambda part: part) -> Parts:
+    """`prepare`, `advance` and `finish` for `settings`, each put through `compiled`."""
+    return Parts(
+        *(
+            compiled(functools.partial(part, settings))
+            for part in (prepare, advance, finish)
+        )
+    )
+
+
+def update(
+    settings: Settings,
+    variables: Variables,
+    gradients,
+    learning_rate,
+    calls,
+    parts=None,
+):
     """Accumulation, clipping and the update rule.
+
+    Args:
+        settings: What does not change.
+        variables: What is read and written.
+        gradients: As in `run`.
+        learning_rate: As in `run`.
+        calls: As in `run`.
+        parts: From `parts_of`, compiled or not; None: as they are.
 
     Returns:
         `[tensors]` float32, 1 where a tensor was updated.
     """
-    layout, config = settings.layout, settings.config
+    parts = parts or parts_of(settings)
+    collected = collect(settings, variables, gradients, calls)
+    state = {
+        name: variables.state[name]
+        for name in TensorLevels._fields
+        if name in variables.state
+    }
+    rates = variables.state.get("log_learning_rate", [])
+    prepared = parts.prepare(
+        state,
+        rates,
+        variables.meta_parameters,
+        variables.skipped_steps,
+        collected,
+    )
+    passes = [
+        parts.advance(shard, *inputs, prepared.meta_parameters, prepared.num_chunks)
+        for shard, *inputs in shards(variables, prepared)
+    ]
+    step, attended_step = parts.finish(state, passes, prepared, learning_rate)
+    assign(settings, variables, step, attended_step, prepared.active)
+    return prepared.active
+
+
+class Collected(NamedTuple):
+    """A model's tensors, packed.
+
+    Attributes:
+        gradients: `[blocks, block_size]`.
+        values: The same of the parameters; None without weight decay.
+        due: Whether an accumulated update is due; None without accumulation.
+    """
+
+    gradients: Any
+    values: Any
+    due: Any
+
+
+def collect(settings: Settings, variables: Variables, gradients, calls) -> Collected:
+    """Unscales, accumulates and packs gradients; packs values for the decay."""
     due = None
     if settings.loss_scale_factor is not None:
-        gradients = [gradient / settings.loss_scale_factor for gradient in gradients]
+        # In float32, lest a small gradient of half precision vanish.
+        gradients = [
+            ops.cast(gradient, "float32") / settings.loss_scale_factor
+            for gradient in gradients
+        ]
     if settings.accumulation_steps:
         due = ops.equal((calls + 1) % settings.accumulation_steps, 0)
         gradients = _accumulate(settings, variables, gradients, due)
-    packed = _pack(settings, gradients)
-    active, skipped = _active(settings, packed, due)
-    packed = _clip(settings, packed, active)
-
-    shapes = state_shapes(layout, config)
-    state = State(
-        *(
-            ops.convert_to_tensor(variables.state[name])
-            if name in variables.state
-            else ops.zeros(shapes[name], "float32")
-            for name in State._fields
-        )
-    )
-    meta_parameters = {
-        name: ops.convert_to_tensor(value)
-        for name, value in variables.meta_parameters.items()
-    }
-    parameters = variables.true_values if config.attention else variables.values
     values = None
     if settings.weight_decay is not None:
+        parameters = _parameters(settings, variables)
         values = packing.pack(
-            [ops.convert_to_tensor(parameter) for parameter in parameters], layout
+            [ops.convert_to_tensor(parameter) for parameter in parameters],
+            settings.layout,
         )
-    num_chunks = None
-    if due is not None:
-        num_chunks = ops.where(due, layout.num_chunks, 0)
-    step = compute_step(
-        packed,
-        state,
+    return Collected(_pack(settings, gradients), values, due)
+
+
+def shards(variables: Variables, prepared: Prepared):
+    """State variables, gradients, values and block inputs, shard by shard."""
+    fields = [name for name in STATE_FIELDS if name in variables.state]
+    for index, inputs in enumerate(
+        zip(prepared.gradients, prepared.values, prepared.blocks, strict=True)
+    ):
+        yield {name: variables.state[name][index] for name in fields}, *inputs
+
+
+def prepare(
+    settings: Settings, state, rates, meta_parameters, skipped_steps, collected
+) -> Prepared:
+    """Everything that comes before the pass over parameters.
+
+    Args:
+        settings: What does not change.
+        state: `{field of TensorLevels: variable}`.
+        rates: The variables of the log learning rates, one a shard.
+        meta_parameters: Their variables.
+        skipped_steps: The counter, which is advanced.
+        collected: From `collect`.
+    """
+    layout, config = settings.layout, settings.config
+    active, skipped = _active(settings, collected.gradients, collected.due)
+    skipped_steps.assign(ops.convert_to_tensor(skipped_steps) + skipped)
+    gradients = _clip(settings, collected.gradients, active)
+    meta_parameters = {
+        name: ops.convert_to_tensor(value) for name, value in meta_parameters.items()
+    }
+    blocks = block_inputs(
+        _tensor_levels(settings, state),
+        _rate_sums(settings, rates),
         layout,
-        meta_parameters,
+        Levels(meta_parameters, layout),
         config,
-        values=values,
-        learning_rate=learning_rate,
-        weight_decay=settings.weight_decay,
+        settings.weight_decay,
+        active,
+    )
+    num_chunks = None
+    if collected.due is not None:
+        num_chunks = ops.where(collected.due, layout.num_chunks, 0)
+    rows_of_shards = layout.shard_blocks
+    values = collected.values
+    return Prepared(
+        gradients=[gradients[rows] for rows in rows_of_shards],
+        values=[None if values is None else values[rows] for rows in rows_of_shards],
+        blocks=[
+            {name: value[:, rows] for name, value in blocks.items()}
+            for rows in rows_of_shards
+        ],
+        meta_parameters=meta_parameters,
         active=active,
         num_chunks=num_chunks,
     )
-    _assign_values(settings, variables, parameters, step, active)
-    for name, variable in variables.state.items():
-        variable.assign(getattr(step.state, name))
-    variables.skipped_steps.assign(
-        ops.convert_to_tensor(variables.skipped_steps) + skipped
+
+
+def advance(
+    settings: Settings, state, gradient, values, blocks, meta_parameters, num_chunks
+):
+    """The pass over one shard's parameters, which updates their state.
+
+    Args:
+        settings: What does not change.
+        state: `{field: variable}` of the shard.
+        gradient: The shard's, as are `values` and `blocks`: see `Prepared`.
+        values: See `gradient`.
+        blocks: See `gradient`.
+        meta_parameters: Their values.
+        num_chunks: How many chunks to run, or None.
+
+    Returns:
+        `steps` and `sums` of the `ParameterPass`.
+    """
+    layout, config = settings.layout, settings.config
+    rows, block_size = gradient.shape
+    result = pass_over_parameters(
+        {
+            name: ops.convert_to_tensor(state[name])
+            if name in state
+            else ops.zeros((0, rows, block_size), "float32")
+            for name in STATE_FIELDS
+        },
+        gradient,
+        values,
+        blocks,
+        Levels(meta_parameters, layout),
+        config,
+        layout.blocks_per_chunk,
+        num_chunks,
     )
-    return active
+    for name, variable in state.items():
+        variable.assign(result.state[name])
+    return result.steps, result.sums
+
+
+def finish(settings: Settings, state, passes, prepared: Prepared, learning_rate):
+    """The upper levels of the hierarchy, and the steps at their length.
+
+    Args:
+        settings: What does not change.
+        state: `{field of TensorLevels: variable}`, which are updated.
+        passes: What `advance` returned, a shard each.
+        prepared: From `prepare`.
+        learning_rate: A scalar.
+
+    Returns:
+        The step and the attended step (None without attention), `[blocks,
+        block_size]`.
+    """
+    layout, config = settings.layout, settings.config
+    steps, sums = zip(*passes, strict=True)
+    tensors, lengths = finish_tensors(
+        _tensor_levels(settings, state),
+        _joined(sums, axis=1),
+        layout,
+        Levels(prepared.meta_parameters, layout),
+        config,
+        prepared.active,
+    )
+    for name, variable in state.items():
+        variable.assign(getattr(tensors, name))
+    found = [
+        finish_steps(
+            shard,
+            lengths,
+            layout.block_tensor[rows],
+            config,
+            learning_rate,
+            prepared.active,
+        )
+        for shard, rows in zip(steps, layout.shard_blocks, strict=True)
+    ]
+    steps, attended_steps = zip(*found, strict=True)
+    return _joined(steps), _joined(attended_steps) if config.attention else None
+
+
+def assign(settings: Settings, variables: Variables, step, attended_step, active):
+    """Takes the step, and the attended step, off the model's variables."""
+    steps = packing.unpack(step, settings.layout)
+    parameters = _parameters(settings, variables)
+    if settings.config.attention:
+        attended_steps = packing.unpack(attended_step, settings.layout)
+    for position in settings.present:
+        value = ops.convert_to_tensor(parameters[position])
+        if settings.config.attention:
+            # A tensor that takes no part keeps its attended location.
+            old = ops.convert_to_tensor(variables.values[position])
+            location = value - ops.cast(attended_steps[position], value.dtype)
+            variables.values[position].assign(
+                ops.where(active[position] > 0, location, old)
+            )
+        parameters[position].assign(value - ops.cast(steps[position], value.dtype))
 
 
 def constrain(settings: Settings, variables: Variables, active):
     """Applies the variables' constraints to what was updated."""
-    parameters = (
-        variables.true_values if settings.config.attention else variables.values
-    )
+    parameters = _parameters(settings, variables)
     for position in settings.present:
         constraint = settings.constraints[position]
         if constraint is not None:
@@ -174,9 +401,7 @@ def average(settings: Settings, variables: Variables, calls):
     if settings.ema_momentum is None:
         return
     updates = calls // (settings.accumulation_steps or 1)
-    parameters = (
-        variables.true_values if settings.config.attention else variables.values
-    )
+    parameters = _parameters(settings, variables)
     for index, variable in enumerate(variables.averages):
         value = ops.convert_to_tensor(parameters[index])
         dtype = value.dtype
@@ -192,6 +417,38 @@ def average(settings: Settings, variables: Variables, calls):
                 target.assign(
                     ops.where(overwrite, moved, ops.convert_to_tensor(target))
                 )
+
+
+def _parameters(settings, variables):
+    """The variables that hold the parameters proper."""
+    return variables.true_values if settings.config.attention else variables.values
+
+
+def _joined(shards, axis=0):
+    return ops.concatenate(shards, axis=axis) if len(shards) > 1 else shards[0]
+
+
+def _tensor_levels(settings, state) -> TensorLevels:
+    shapes = state_shapes(settings.layout, settings.config)
+    return TensorLevels(
+        *(
+            ops.convert_to_tensor(state[name])
+            if name in state
+            else ops.zeros(shapes[name], "float32")
+            for name in TensorLevels._fields
+        )
+    )
+
+
+def _rate_sums(settings, rates):
+    """`[tensors]` sums of the log learning rates, where they are an input."""
+    if not settings.config.relative_learning_rate:
+        return None
+    layout = settings.layout
+    return sum(
+        sum_log_learning_rates(ops.convert_to_tensor(variable), layout, rows)
+        for variable, rows in zip(rates, layout.shard_blocks, strict=True)
+    )
 
 
 def _accumulate(settings, variables, gradients, due):
@@ -227,7 +484,9 @@ def _active(settings, packed, due):
     present = np.zeros(layout.num_tensors, np.float32)
     present[list(settings.present)] = 1
     finite = ops.cast(ops.equal(broken, 0), "float32")
-    takes_part = present if due is None else present * ops.cast(due, "float32")
+    takes_part = ops.convert_to_tensor(present)
+    if due is not None:
+        takes_part = takes_part * ops.cast(due, "float32")
     skipped = ops.cast(ops.sum(takes_part * (1 - finite)), "int32")
     return takes_part * finite, skipped
 
@@ -248,23 +507,6 @@ def _clip(settings, packed, active):
         return packed * (limit / ops.maximum(ops.sqrt(squares), limit))
     scales = limit / ops.maximum(ops.sqrt(squares), limit)
     return packed * ops.take(scales, layout.block_tensor, axis=0)[:, None]
-
-
-def _assign_values(settings, variables, parameters, step, active):
-    steps = packing.unpack(step.step, settings.layout)
-    attended = steps
-    if settings.config.attention:
-        attended = packing.unpack(step.attended_step, settings.layout)
-    for position in settings.present:
-        value = ops.convert_to_tensor(parameters[position])
-        if settings.config.attention:
-            # A tensor that takes no part keeps its attended location.
-            old = ops.convert_to_tensor(variables.values[position])
-            location = value - ops.cast(attended[position], value.dtype)
-            variables.values[position].assign(
-                ops.where(active[position] > 0, location, old)
-            )
-        parameters[position].assign(value - ops.cast(steps[position], value.dtype))
 
 
 def runs_by_chunks() -> bool:

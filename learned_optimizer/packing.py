@@ -12,7 +12,8 @@ mean over a tensor is a sum a block, followed by a short segment sum.
 
 import dataclasses
 import math
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -32,7 +33,9 @@ class Layout:
         num_tensors: Number of tensors.
         num_problems: Number of problems.
         blocks_per_chunk: Blocks that one turn of the update's loop takes, a
-            divisor of the number of blocks; None: no loop.
+            divisor of the number of blocks of a shard; None: no loop.
+        shards: Number of equal parts, ranges of blocks, that are stored and
+            passed over one by one, or side by side.
         shapes: The tensors' shapes, where they are known beforehand.
         first_blocks: First block of each tensor, where that is known.
     """
@@ -47,6 +50,7 @@ class Layout:
     blocks_per_chunk: int | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
     first_blocks: tuple[int, ...] | None = None
+    shards: int = 1
 
     @classmethod
     def from_shapes(
@@ -55,6 +59,7 @@ class Layout:
         block_size: int = 512,
         blocks_per_chunk: int | None = None,
         problems: Sequence[int] | None = None,
+        shards: int = 1,
     ) -> "Layout":
         """The layout of tensors whose shapes are known.
 
@@ -65,16 +70,21 @@ class Layout:
                 divided evenly, with a few of padding at the end. None: no loop.
             problems: The problem of each tensor, counted from 0; None: all
                 tensors belong to one problem.
+            shards: Number of shards, each of a whole number of chunks.
 
         Raises:
             ValueError: If a number is out of its range or the lengths differ.
         """
         if not shapes:
             raise ValueError("A layout needs at least one tensor. Received: none")
-        if block_size < 1 or (blocks_per_chunk is not None and blocks_per_chunk < 1):
+        if (
+            min(block_size, shards, 1 if blocks_per_chunk is None else blocks_per_chunk)
+            < 1
+        ):
             raise ValueError(
-                "`block_size` and `blocks_per_chunk` must be positive. Received: "
-                f"block_size={block_size}, blocks_per_chunk={blocks_per_chunk}"
+                "`block_size`, `blocks_per_chunk` and `shards` must be positive. "
+                f"Received: block_size={block_size}, "
+                f"blocks_per_chunk={blocks_per_chunk}, shards={shards}"
             )
         shapes = tuple(tuple(int(size) for size in shape) for shape in shapes)
         if problems is None:
@@ -86,14 +96,15 @@ class Layout:
             )
         elements = [math.prod(shape) for shape in shapes]
         blocks = [math.ceil(count / block_size) for count in elements]
-        total = max(1, sum(blocks))
+        per_shard = math.ceil(max(1, sum(blocks)) / shards)
         chunks = 1
         if blocks_per_chunk is not None:
-            chunks = math.ceil(total / blocks_per_chunk)
-            blocks_per_chunk = math.ceil(total / chunks)
-        padding = (chunks * blocks_per_chunk if blocks_per_chunk else total) - sum(blocks)
+            chunks = math.ceil(per_shard / blocks_per_chunk)
+            blocks_per_chunk = math.ceil(per_shard / chunks)
+            per_shard = chunks * blocks_per_chunk
+        padding = shards * per_shard - sum(blocks)
         block_elements = []
-        for count, number in zip(elements, blocks):
+        for count, number in zip(elements, blocks, strict=True):
             full = [block_size] * number
             if number:
                 full[-1] = count - (number - 1) * block_size
@@ -115,6 +126,7 @@ class Layout:
             blocks_per_chunk=None if chunks == 1 else blocks_per_chunk,
             shapes=shapes,
             first_blocks=tuple(int(x) for x in np.cumsum([0] + blocks[:-1])),
+            shards=shards,
         )
 
     @classmethod
@@ -134,7 +146,9 @@ class Layout:
         num_tensors = ops.shape(row_lengths)[0]
         return cls(
             block_size=1,
-            block_tensor=ops.cast(ops.searchsorted(ends, positions, side="right"), "int32"),
+            block_tensor=ops.cast(
+                ops.searchsorted(ends, positions, side="right"), "int32"
+            ),
             block_elements=ops.ones_like(positions),
             tensor_problem=ops.zeros_like(row_lengths),
             tensor_elements=ops.cast(row_lengths, "float32"),
@@ -149,29 +163,41 @@ class Layout:
 
     @property
     def num_chunks(self) -> int:
-        """Turns of the update's loop."""
+        """Turns of the update's loop, in each shard."""
         if self.blocks_per_chunk is None:
             return 1
-        return len(self.block_tensor) // self.blocks_per_chunk
+        return len(self.block_tensor) // (self.shards * self.blocks_per_chunk)
+
+    @property
+    def shard_blocks(self) -> list[slice]:
+        """The range of blocks of each shard."""
+        size = len(self.block_tensor) // self.shards
+        return [slice(i * size, (i + 1) * size) for i in range(self.shards)]
 
     @property
     def block_problem(self):
         """`[blocks]` int32, the problem of each block."""
         return ops.take(self.tensor_problem, self.block_tensor, axis=0)
 
+    def rows(self, rows: slice) -> "Layout":
+        """The layout with a range of its blocks alone."""
+        return dataclasses.replace(
+            self,
+            block_tensor=self.block_tensor[rows],
+            block_elements=self.block_elements[rows],
+        )
+
+    def mask(self):
+        """`[blocks, block_size]` float32, 1 at real elements, 0 at padding."""
+        positions = ops.arange(self.block_size, dtype="int32")
+        elements = ops.convert_to_tensor(self.block_elements)
+        return ops.cast(positions < elements[:, None], "float32")
+
     def blocks_of(self, tensor: int) -> slice:
         """The blocks of one tensor, where shapes are known."""
         first = self.first_blocks[tensor]
         count = math.prod(self.shapes[tensor])
         return slice(first, first + math.ceil(count / self.block_size))
-
-    def mask(self):
-        """`[blocks, block_size]` float32, 1 at real elements, 0 at padding."""
-        positions = ops.arange(self.block_size, dtype="int32")
-        return ops.cast(
-            positions[None, :] < ops.convert_to_tensor(self.block_elements)[:, None],
-            "float32",
-        )
 
 
 def pack(tensors: Sequence[Any], layout: Layout):
@@ -183,7 +209,7 @@ def pack(tensors: Sequence[Any], layout: Layout):
     """
     pieces = []
     used = 0
-    for tensor, shape in zip(tensors, layout.shapes):
+    for tensor, shape in zip(tensors, layout.shapes, strict=True):
         count = math.prod(shape)
         length = math.ceil(count / layout.block_size) * layout.block_size
         used += length
@@ -191,7 +217,9 @@ def pack(tensors: Sequence[Any], layout: Layout):
             pieces.append(ops.zeros((length,), "float32"))
             continue
         flat = ops.reshape(ops.cast(tensor, "float32"), (-1,))
-        pieces.append(ops.pad(flat, [[0, length - count]]) if length > count else flat)
+        pieces.append(flat)
+        if length > count:
+            pieces.append(ops.zeros((length - count,), "float32"))
     rest = len(layout.block_tensor) * layout.block_size - used
     if rest:
         pieces.append(ops.zeros((rest,), "float32"))
@@ -203,7 +231,7 @@ def unpack(packed, layout: Layout) -> list[Any]:
     """The tensors of a `[blocks, block_size]` array, in their shapes."""
     flat = ops.reshape(packed, (-1,))
     tensors = []
-    for first_block, shape in zip(layout.first_blocks, layout.shapes):
+    for first_block, shape in zip(layout.first_blocks, layout.shapes, strict=True):
         start = first_block * layout.block_size
         tensors.append(ops.reshape(flat[start : start + math.prod(shape)], shape))
     return tensors

@@ -20,7 +20,10 @@ _PACKED = ("hidden_state", "gradient_averages", "mean_squares", "log_learning_ra
 
 
 def named_variables(optimizer) -> dict:
-    """All variables of a built optimizer by the names they are stored under."""
+    """All variables of a built optimizer by the names they are stored under.
+
+    What lies in shards is a list of variables, stored as one array.
+    """
     found = {"iteration": optimizer._iterations}
     # A schedule is no variable; a learning rate that was given as a number is.
     if hasattr(optimizer._learning_rate, "assign"):
@@ -28,7 +31,7 @@ def named_variables(optimizer) -> dict:
     if not optimizer.built:
         return found
     variables = optimizer.step_variables(optimizer._trainable_variables)
-    found |= {name: variables.state[name] for name in variables.state}
+    found |= variables.state
     found |= {f"meta.{k}": value for k, value in variables.meta_parameters.items()}
     found["skipped_steps"] = variables.skipped_steps
     for name in ("true_values", "averages", "accumulators"):
@@ -49,21 +52,28 @@ def _description(optimizer) -> dict:
     }
 
 
+def _is_as_built(optimizer) -> bool:
+    """Whether the optimizer was built and never called."""
+    return optimizer.built and int(ops.convert_to_numpy(optimizer._iterations)) == 0
+
+
 def save(optimizer, store):
     """Writes the optimizer's variables into `store`, a mapping of arrays."""
     text = json.dumps(_description(optimizer))
     store[DESCRIPTION] = np.frombuffer(text.encode(), np.uint8)
     for name, variable in named_variables(optimizer).items():
-        store[name] = ops.convert_to_numpy(variable)
+        store[name] = _numpy(variable)
 
 
 def load(optimizer, store):
-    """Assigns what `save` wrote.
+    """Assigns what `save` wrote; an empty store, of a model's weights alone, nothing.
 
     Raises:
         ValueError: If the state is not of this optimizer on these variables.
     """
     names = set(store.keys())
+    if not names:
+        return
     if DESCRIPTION not in names:
         raise ValueError(
             "A state of HierarchicalRNN holds its own description. Received: one "
@@ -71,6 +81,16 @@ def load(optimizer, store):
         )
     saved = _read_description(store[DESCRIPTION])
     here = _description(optimizer)
+    variables = named_variables(optimizer)
+    if "shapes" in saved and not optimizer.built:
+        raise ValueError(
+            "A state is loaded into an optimizer that was built: call "
+            "`optimizer.build(model.trainable_variables)` first. Received: not built"
+        )
+    if "shapes" not in saved and _is_as_built(optimizer):
+        # A model that was compiled and saved, not trained: there is no more to load.
+        saved = here | {"format": saved.get("format")}
+        variables = {name: variables[name] for name in names & set(variables)}
     for key, rule in (
         ("format", "the format of this package"),
         ("config", "the architecture of the optimizer's weights"),
@@ -81,7 +101,6 @@ def load(optimizer, store):
                 f"A state is loaded into an optimizer that has {rule}: "
                 f"{here.get(key)}. Received: {saved.get(key)}"
             )
-    variables = named_variables(optimizer)
     missing = sorted(set(variables) - names)
     unknown = sorted(names - set(variables) - {DESCRIPTION})
     if missing or unknown:
@@ -95,14 +114,32 @@ def load(optimizer, store):
         value = np.asarray(store[name])
         if name in _PACKED:
             value = _repack(name, value, variable, saved["block_size"], optimizer)
-        if tuple(value.shape) != tuple(variable.shape):
+        if tuple(value.shape) != _shape(variable):
             raise ValueError(
-                f"The state's {name!r} must have the shape {tuple(variable.shape)}. "
+                f"The state's {name!r} must have the shape {_shape(variable)}. "
                 f"Received: {tuple(value.shape)}"
             )
         values[name] = value
     for name, variable in variables.items():
-        variable.assign(values[name])
+        if isinstance(variable, list):
+            parts = np.split(values[name], len(variable), axis=1)
+            for shard, part in zip(variable, parts, strict=True):
+                shard.assign(part)
+        else:
+            variable.assign(values[name])
+
+
+def _numpy(variable) -> np.ndarray:
+    if isinstance(variable, list):
+        return np.concatenate([ops.convert_to_numpy(v) for v in variable], axis=1)
+    return ops.convert_to_numpy(variable)
+
+
+def _shape(variable) -> tuple[int, ...]:
+    if isinstance(variable, list):
+        features, blocks, size = variable[0].shape
+        return features, blocks * len(variable), size
+    return tuple(variable.shape)
 
 
 def _read_description(array) -> dict:
@@ -125,28 +162,24 @@ def _repack(name, value, variable, saved_block_size, optimizer):
     Padding keeps what it was built with: it takes part in nothing.
     """
     layout = optimizer._layout[0]
-    if value.shape == tuple(variable.shape):
+    if value.shape == _shape(variable) and saved_block_size == layout.block_size:
         return value
-    blocks = [
-        math.ceil(math.prod(shape) / saved_block_size) for shape in layout.shapes
-    ]
+    blocks = [math.ceil(math.prod(shape) / saved_block_size) for shape in layout.shapes]
     if (
         value.ndim != 3
-        or value.shape[0] != variable.shape[0]
+        or value.shape[0] != _shape(variable)[0]
         or value.shape[1] < sum(blocks)
         or value.shape[2] != saved_block_size
     ):
         raise ValueError(
-            f"The state's {name!r} must be of {variable.shape[0]} features in "
+            f"The state's {name!r} must be of {_shape(variable)[0]} features in "
             f"{sum(blocks)} or more blocks of {saved_block_size}. "
             f"Received: shape {value.shape}"
         )
-    repacked = np.array(ops.convert_to_numpy(variable))
+    repacked = np.array(_numpy(variable))
     first = 0
     for tensor, shape in enumerate(layout.shapes):
         rows = rows_of_blocks(value[:, first : first + blocks[tensor]], shape)
         repacked[:, layout.blocks_of(tensor)] = blocks_of_rows(rows, layout.block_size)
         first += blocks[tensor]
     return repacked
-
-

@@ -5,9 +5,10 @@ the replicas, and only then is anything clipped, accumulated or assigned, in the
 cross-replica context, each replica's copy by itself. So all copies stay the same,
 and the result is that of one device.
 
-XLA compiles `model_step.update`: it reads, updates and assigns the state's
-variables in place. Keras leaves models on a CPU uncompiled, so this is done here
-whatever `jit_compile` a model has.
+XLA compiles the three parts of `model_step.update`; the pass over parameters reads,
+updates and assigns the state's variables in place, and the passes over shards,
+which share no variable, run side by side. Keras leaves models on a CPU uncompiled,
+so this is done here whatever `jit_compile` a model has.
 """
 
 import functools
@@ -28,9 +29,7 @@ class TensorFlowRunner:
         self._optimizer = optimizer
         self.strategy = tf.distribute.get_strategy()
         self._compiled = {}
-        if isinstance(
-            self.strategy, tf.distribute.experimental.CentralStorageStrategy
-        ):
+        if isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
             raise ValueError(
                 "HierarchicalRNN runs under every strategy but "
                 "CentralStorageStrategy, which gives wrong results for every Keras "
@@ -49,6 +48,15 @@ class TensorFlowRunner:
                     f"Received: an optimizer of {type(self.strategy).__name__} and the "
                     f"variable {variable.name!r} of {type(strategy).__name__}"
                 )
+
+    def read_now(self, variable):
+        """A variable's value, an array, outside the function that is being traced.
+
+        Variables that depend on a tensor of that function could not be lifted out
+        of it, as XLA needs them to be.
+        """
+        with tf.init_scope():
+            return tf.convert_to_tensor(_native(variable)).numpy()
 
     def run(self, gradients, trainable_variables, present):
         """A step, called in replica context (or where there is one replica)."""
@@ -95,15 +103,18 @@ class TensorFlowRunner:
     def _compiled_update(self, present):
         if present not in self._compiled:
             settings = self._optimizer.step_settings(present)
+            compiled = functools.partial(
+                tf.function, jit_compile=self._compiles(), autograph=False
+            )
+            parts = model_step.parts_of(settings, compiled)
 
             def update(variables, gradients, learning_rate, calls):
                 return model_step.update(
-                    settings, variables, gradients, learning_rate, calls
+                    settings, variables, gradients, learning_rate, calls, parts
                 )
 
-            self._compiled[present] = tf.function(
-                update, jit_compile=self._compiles(), autograph=False
-            )
+            # A graph, so that shards run side by side in an eager loop too.
+            self._compiled[present] = tf.function(update, autograph=False)
         return self._compiled[present]
 
     def _compiles(self) -> bool:

@@ -3,15 +3,17 @@
     step = compute_step(gradients, state, layout, meta_parameters, config)
     values, state = values - step.step, step.state
 
-and `update` does both. One piece of code serves the Keras optimizer, meta-training and the SavedModel:
-it knows neither variables nor devices. The data goes one way through it,
+and `update` does both. One piece of code serves the Keras optimizer, meta-training
+and the SavedModel: it knows neither variables nor devices. The data goes one way
+through it,
 
-    gradients → averages, mean squares → RNN inputs → parameter RNN
-        → direction, log learning rate → step,
+    state of tensors and problem → what each block needs of them (`block_inputs`)
+        → the pass over all parameters (`parameter_pass.py`)
+        → what a whole tensor must agree on: the length of its direction, the
+          states of its RNN and of the problem's (`finish_step`),
 
-once over all parameters, chunk by chunk so that a chunk stays in the cache; what
-a whole tensor must agree on (the length of its direction, the input of its RNN)
-is summed on the way and applied in a short second pass.
+`compute_step` runs the three for one shard; the Keras optimizer runs the middle
+one for several shards at once.
 
 Source: the released code of Wichrowska et al. 2017 (`hierarchical_rnn.py` of
 tensorflow/models, research/learned_optimizer); the comments name its parts.
@@ -22,21 +24,12 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from learned_optimizer.config import MIN_LOG_LEARNING_RATE, Config
-from learned_optimizer.features import (
-    decay_sigmoid,
-    rnn_inputs,
-    scale_gradients,
-)
-from learned_optimizer.gru import (
-    GRUKernels,
-    affine,
-    feature_first,
-    gru_step,
-    linear,
-    sigmoid,
-)
+from learned_optimizer.gru import feature_first, gru_step
+from learned_optimizer.levels import Levels
 from learned_optimizer.packing import Layout
+from learned_optimizer.parameter_pass import STATE_FIELDS, pass_over_parameters
 
+# Keeps the length of a zero direction finite (released code).
 DIRECTION_EPSILON = 1e-16
 
 
@@ -58,6 +51,14 @@ class State(NamedTuple):
     gradient_averages: Any
     mean_squares: Any
     log_learning_rate: Any
+    tensor_state: Any
+    global_state: Any
+    started: Any
+
+
+class TensorLevels(NamedTuple):
+    """The part of the state that tensors and problems have, see `State`."""
+
     tensor_state: Any
     global_state: Any
     started: Any
@@ -130,7 +131,7 @@ def initial_field(
     if name not in _START_LEVELS or not shape[0]:
         return ops.zeros(shape, "float32")
     level = _START_LEVELS[name]
-    start = _Levels(meta_parameters, layout).get(f"{level}_start", level)
+    start = Levels(meta_parameters, layout).get(f"{level}_start", level)
     start = feature_first(ops.convert_to_tensor(start)[..., 0, :], len(shape))
     return ops.broadcast_to(start, shape)
 
@@ -225,108 +226,88 @@ def compute_step(
     Raises:
         ValueError: If meta-parameters carry a problem axis and the layout chunks.
     """
-    levels = _Levels(meta_parameters, layout)
-    if levels.per_problem and layout.blocks_per_chunk is not None:
+    levels = Levels(meta_parameters, layout)
+    if layout.shards > 1 or (levels.per_problem and layout.blocks_per_chunk):
         raise ValueError(
-            "Meta-parameters with a problem axis need a layout without chunks. "
-            f"Received: blocks_per_chunk={layout.blocks_per_chunk}"
+            "`compute_step` needs a layout of one shard, and without chunks where "
+            "meta-parameters have a problem axis. Received: "
+            f"shards={layout.shards}, blocks_per_chunk={layout.blocks_per_chunk}"
         )
-    blocks = _block_inputs(state, layout, levels, config, weight_decay, active)
-    arrays = {
-        "hidden_state": state.hidden_state,
-        "gradient_averages": state.gradient_averages,
-        "mean_squares": state.mean_squares,
-        "log_learning_rate": state.log_learning_rate,
-        "gradient": gradients[None],
-    }
-    if weight_decay is not None:
-        arrays["values"] = values[None]
-    if layout.blocks_per_chunk is None:
-        outputs = _update_parameters(arrays, blocks, levels, config)
-    else:
-        outputs = _update_by_chunks(arrays, blocks, layout, levels, config, num_chunks)
-    return _update_tensors(state, outputs, layout, levels, config, learning_rate, active)
+    tensors = TensorLevels(state.tensor_state, state.global_state, state.started)
+    rate_sums = None
+    if config.relative_learning_rate:
+        rate_sums = sum_log_learning_rates(state.log_learning_rate, layout)
+    blocks = block_inputs(
+        tensors, rate_sums, layout, levels, config, weight_decay, active
+    )
+    result = pass_over_parameters(
+        {name: getattr(state, name) for name in STATE_FIELDS},
+        gradients,
+        None if weight_decay is None else values,
+        blocks,
+        levels,
+        config,
+        layout.blocks_per_chunk,
+        num_chunks,
+    )
+    tensors, lengths = finish_tensors(
+        tensors, result.sums, layout, levels, config, active
+    )
+    step, attended_step = finish_steps(
+        result.steps, lengths, layout.block_tensor, config, learning_rate, active
+    )
+    return Step(step, attended_step, State(**result.state, **tensors._asdict()))
 
 
-class _Levels:
-    """Meta-parameters as the rows of each level need them: shared, or gathered.
+def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
+    """`[tensors]` sums of `[1, blocks, block_size]` log learning rates.
 
-    The rows of the levels are blocks ("parameter"), tensors and problems
-    ("global").
+    Args:
+        log_learning_rate: Of all blocks, or of a shard.
+        layout: Where each tensor lies.
+        rows: Which blocks the shard has.
     """
-
-    def __init__(self, meta_parameters, layout):
-        self._values = meta_parameters
-        self._layout = layout
-        self.per_problem = len(meta_parameters["parameter_gates_kernel"].shape) == 3
-
-    def get(self, name, level):
-        """The array called `name` for the rows of `level`."""
-        value = self._values[name]
-        if not self.per_problem or level == "global":
-            return value
-        if level == "parameter":
-            return ops.take(value, self._layout.block_problem, axis=0)
-        return ops.take(value, self._layout.tensor_problem, axis=0)
-
-    def has(self, name):
-        """Whether the architecture has the array called `name`."""
-        return name in self._values
-
-    def affine(self, name, level, x):
-        """`x` through the kernel and bias called `name`."""
-        return affine(
-            self.get(f"{name}_kernel", level), self.get(f"{name}_bias", level), x
-        )
-
-    def readout(self, name, hidden):
-        """`[size, blocks, block_size]` through weights and bias: `[1, ...]`."""
-        value = linear(self.get(f"{name}_weights", "parameter"), hidden)
-        if self.has(f"{name}_bias"):
-            value = value + feature_first(self.get(f"{name}_bias", "parameter"), 3)
-        return value
-
-    def scalar(self, name):
-        """A scalar that broadcasts against `[1, blocks, block_size]`."""
-        value = self.get(name, "parameter")
-        return ops.reshape(value, (1, -1, 1)) if self.per_problem else value
-
-    def kernels(self, level) -> GRUKernels:
-        """The kernels of a level's cell."""
-        return GRUKernels(
-            self.get(f"{level}_gates_kernel", level),
-            self.get(f"{level}_candidate_kernel", level),
-        )
-
-    def cell_bias(self, cell, level):
-        """The bias of `cell`, `[3 * size, 1 or rows]`, for the rows of `level`."""
-        parts = [self.get(f"{cell}_{name}_bias", level) for name in ("gates", "candidate")]
-        return feature_first(ops.concatenate(parts, axis=-1), 2)
+    elements = ops.cast(layout.block_elements[rows], "float32")[:, None]
+    positions = ops.arange(layout.block_size, dtype="float32")
+    block_sums = ops.sum(
+        ops.where(positions < elements, log_learning_rate[0], 0.0), axis=-1
+    )
+    return ops.segment_sum(block_sums, layout.block_tensor[rows], layout.num_tensors)
 
 
-def _block_inputs(state, layout, levels, config, weight_decay, active):
+def block_inputs(
+    tensors: TensorLevels, rate_sums, layout, levels, config, weight_decay, active
+):
     """What the parameter pass needs of its tensor and problem, gathered a block.
 
+    Args:
+        tensors: Their state.
+        rate_sums: From `sum_log_learning_rates`; None without that input.
+        layout: Where each tensor lies.
+        levels: Meta-parameters.
+        config: The architecture.
+        weight_decay: `[tensors]` or None.
+        active: `[tensors]` or None.
+
     Returns:
-        A dict of `[features, blocks, 1]`: `bias` of the parameter RNN, `started`,
-        `elements`, and where they are needed `mean_log_learning_rate`,
-        `weight_decay` and `active`.
+        A dict of `[features, blocks, 1]`, see `pass_over_parameters`.
     """
     bias = levels.cell_bias("parameter", "tensor")
     if config.levels >= 2:
-        bias = bias + levels.affine("tensor_to_parameter", "tensor", state.tensor_state)
+        bias = bias + levels.affine(
+            "tensor_to_parameter", "tensor", tensors.tensor_state
+        )
     if config.levels >= 3:
-        global_state = ops.take(state.global_state, layout.tensor_problem, axis=1)
+        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_parameter", "tensor", global_state)
     rows = (3 * config.level_sizes[0], layout.num_tensors)
     per_tensor = {
         "bias": ops.broadcast_to(bias, rows),
-        "started": state.started[None],
+        "started": tensors.started[None],
     }
     if config.relative_learning_rate:
-        per_tensor["mean_log_learning_rate"] = _mean_log_learning_rate(
-            state.log_learning_rate[0], layout, config, active
-        )[None]
+        means = _mean_log_learning_rate(rate_sums, layout, config, active)
+        per_tensor["mean_log_learning_rate"] = means[None]
     if weight_decay is not None:
         per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]
     if active is not None:
@@ -340,11 +321,9 @@ def _block_inputs(state, layout, levels, config, weight_decay, active):
     return per_block
 
 
-def _mean_log_learning_rate(log_learning_rate, layout, config, active):
+def _mean_log_learning_rate(sums, layout, config, active):
     """`[tensors]`, the mean over each tensor, or over the problem of each."""
-    block_sums = ops.sum(log_learning_rate * layout.mask(), axis=-1)
-    sums = ops.segment_sum(block_sums, layout.block_tensor, layout.num_tensors)
-    counts = layout.tensor_elements
+    counts = ops.convert_to_tensor(layout.tensor_elements)
     if config.learning_rate_mean == "problem":
         if active is not None:
             sums = ops.where(active > 0, sums, 0.0)
@@ -361,232 +340,87 @@ def _sum_over_problems(per_tensor, layout):
     return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
-def _update_parameters(arrays, blocks, levels, config):
-    """The parameter pass: everything that one parameter's step takes.
+def finish_tensors(
+    tensors: TensorLevels, sums, layout, levels, config, active
+) -> tuple[TensorLevels, Any]:
+    """The new state of tensors and problems, and the lengths of directions.
 
     Args:
-        arrays: `[features, blocks, block_size]` state and gradient.
-        blocks: `[features, blocks, 1]`, see `_block_inputs`.
+        tensors: Their state before.
+        sums: `[features, blocks]` of the parameter pass.
+        layout: Where each tensor lies.
         levels: Meta-parameters.
         config: The architecture.
+        active: `[tensors]` or None.
 
     Returns:
-        A dict of `[features, blocks, block_size]`: the new state, and `steps`,
-        rows of the direction times the step length (not yet normalised), the
-        same for the attended location, the decay; and of `[features, blocks, 1]`:
-        `sums` over the real elements of a block, of the inputs of the tensor
-        RNN and of the squared directions.
+        The state, and `[directions, tensors]`: the inverse root mean square of
+        each direction; None without dynamic output scale.
     """
-    hidden = arrays["hidden_state"]
-    rates = arrays["log_learning_rate"]
-    gradient_decay = mean_square_decay = None
-    if config.learns_gradient_decay:
-        gradient_decay = decay_sigmoid(levels.readout("gradient_decay", hidden))
-    if config.learns_mean_square_decay:
-        mean_square_decay = decay_sigmoid(levels.readout("mean_square_decay", hidden))
-    gradients = scale_gradients(
-        arrays["gradient"],
-        arrays["gradient_averages"],
-        arrays["mean_squares"],
-        blocks["started"],
-        gradient_decay,
-        mean_square_decay,
-        config,
-    )
-    inputs = rnn_inputs(gradients, rates, blocks.get("mean_log_learning_rate"), config)
-    new_hidden = gru_step(levels.kernels("parameter"), inputs, hidden, blocks["bias"])
-
-    directions = [_direction("direction", "gradient", new_hidden, gradients, levels)]
-    if config.attention:
-        directions.append(
-            _direction("attention", "attention", new_hidden, gradients, levels)
-        )
-    sums = [new_hidden]
-    if config.extra_inputs:
-        sums.append(inputs)
-    if config.dynamic_output_scale:
-        rate = rates + levels.readout("learning_rate", new_hidden)
-        limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
-        # The bounds are passed straight through by the meta-gradient.
-        rate = rate + ops.stop_gradient(limited - rate)
-        momentum = sigmoid(levels.scalar("learning_rate_momentum_logit"))
-        new_rates = rate + momentum * (rates - rate)
-        step_length = ops.exp(rate + levels.scalar("step_length_offset"))
-        lengths = [step_length, ops.exp(rate)] if config.attention else [step_length]
-        sums += [ops.square(direction) for direction in directions]
-        steps = [direction * length for direction, length in zip(directions, lengths)]
-    else:
-        new_rates = rates
-        step_length = 1.0
-        steps = directions
-    if "weight_decay" in blocks:
-        steps.append(step_length * blocks["weight_decay"] * arrays["values"])
-
-    new_state = {
-        "hidden_state": new_hidden,
-        "gradient_averages": gradients.averages,
-        "mean_squares": gradients.mean_squares,
-        "log_learning_rate": new_rates,
-    }
-    if "active" in blocks:
-        keep = blocks["active"] > 0
-        new_state = {
-            name: ops.where(keep, value, arrays[name])
-            for name, value in new_state.items()
-        }
-    return {
-        **new_state,
-        "steps": ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0],
-        "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
-    }
-
-
-def _direction(name, shortcut, hidden, gradients, levels):
-    """`h w + m s`, `[1, blocks, block_size]`, without the shortcut where off."""
-    direction = levels.readout(name, hidden)
-    if levels.has(f"{shortcut}_shortcut"):
-        weights = levels.get(f"{shortcut}_shortcut", "parameter")
-        direction = direction + linear(weights, gradients.scaled)
-    return direction
-
-
-def _sum_over_elements(x, elements):
-    """`[features, blocks, 1]` sums over the real elements of each block."""
-    positions = ops.arange(x.shape[-1], dtype="float32")
-    return ops.sum(ops.where(positions < elements, x, 0.0), axis=-1, keepdims=True)
-
-
-def _update_by_chunks(arrays, blocks, layout, levels, config, num_chunks):
-    """`_update_parameters` in a loop over chunks, the state updated in place.
-
-    Each array is read once and written once a turn, with a conditional between
-    them: XLA does not fuse across it, so that it needs no copy of the arrays
-    that the loop carries. It also skips chunks in which no tensor is active.
-    """
-    chunk = layout.blocks_per_chunk
-    total = len(layout.block_tensor)
-    # Arrays of size 0 (no learning rate) cannot be sliced everywhere.
-    state_names = [
-        name for name in State._fields if name in arrays and arrays[name].shape[0]
-    ]
-    output_names = (*state_names, "steps", "sums")
-    num_directions = 1 + config.attention
-    num_steps = num_directions + ("weight_decay" in blocks)
-    num_sums = (
-        config.level_sizes[0]
-        + (config.inputs if config.extra_inputs else 0)
-        + num_directions * config.dynamic_output_scale
-    )
-
-    def empty_outputs(rows):
-        return [
-            ops.zeros((num_steps, rows, layout.block_size), "float32"),
-            ops.zeros((num_sums, rows, 1), "float32"),
-        ]
-
-    def body(turn, *carried):
-        zero = ops.zeros_like(turn)
-        start = ops.stack([zero, turn * chunk, zero])
-        current = {**arrays, **dict(zip(state_names, carried, strict=False))}
-
-        def take(value):
-            if not value.shape[0]:
-                return value[:, :chunk]
-            return ops.slice(value, start, (value.shape[0], chunk, value.shape[2]))
-
-        chunk_arrays = {name: take(value) for name, value in current.items()}
-        chunk_blocks = {name: take(value) for name, value in blocks.items()}
-        live = chunk_blocks.get("active", 1.0) * chunk_blocks["elements"]
-
-        def update_chunk():
-            outputs = _update_parameters(chunk_arrays, chunk_blocks, levels, config)
-            return [outputs[name] for name in output_names]
-
-        def skip_chunk():
-            return [chunk_arrays[name] for name in state_names] + empty_outputs(chunk)
-
-        results = ops.cond(ops.sum(live) > 0, update_chunk, skip_chunk)
-        written = [
-            ops.slice_update(value, start, result)
-            for value, result in zip(carried, results, strict=True)
-        ]
-        return (turn + 1, *written)
-
-    turns = layout.num_chunks if num_chunks is None else num_chunks
-    turns = ops.cast(turns, "int32")
-    carried = [arrays[name] for name in state_names] + empty_outputs(total)
-    _, *carried = ops.while_loop(
-        lambda turn, *carried: turn < turns,
-        body,
-        (ops.zeros((), "int32"), *carried),
-        maximum_iterations=layout.num_chunks,
-    )
-    return {**arrays, **dict(zip(output_names, carried, strict=True))}
-
-
-def _update_tensors(
-    state, outputs, layout, levels, config, learning_rate, active
-) -> Step:
-    """The second pass: tensor and global RNN, and the steps at their length."""
-    sums = ops.segment_sum(
-        ops.transpose(outputs["sums"][:, :, 0]), layout.block_tensor, layout.num_tensors
-    )
+    sums = ops.segment_sum(ops.transpose(sums), layout.block_tensor, layout.num_tensors)
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
     means = ops.transpose(sums / elements[:, None])
-    num_directions = 1 + config.attention
-    steps = outputs["steps"][:num_directions]
+    lengths = None
     if config.dynamic_output_scale:
-        inverse_lengths = ops.rsqrt(means[-num_directions:] + DIRECTION_EPSILON)
+        num_directions = 1 + config.attention
+        lengths = ops.rsqrt(means[-num_directions:] + DIRECTION_EPSILON)
         means = means[:-num_directions]
-        per_block = ops.take(inverse_lengths, layout.block_tensor, axis=1)
-        steps = steps * per_block[:, :, None]
-    step = steps[0]
-    if outputs["steps"].shape[0] > num_directions:
-        step = step + outputs["steps"][num_directions]
-    step = learning_rate * step
-    attended_step = learning_rate * steps[1] if config.attention else None
     tensor_state, global_state = _update_upper_levels(
-        means, state, layout, levels, config, active
+        means, tensors, layout, levels, config, active
     )
-    started = ops.ones_like(state.started)
+    started = ops.ones_like(tensors.started)
     if active is not None:
-        keep = active > 0
-        rows = ops.take(keep, layout.block_tensor, axis=0)[:, None]
-        step = ops.where(rows, step, 0.0)
-        if config.attention:
-            attended_step = ops.where(rows, attended_step, 0.0)
-        started = ops.where(keep, started, state.started)
-    return Step(
-        step,
-        attended_step,
-        State(
-            hidden_state=outputs["hidden_state"],
-            gradient_averages=outputs["gradient_averages"],
-            mean_squares=outputs["mean_squares"],
-            log_learning_rate=outputs["log_learning_rate"],
-            tensor_state=tensor_state,
-            global_state=global_state,
-            started=started,
-        ),
-    )
+        started = ops.where(active > 0, started, tensors.started)
+    return TensorLevels(tensor_state, global_state, started), lengths
 
 
-def _update_upper_levels(means, state, layout, levels, config, active):
+def finish_steps(steps, lengths, block_tensor, config, learning_rate, active):
+    """Steps at their length, of all blocks or of one shard.
+
+    Args:
+        steps: `[rows, blocks, block_size]` of the parameter pass.
+        lengths: From `finish_tensors`.
+        block_tensor: `[blocks]`, the tensor of each.
+        config: The architecture.
+        learning_rate: Multiplies them.
+        active: `[tensors]` or None: steps of inactive tensors are 0.
+
+    Returns:
+        The step and the attended step (None without attention), each `[blocks,
+        block_size]`.
+    """
+    num_directions = 1 + config.attention
+    directions = [steps[i] for i in range(num_directions)]
+    if config.dynamic_output_scale:
+        directions = [
+            direction * ops.take(lengths[i], block_tensor, axis=0)[:, None]
+            for i, direction in enumerate(directions)
+        ]
+    if steps.shape[0] > num_directions:
+        directions[0] = directions[0] + steps[num_directions]
+    found = [learning_rate * direction for direction in directions]
+    if active is not None:
+        keep = ops.take(active, block_tensor, axis=0)[:, None] > 0
+        found = [ops.where(keep, value, 0.0) for value in found]
+    return found[0], found[1] if config.attention else None
+
+
+def _update_upper_levels(means, tensors, layout, levels, config, active):
     """The new states of the tensors and of the problems.
 
     `means` are `[features, tensors]`, of the new hidden states and of the inputs.
     """
     if config.levels < 2:
-        return state.tensor_state, state.global_state
+        return tensors.tensor_state, tensors.global_state
     bias = levels.cell_bias("tensor", "tensor")
     if config.levels >= 3:
-        global_state = ops.take(state.global_state, layout.tensor_problem, axis=1)
+        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_tensor", "tensor", global_state)
-    tensor_state = gru_step(levels.kernels("tensor"), means, state.tensor_state, bias)
+    tensor_state = gru_step(levels.kernels("tensor"), means, tensors.tensor_state, bias)
     if active is not None:
-        tensor_state = ops.where(active > 0, tensor_state, state.tensor_state)
+        tensor_state = ops.where(active > 0, tensor_state, tensors.tensor_state)
     if config.levels < 3:
-        return tensor_state, state.global_state
+        return tensor_state, tensors.global_state
 
     weights = _global_weights(layout, config, active)
     weighted = ops.where(weights > 0, tensor_state * weights, 0.0)
@@ -594,12 +428,12 @@ def _update_upper_levels(means, state, layout, levels, config, active):
     global_state = gru_step(
         levels.kernels("global"),
         global_input,
-        state.global_state,
+        tensors.global_state,
         levels.cell_bias("global", "global"),
     )
     if active is not None:
         any_active = _sum_over_problems(ops.cast(active > 0, "float32"), layout) > 0
-        global_state = ops.where(any_active, global_state, state.global_state)
+        global_state = ops.where(any_active, global_state, tensors.global_state)
     return tensor_state, global_state
 
 

@@ -12,9 +12,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,9 @@ class Weights:
         initial_learning_rate: Where learning rates start by default.
         card: The whole card as it was read, `{}` for weights made in memory.
         shipped: Whether they are found by name alone, wherever the package is.
+
+    Raises:
+        ValueError: If the arrays do not fit the config, or the rate is not positive.
     """
 
     name: str
@@ -54,6 +59,19 @@ class Weights:
     initial_learning_rate: float = FRESH_INITIAL_LEARNING_RATE
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
     shipped: bool = False
+
+    def __post_init__(self):
+        _check_start(self.initial_learning_rate)
+        released_names = {
+            spec.name: spec.released_name for spec in specifications(self.config)
+        }
+        from_released_names(
+            self.config,
+            {
+                released_names.get(name, name): array
+                for name, array in self.meta_parameters.items()
+            },
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Name, architecture and the numbers themselves, as JSON types."""
@@ -65,7 +83,9 @@ class Weights:
             "name": self.name,
             "config": self.config.to_dict(),
             "initial_learning_rate": self.initial_learning_rate,
-            "float32_base64": base64.b64encode(np.concatenate(arrays).tobytes()).decode(),
+            "float32_base64": base64.b64encode(
+                np.concatenate(arrays).tobytes()
+            ).decode(),
         }
 
     @classmethod
@@ -82,9 +102,17 @@ class Weights:
                 f"Received: {sorted(values)}"
             )
         config = Config.from_dict(values["config"])
-        flat = np.frombuffer(base64.b64decode(values["float32_base64"]), "<f4")
+        try:
+            content = base64.b64decode(values["float32_base64"], validate=True)
+            flat = np.frombuffer(content, "<f4")
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                "`float32_base64` of serialized weights must be the base64 of float32 "
+                f"numbers. Received: {error}"
+            ) from error
         wanted_count = sum(
-            int(np.prod(specification.shape)) for specification in specifications(config)
+            int(np.prod(specification.shape))
+            for specification in specifications(config)
         )
         if flat.size != wanted_count:
             raise ValueError(
@@ -147,6 +175,18 @@ def load_weights(weights) -> Weights:
     return loaded
 
 
+def _check_start(rate):
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, (int, float))
+        or not 0 < rate < math.inf
+    ):
+        raise ValueError(
+            "The initial learning rate of weights must be a positive number. "
+            f"Received: {rate!r}"
+        )
+
+
 def _read(path: pathlib.Path) -> Weights:
     card_path = path.with_suffix(".json")
     if not card_path.is_file():
@@ -160,11 +200,17 @@ def _read(path: pathlib.Path) -> Weights:
         raise ValueError(
             f"The card {card_path.name!r} must be JSON. Received: {error}"
         ) from error
-    missing = {"config", "sha256"} - set(card if isinstance(card, dict) else {})
+    card = card if isinstance(card, dict) else {}
+    missing = {"config", "sha256"} - set(card)
     if missing:
         raise ValueError(
             f"The card {card_path.name!r} must be an object with 'config' and "
             f"'sha256'. Missing: {sorted(missing)}"
+        )
+    if not isinstance(card["config"], dict):
+        raise ValueError(
+            f"The 'config' of the card {card_path.name!r} must be an object. "
+            f"Received: {card['config']!r}"
         )
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
@@ -175,9 +221,10 @@ def _read(path: pathlib.Path) -> Weights:
         )
     config = Config.from_dict(card["config"])
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        # `NpzFile` and not `np.load`, which would take a bare array or a pickle too.
+        with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{path.name!r} must be an npz archive of plain arrays. Received: {error}"
         ) from error
@@ -186,7 +233,7 @@ def _read(path: pathlib.Path) -> Weights:
         name=str(card.get("name", path.stem)),
         config=config,
         meta_parameters=from_released_names(config, arrays),
-        initial_learning_rate=float(start),
+        initial_learning_rate=start,
         card=card,
     )
 
@@ -214,7 +261,9 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "name": weights.name,
         "config": weights.config.to_dict(),
         "default_initial_learning_rate": weights.initial_learning_rate,
-        "meta_parameters": sum(array.size for array in weights.meta_parameters.values()),
+        "meta_parameters": sum(
+            array.size for array in weights.meta_parameters.values()
+        ),
         "sha256": sha256,
     }
     text = json.dumps(entries, indent=1) + "\n"

@@ -15,9 +15,17 @@ STATES = dict(atol=5e-5, rtol=1e-5)
 RELATIVE = 1e-4
 
 
-@pytest.mark.parametrize("name", golden.case_names())
+# Every case in one layout; the others are exact elsewhere (test_update_rule.py), so
+# here a case of several tensors, of attention and without learning rates will do.
 @pytest.mark.parametrize(
-    "block_size, blocks_per_chunk", [(1, None), (8, None), (4, 2)]
+    "name, block_size, blocks_per_chunk",
+    [(name, 8, None) for name in golden.case_names()]
+    + [
+        (name, *sizes)
+        for name in golden.case_names()
+        if name in ("e_pert", "b_pert_multi", "f_dynamic_output_scale_off")
+        for sizes in ((1, None), (4, 2))
+    ],
 )
 def test_update_rule_follows_the_released_code(name, block_size, blocks_per_chunk):
     case = golden.GoldenCase(name)
@@ -28,7 +36,9 @@ def test_update_rule_follows_the_released_code(name, block_size, blocks_per_chun
     state = case.initial_state(layout)
     values = packing.pack(case.parameters, layout)
     tolerance = (
-        PARAMETERS if case.config.dynamic_output_scale else PARAMETERS_WITHOUT_OUTPUT_SCALE
+        PARAMETERS
+        if case.config.dynamic_output_scale
+        else PARAMETERS_WITHOUT_OUTPUT_SCALE
     )
     step = _compiled(layout, case)
     for t in range(case.steps):
@@ -88,6 +98,7 @@ def _compiled(layout, case):
 
 def _check_states(state, layout, expected, where):
     for i, tensor in enumerate(expected):
+
         def rows(packed):
             blocks = np.asarray(packed)[:, layout.blocks_of(i)]
             return packing.rows_of_blocks(blocks, layout.shapes[i])
@@ -109,7 +120,10 @@ def _check_states(state, layout, expected, where):
                 err_msg=where,
                 **STATES,
             )
-        for ours, theirs in (("gradient_averages", "grad_accum"), ("mean_squares", "ms")):
+        for ours, theirs in (
+            ("gradient_averages", "grad_accum"),
+            ("mean_squares", "ms"),
+        ):
             packed = rows(getattr(state, ours))
             for k in range(packed.shape[1]):
                 wanted = tensor[f"{theirs}{k + 1}"][:, 0]

@@ -1,0 +1,308 @@
+"""Time, compile time and memory of one optimizer step, beside Adam's.
+
+    python -m learned_optimizer.benchmark --model=ResNet50V2 [--json]
+    python -m learned_optimizer.benchmark --parameters=60000000
+    python -m learned_optimizer.benchmark --parameters=32000 --tensors=500
+
+Three ways take turns on the same variables and gradients: `HierarchicalRNN` as it is
+used, Keras's Adam compiled, and the same update rule tensor by tensor, which is
+what packing saves. Peak memory is read in a child process of each. Needs the
+TensorFlow backend; measure on a quiet machine.
+"""
+
+import functools
+import json
+import math
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "Name of a keras.applications model whose variables are updated."
+)
+_PARAMETERS = flags.DEFINE_integer(
+    "parameters", None, "Number of parameters of made-up variables, instead of a model."
+)
+_TENSORS = flags.DEFINE_integer("tensors", 1, "How many variables those are.")
+_WAYS = flags.DEFINE_list(
+    "ways",
+    ["hierarchical_rnn", "adam", "tensor_by_tensor"],
+    "What takes turns: hierarchical_rnn, adam, tensor_by_tensor.",
+)
+_REPETITIONS = flags.DEFINE_integer("repetitions", 10, "Counted steps of each.")
+_WARM_UPS = flags.DEFINE_integer("warm_ups", 2, "Steps of each before those.")
+_JSON = flags.DEFINE_bool("json", False, "End with one JSON object on a line.")
+_PEAK = flags.DEFINE_string("peak", None, "Internal: measure this way's peak memory.")
+
+
+def variables_of(model, parameters, tensors):
+    """The variables to update: a model's trainable ones, or made-up ones."""
+    import keras
+
+    if model:
+        if not hasattr(keras.applications, model):
+            raise app.UsageError(
+                f"--model must name a model of keras.applications. Received: {model}"
+            )
+        return getattr(keras.applications, model)(weights=None).trainable_variables
+    sizes = [len(part) for part in np.array_split(np.arange(parameters), tensors)]
+    return [keras.Variable(np.zeros(size, np.float32)) for size in sizes]
+
+
+def hierarchical_rnn(variables, gradients):
+    """A function that makes one step of the optimizer as users have it."""
+    import tensorflow as tf
+
+    from learned_optimizer import HierarchicalRNN
+
+    optimizer = HierarchicalRNN()
+    optimizer.build(variables)
+
+    @tf.function
+    def step():
+        optimizer.apply(gradients, variables)
+        return tf.convert_to_tensor(optimizer.iterations.value)
+
+    layout = optimizer._layout[0]
+    packed = len(layout.block_tensor) * layout.block_size
+    return step, optimizer.config.state_numbers * 4 * packed
+
+
+def adam(variables, gradients):
+    """The same for Keras's Adam, compiled."""
+    import keras
+    import tensorflow as tf
+
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(variables)
+
+    @tf.function(jit_compile=True)
+    def step():
+        optimizer.apply(gradients, variables)
+        return tf.convert_to_tensor(optimizer.iterations.value)
+
+    return step, 8 * sum(math.prod(variable.shape) for variable in variables)
+
+
+def tensor_by_tensor(variables, gradients):
+    """The update rule on each tensor by itself, as a graph.
+
+    Every tensor is a problem of its own here, so its global RNN sees it alone: the
+    arithmetic is the same, its result is not.
+    """
+    import tensorflow as tf
+
+    from learned_optimizer import load_weights, update_rule
+    from learned_optimizer.packing import Layout, pack, unpack
+
+    weights = load_weights("default")
+    start = math.log(weights.initial_learning_rate)
+    layouts, states = [], []
+    for variable in variables:
+        layout = Layout.from_shapes(
+            [tuple(variable.shape)], block_size=max(1, math.prod(variable.shape))
+        )
+        state = update_rule.initial_state(
+            layout, weights.meta_parameters, weights.config, start
+        )
+        layouts.append(layout)
+        states.append([tf.Variable(value) for value in state])
+
+    @tf.function
+    def step():
+        for variable, gradient, layout, state in zip(
+            variables, gradients, layouts, states, strict=True
+        ):
+            result = update_rule.compute_step(
+                pack([gradient], layout),
+                update_rule.State(*(tf.convert_to_tensor(value) for value in state)),
+                layout,
+                weights.meta_parameters,
+                weights.config,
+            )
+            for old, new in zip(state, result.state, strict=True):
+                old.assign(new)
+            variable.assign(variable - unpack(result.step, layout)[0])
+        return tf.constant(0)
+
+    parameters = sum(math.prod(variable.shape) for variable in variables)
+    return step, weights.config.state_numbers * 4 * parameters
+
+
+WAYS = {
+    "hierarchical_rnn": hierarchical_rnn,
+    "adam": adam,
+    "tensor_by_tensor": tensor_by_tensor,
+}
+
+
+def timed(step) -> float:
+    """Seconds that one step takes, waiting for its result."""
+    start = time.perf_counter()
+    step().numpy()
+    return time.perf_counter() - start
+
+
+def make_gradients(variables):
+    """Normal gradients, the same numbers every time."""
+    import tensorflow as tf
+
+    return [
+        tf.random.stateless_normal(tuple(variable.shape), (index, 0))
+        for index, variable in enumerate(variables)
+    ]
+
+
+def peak_memory(way, *problem) -> dict:
+    """Peak of this process's memory over three steps, above what must be there."""
+    variables = variables_of(*problem)
+    gradients = make_gradients(variables)
+    parameters = 4 * sum(math.prod(variable.shape) for variable in variables)
+    before = _resident_bytes()
+    step, state_bytes = WAYS[way](variables, gradients)
+    _reset_peak()
+    for _ in range(3):
+        step().numpy()
+    # Parameters and gradients were there before.
+    return {
+        "peak_bytes": _peak_bytes(),
+        "extra_peak_bytes": _peak_bytes() - before - state_bytes,
+        "state_bytes": state_bytes,
+        "parameter_bytes": parameters,
+    }
+
+
+def _status(key) -> int | None:
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines[key].split()[0]) * 1024 if key in lines else None
+
+
+def _resident_bytes() -> int:
+    return _status("VmRSS") or _peak_bytes()
+
+
+def _reset_peak():
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # Then the peak is that of the whole process.
+
+
+def _peak_bytes() -> int:
+    peak = _status("VmHWM")
+    if peak is None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak
+
+
+def _peak_in_child(way) -> dict:
+    command = [sys.executable, "-m", "learned_optimizer.benchmark", f"--peak={way}"]
+    if _MODEL.value:
+        command.append(f"--model={_MODEL.value}")
+    else:
+        command += [f"--parameters={_PARAMETERS.value}", f"--tensors={_TENSORS.value}"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(ways, problem, repetitions, warm_ups, peak) -> dict[str, dict]:
+    """All figures of each way.
+
+    Args:
+        ways: Names of `WAYS`.
+        problem: Arguments of `variables_of`.
+        repetitions: Counted steps.
+        warm_ups: Steps before them, after the one that compiles.
+        peak: `(way) -> dict`, see `peak_memory`.
+    """
+    variables = variables_of(*problem)
+    gradients = make_gradients(variables)
+    parameters = sum(math.prod(variable.shape) for variable in variables)
+    found = {way: {"parameters": parameters, **peak(way)} for way in ways}
+    steps, seconds = {}, {way: [] for way in ways}
+    for way in ways:
+        steps[way], state_bytes = WAYS[way](variables, gradients)
+        found[way]["state_bytes_per_parameter"] = state_bytes / parameters
+        found[way]["first_step_seconds"] = timed(steps[way])
+    for turn in range(warm_ups + repetitions):
+        for way in ways:
+            duration = timed(steps[way])
+            if turn >= warm_ups:
+                seconds[way].append(duration)
+    for way in ways:
+        median = statistics.median(seconds[way])
+        found[way]["milliseconds"] = median * 1e3
+        found[way]["ns_per_parameter"] = median / parameters * 1e9
+        found[way]["compile_seconds"] = found[way]["first_step_seconds"] - median
+    return found
+
+
+def main(argv):
+    """Measures and prints; see the module's docstring."""
+    if len(argv) > 1:
+        raise app.UsageError(f"Only flags are known. Received: {argv[1:]}")
+    if (_MODEL.value is None) == (_PARAMETERS.value is None):
+        raise app.UsageError("Give one of --model and --parameters.")
+    unknown = sorted(set(_WAYS.value) - set(WAYS))
+    if unknown or "hierarchical_rnn" not in _WAYS.value:
+        raise app.UsageError(
+            f"--ways must be of {sorted(WAYS)}, hierarchical_rnn among them. "
+            f"Received: {_WAYS.value}"
+        )
+    problem = (_MODEL.value, _PARAMETERS.value, _TENSORS.value)
+    if _PEAK.value:
+        print(json.dumps(peak_memory(_PEAK.value, *problem)))
+        return
+    found = measure(
+        _WAYS.value,
+        problem,
+        _REPETITIONS.value,
+        _WARM_UPS.value,
+        functools.cache(_peak_in_child),
+    )
+    parameters = found["hierarchical_rnn"]["parameters"]
+    name = _MODEL.value or f"{_TENSORS.value} tensors"
+    print(f"{name}, {parameters:,} parameters, median of {_REPETITIONS.value}")
+    print(
+        f"{'':18}{'ms':>9}{'ns/param':>10}{'compile s':>11}"
+        f"{'state B/param':>15}{'peak GB':>9}{'extra GB':>10}"
+    )
+    for way, row in found.items():
+        print(
+            f"{way:18}{row['milliseconds']:9.1f}{row['ns_per_parameter']:10.1f}"
+            f"{row['compile_seconds']:11.1f}{row['state_bytes_per_parameter']:15.1f}"
+            f"{row['peak_bytes'] / 1e9:9.2f}{row['extra_peak_bytes'] / 1e9:10.2f}"
+        )
+    if _JSON.value:
+        ours = found["hierarchical_rnn"]
+        keys = (
+            "ns_per_parameter",
+            "compile_seconds",
+            "state_bytes_per_parameter",
+            "extra_peak_bytes",
+            "milliseconds",
+            "peak_bytes",
+            "parameters",
+        )
+        summary = {key: ours[key] for key in keys}
+        for way in ("adam", "tensor_by_tensor"):
+            if way in found:
+                summary[f"{way}_ns_per_parameter"] = found[way]["ns_per_parameter"]
+        print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    app.run(main)

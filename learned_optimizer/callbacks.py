@@ -1,0 +1,175 @@
+"""Callbacks for `Model.fit` that know `HierarchicalRNN`.
+
+`SwapTrueValues` is for weights with attention, whose models hold the attended
+location while they train; `LearnedRates` shows what the optimizer has learned.
+Neither changes the training.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+
+
+class SwapTrueValues(keras.callbacks.Callback):
+    """Puts the true parameters into the model for validation and prediction.
+
+    With weights that use attention, the model's variables hold the location where
+    the next gradient is taken, and the optimizer holds the parameters proper. This
+    callback, in the manner of `keras.callbacks.SwapEMAWeights`, exchanges them
+    around `evaluate` and `predict`, those inside `fit` too. With weights without
+    attention it does nothing.
+
+    Example:
+    >>> model.fit(x, y, validation_data=(x_val, y_val), callbacks=[SwapTrueValues()])
+
+    Args:
+        swap_on_epoch: Whether the true parameters also stand in the model from the
+            end of an epoch to the beginning of the next one, for callbacks that
+            come after this one and save the model. Defaults to `False`.
+
+    Raises:
+        ValueError: If the model's optimizer is not a `HierarchicalRNN`.
+    """
+
+    def __init__(self, swap_on_epoch=False):
+        super().__init__()
+        self.swap_on_epoch = swap_on_epoch
+        # The attended locations while the true parameters are in the model.
+        self._attended = None
+
+    def _put_true_values(self):
+        optimizer = _learned_optimizer(self.model, "SwapTrueValues")
+        if self._attended is not None or not optimizer.built:
+            return
+        pairs = optimizer.pairs_with_true_values()
+        self._attended = [
+            np.array(ops.convert_to_numpy(variable)) for variable, _ in pairs
+        ]
+        for variable, true_value in pairs:
+            variable.assign(ops.convert_to_tensor(true_value))
+
+    def _put_attended_back(self):
+        if self._attended is None:
+            return
+        optimizer = _learned_optimizer(self.model, "SwapTrueValues")
+        for (variable, _), location in zip(
+            optimizer.pairs_with_true_values(), self._attended, strict=True
+        ):
+            variable.assign(location)
+        self._attended = None
+
+    def on_train_begin(self, logs=None):
+        # What an earlier `fit` left behind is over: it ended with true values.
+        self._attended = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._put_attended_back()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.swap_on_epoch:
+            self._put_true_values()
+
+    def on_test_begin(self, logs=None):
+        self._put_true_values()
+
+    def on_test_end(self, logs=None):
+        self._put_attended_back()
+
+    def on_predict_begin(self, logs=None):
+        self._put_true_values()
+
+    def on_predict_end(self, logs=None):
+        self._put_attended_back()
+
+
+class LearnedRates(keras.callbacks.Callback):
+    """Writes the learned learning rates for TensorBoard.
+
+    For each variable of the model, the mean and the standard deviation of the
+    natural logarithms of its elements' learning rates, as scalars
+    `learned_rates/VARIABLE/mean` and `learned_rates/VARIABLE/standard_deviation`
+    over the optimizer's iterations.
+
+    Args:
+        log_dir: Folder of the event files; a folder of its own inside TensorBoard's
+            shows the rates as a run of their own.
+        update_freq: `"epoch"`, or an integer: also every so many batches. Defaults
+            to `"epoch"`.
+
+    Raises:
+        ImportError: If TensorFlow, which writes the files, cannot be imported.
+        ValueError: If `update_freq` is neither, or the optimizer has no learned
+            rates.
+    """
+
+    def __init__(self, log_dir, update_freq="epoch"):
+        super().__init__()
+        is_count = isinstance(update_freq, int) and not isinstance(update_freq, bool)
+        if update_freq != "epoch" and not (is_count and update_freq > 0):
+            raise ValueError(
+                "`update_freq` must be 'epoch' or a positive integer. "
+                f"Received: update_freq={update_freq!r}"
+            )
+        self.log_dir = str(log_dir)
+        self.update_freq = update_freq
+        # Under every backend it is TensorFlow that writes; the package needs none.
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise ImportError(
+                "LearnedRates writes event files with `tf.summary`, which needs "
+                f"TensorFlow under every backend of Keras. Received: {error}"
+            ) from error
+        self._summary = tf.summary
+        self._writer = None
+        self._batches = 0
+
+    def on_train_begin(self, logs=None):
+        optimizer = _learned_optimizer(self.model, "LearnedRates")
+        if not optimizer.config.dynamic_output_scale:
+            raise ValueError(
+                "LearnedRates needs an optimizer that learns its rates. Received: "
+                f"weights {optimizer.weights.name!r} with dynamic_output_scale=False"
+            )
+        self._writer = self._summary.create_file_writer(self.log_dir)
+        self._batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._batches += 1
+        if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
+            self._write()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.update_freq == "epoch" or self._batches % self.update_freq:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+
+    def _write(self):
+        if keras.backend.backend() == "jax":
+            # Between batches the values are the trainer's, not the variables'.
+            self.model.jax_state_sync()
+        optimizer = _learned_optimizer(self.model, "LearnedRates")
+        step = int(ops.convert_to_numpy(optimizer.iterations))
+        with self._writer.as_default():
+            for variable in optimizer.learned_variables:
+                rates = optimizer.log_learning_rates(variable)
+                name = f"learned_rates/{getattr(variable, 'path', variable.name)}"
+                self._summary.scalar(f"{name}/mean", rates.mean(), step)
+                self._summary.scalar(f"{name}/standard_deviation", rates.std(), step)
+        self._writer.flush()
+
+
+def _learned_optimizer(model, callback) -> HierarchicalRNN:
+    """The model's optimizer, out of a `LossScaleOptimizer` if need be."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not isinstance(optimizer, HierarchicalRNN):
+        raise ValueError(
+            f"{callback} is for models that are trained by HierarchicalRNN. "
+            f"Received: the optimizer {optimizer!r}"
+        )
+    return optimizer

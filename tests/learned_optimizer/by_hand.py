@@ -1,0 +1,465 @@
+"""What `HierarchicalRNN` should do to a model, computed by hand.
+
+`OptimizerByHand` applies the pure update rule, which the golden data checks, to a list
+of arrays and does everything around it in plain NumPy: accumulation, clipping,
+decay, constraints, averages. A tensor that takes no part in a step is left out of
+the layout, so that "as if it were not there" is meant literally.
+
+`Problem` is a sequence of gradients and a model on which they come out, whatever its
+parameters: `y = sum(x * parameters)`, so that the gradient of the mean of `y` over a
+batch is the mean of its `x`. Each way to run an optimizer must then do the same.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from learned_optimizer import Weights, fresh_weights, load_weights
+from learned_optimizer.config import MIN_LOG_LEARNING_RATE, Config
+from learned_optimizer.packing import Layout
+from learned_optimizer.update_rule import State, update
+
+SHAPES = ((4, 3), (5,), (), (2, 1))
+SIZES = tuple(int(np.prod(shape)) for shape in SHAPES)
+# Large enough for a step to stand out of the rounding of a parameter.
+INITIAL_LEARNING_RATE = 0.05
+
+
+def perturbed_weights(seed=0, **switches) -> Weights:
+    """Fresh weights with every number moved, so that nothing is zero or shared."""
+    config = Config(**switches)
+    weights = fresh_weights(config, seed)
+    generator = np.random.default_rng(seed)
+    moved = {
+        name: np.float32(value + 0.1 * generator.standard_normal(np.shape(value)))
+        for name, value in weights.meta_parameters.items()
+    }
+    return dataclasses.replace(weights, name="perturbed", meta_parameters=moved)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+class OptimizerByHand:
+    """A learned optimizer on a list of NumPy arrays.
+
+    Attributes:
+        values: The parameters proper.
+        attended: Where the next gradient is to be taken.
+        averages: Their moving averages, None before the first call.
+        states: A dict a tensor: `hidden_state` `[10, n]` and so on.
+        global_state: `[20]`.
+        skipped_steps: Tensor steps left out for a non-finite gradient.
+    """
+
+    def __init__(
+        self,
+        values,
+        weights=None,
+        initial_learning_rate=INITIAL_LEARNING_RATE,
+        learning_rate=1.0,
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        weight_decay=None,
+        excluded_from_weight_decay=(),
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
+        gradient_accumulation_steps=None,
+        constraints=None,
+    ):
+        self.weights = weights or load_weights("default")
+        self.config = self.weights.config
+        self.values = [np.array(value, np.float32) for value in values]
+        self.attended = [value.copy() for value in self.values]
+        self.learning_rate = learning_rate
+        self.clipnorm = clipnorm
+        self.clipvalue = clipvalue
+        self.global_clipnorm = global_clipnorm
+        self.weight_decay = [
+            0.0
+            if weight_decay is None or index in excluded_from_weight_decay
+            else weight_decay
+            for index in range(len(values))
+        ]
+        self.ema_momentum = ema_momentum if use_ema else None
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.accumulation_steps = gradient_accumulation_steps or 1
+        self.constraints = constraints or [None] * len(values)
+        self.averages = None
+        self.sums = [np.zeros_like(value) for value in self.values]
+        self.calls = 0
+        self.skipped_steps = 0
+        meta = self.weights.meta_parameters
+        sizes = self.config.level_sizes
+        self.states = []
+        rates = initial_learning_rate
+        if not isinstance(rates, list):
+            rates = [np.log(rates)] * len(self.values)
+        for value, rate in zip(self.values, rates, strict=True):
+            count = value.size
+            ones = np.ones((1, count), np.float32)
+            self.states.append(
+                {
+                    "hidden_state": meta["parameter_start"].T * ones,
+                    "gradient_averages": np.zeros(
+                        (self.config.gradient_timescales, count), np.float32
+                    ),
+                    "mean_squares": np.zeros(
+                        (self.config.gradient_timescales, count), np.float32
+                    ),
+                    "log_learning_rate": np.float32(rate) * ones
+                    if self.config.dynamic_output_scale
+                    else ones[:0],
+                    "tensor_state": meta["tensor_start"][0]
+                    if len(sizes) > 1
+                    else np.zeros(0, np.float32),
+                    "started": np.float32(0),
+                }
+            )
+        self.global_state = (
+            meta["global_start"][0] if len(sizes) > 2 else np.zeros(0, np.float32)
+        )
+
+    def call(self, gradients):
+        """What one `apply` of the optimizer should do; None: no gradient."""
+        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        for i in present:
+            self.sums[i] = self.sums[i] + np.asarray(gradients[i], np.float32)
+        if (self.calls + 1) % self.accumulation_steps == 0:
+            self._step(present)
+        self._average()
+        self.calls += 1
+
+    def _step(self, present):
+        means = {i: self.sums[i] / np.float32(self.accumulation_steps) for i in present}
+        for i in present:
+            self.sums[i] = np.zeros_like(self.sums[i])
+        active = [i for i in present if np.all(np.isfinite(means[i]))]
+        self.skipped_steps += len(present) - len(active)
+        if not active:
+            return
+        gradients = self._clipped([means[i] for i in active])
+        rate = self.learning_rate
+        rate = np.float32(rate(self.calls) if callable(rate) else rate)
+        old = [self.states[i] for i in active]
+        result = self._update(active, gradients, old)
+        start = 0
+        for i, before in zip(active, old, strict=True):
+            stop = start + self.values[i].size
+            value = self.values[i].reshape(-1)
+            after = {
+                name: np.asarray(getattr(result.state, name))[:, start:stop, 0]
+                for name in (
+                    "hidden_state",
+                    "gradient_averages",
+                    "mean_squares",
+                    "log_learning_rate",
+                )
+            }
+            position = active.index(i)
+            after["tensor_state"] = np.asarray(result.state.tensor_state)[:, position]
+            after["started"] = np.float32(1)
+            self.states[i] = after
+            step = value - np.asarray(result.values)[start:stop, 0]
+            attended_step = value - np.asarray(result.attended_values)[start:stop, 0]
+            decay = self.weight_decay[i] * self.step_lengths(before, after) * value
+            new = (value - rate * (step + decay)).reshape(self.values[i].shape)
+            if self.constraints[i] is not None:
+                new = np.asarray(self.constraints[i](new))
+            self.attended[i] = (
+                (value - rate * attended_step).reshape(new.shape)
+                if self.config.attention
+                else new
+            ).astype(np.float32)
+            self.values[i] = new.astype(np.float32)
+            start = stop
+        self.global_state = np.asarray(result.state.global_state)[:, 0]
+
+    def step_lengths(self, before, after):
+        """`exp(eta + c)` of one step, from the states before and after it."""
+        if not self.config.dynamic_output_scale:
+            return 1.0
+        meta = self.weights.meta_parameters
+        eta = (
+            before["log_learning_rate"][0]
+            + meta["learning_rate_weights"][:, 0] @ after["hidden_state"]
+            + meta["learning_rate_bias"]
+        )
+        eta = np.clip(eta, MIN_LOG_LEARNING_RATE, self.config.max_log_learning_rate)
+        return np.exp(eta + meta["step_length_offset"])
+
+    def _clipped(self, gradients):
+        norms = [np.linalg.norm(gradient.reshape(-1)) for gradient in gradients]
+        if self.clipvalue is not None:
+            return [np.clip(x, -self.clipvalue, self.clipvalue) for x in gradients]
+        if self.clipnorm is not None:
+            return [
+                gradient * min(1, self.clipnorm / norm) if norm else gradient
+                for gradient, norm in zip(gradients, norms, strict=True)
+            ]
+        if self.global_clipnorm is not None:
+            factor = min(1, self.global_clipnorm / np.linalg.norm(norms))
+            return [gradient * factor for gradient in gradients]
+        return gradients
+
+    def _update(self, active, gradients, states):
+        layout = Layout.from_shapes(
+            [self.values[i].shape for i in active], block_size=1
+        )
+
+        def pack(arrays):
+            flat = [np.reshape(array, (-1,)) for array in arrays]
+            return np.concatenate(flat).astype(np.float32)[:, None]
+
+        def features(name):
+            return np.concatenate([state[name] for state in states], axis=1)[..., None]
+
+        state = State(
+            hidden_state=features("hidden_state"),
+            gradient_averages=features("gradient_averages"),
+            mean_squares=features("mean_squares"),
+            log_learning_rate=features("log_learning_rate"),
+            tensor_state=np.stack([state["tensor_state"] for state in states], axis=1),
+            global_state=np.reshape(self.global_state, (-1, 1)),
+            started=np.array([state["started"] for state in states], np.float32),
+        )
+        state = State(*(np.asarray(field, np.float32) for field in state))
+        return update(
+            pack([self.values[i] for i in active]),
+            pack(gradients),
+            state,
+            layout,
+            self.weights.meta_parameters,
+            self.config,
+        )
+
+    def _average(self):
+        if self.ema_momentum is None:
+            return
+        # As Keras counts: updates, and momentum 0 until there was one.
+        updates = self.calls // self.accumulation_steps
+        momentum = np.float32(self.ema_momentum if updates else 0)
+        averages = self.averages or self.values
+        self.averages = [
+            momentum * average + (1 - momentum) * value
+            for average, value in zip(averages, self.values, strict=True)
+        ]
+        frequency = self.ema_overwrite_frequency
+        if frequency and (updates + 1) % frequency == 0:
+            self.values = [average.copy() for average in self.averages]
+            self.attended = [average.copy() for average in self.averages]
+
+    def final_values(self):
+        """What a model's variables should hold after `fit`."""
+        return self.averages if self.ema_momentum is not None else self.values
+
+    def slots(self, index):
+        """What `optimizer.slots` should return."""
+        state = self.states[index]
+        found = {
+            name: state[name].T
+            for name in ("hidden_state", "gradient_averages", "mean_squares")
+        }
+        if self.config.dynamic_output_scale:
+            found["log_learning_rate"] = state["log_learning_rate"][0]
+        if self.config.attention:
+            found["true_value"] = self.values[index].reshape(-1)
+        return found
+
+
+@dataclasses.dataclass
+class Problem:
+    """Parameters and the gradients they get, two rows of inputs a step.
+
+    Attributes:
+        values: Parameters at the start.
+        inputs: `[2 * steps, elements]`; a step's gradient is the mean of its two rows.
+    """
+
+    values: list[np.ndarray]
+    inputs: np.ndarray
+
+    @classmethod
+    def make(cls, steps=6, seed=0):
+        """A problem whose gradients differ in size from tensor to tensor."""
+        generator = np.random.default_rng(seed)
+        sizes = np.repeat(np.array([1.0, 0.01, 10.0, 1.0]), SIZES)
+        return cls(
+            [generator.standard_normal(shape).astype(np.float32) for shape in SHAPES],
+            (generator.standard_normal((2 * steps, sum(SIZES))) * sizes).astype(
+                np.float32
+            ),
+        )
+
+    def broken(self):
+        """The same with a NaN, an infinity, and both in several tensors at once."""
+        inputs = self.inputs.copy()
+        inputs[2, SIZES[0]] = np.nan  # step 1, tensor 1
+        inputs[5, 3] = np.inf  # step 2, tensor 0
+        inputs[6:8, -1] = [np.inf, -np.inf]  # step 3, tensor 3: NaN once summed
+        inputs[8, :] = np.nan  # step 4, all of them
+        return Problem(self.values, inputs)
+
+    @property
+    def targets(self):
+        """Something for `fit` to pass on to a loss that ignores it."""
+        return np.zeros((len(self.inputs), 1), np.float32)
+
+    def gradients(self):
+        """The gradients of each step, a list of arrays."""
+        found = []
+        for pair in self.inputs.reshape(-1, 2, self.inputs.shape[1]):
+            with np.errstate(invalid="ignore"):  # inf - inf
+                mean = (pair[0] + pair[1]) / 2
+            pieces = np.split(mean, np.cumsum(SIZES)[:-1])
+            found.append(
+                [
+                    piece.reshape(shape)
+                    for piece, shape in zip(pieces, SHAPES, strict=True)
+                ]
+            )
+        return found
+
+    def run_by_hand(self, **options) -> OptimizerByHand:
+        """The optimizer by hand after all steps."""
+        expected = OptimizerByHand(self.values, **options)
+        for gradients in self.gradients():
+            expected.call(gradients)
+        return expected
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Parameters(keras.layers.Layer):
+    """`y = sum(x * parameters)`, the parameters being those of a `Problem`."""
+
+    def __init__(self, constrained=False, **options):
+        super().__init__(**options)
+        self.constrained = constrained
+
+    def build(self, input_shape):
+        constraint = keras.constraints.NonNeg() if self.constrained else None
+        self.pieces = [
+            self.add_weight(shape=shape, name=f"piece_{i}", constraint=constraint)
+            for i, shape in enumerate(SHAPES)
+        ]
+
+    def call(self, x):
+        flat = [keras.ops.reshape(piece, (-1,)) for piece in self.pieces]
+        products = keras.ops.cast(x, self.compute_dtype) * keras.ops.concatenate(flat)
+        return keras.ops.sum(products, axis=-1, keepdims=True)
+
+    def get_config(self):
+        return {**super().get_config(), "constrained": self.constrained}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """The layer `Parameters` in a subclassed model."""
+
+    def __init__(self, constrained=False, **options):
+        super().__init__(**options)
+        self.constrained = constrained
+        self.parameters = Parameters(constrained)
+
+    def build(self, input_shape):
+        self.parameters.build(input_shape)
+
+    def call(self, x):
+        return self.parameters(x)
+
+    def get_config(self):
+        return {**super().get_config(), "constrained": self.constrained}
+
+
+def functional(constrained=False):
+    inputs = keras.Input((sum(SIZES),))
+    return keras.Model(inputs, Parameters(constrained)(inputs))
+
+
+def sequential(constrained=False):
+    return keras.Sequential([keras.Input((sum(SIZES),)), Parameters(constrained)])
+
+
+def mean_output(targets, outputs):
+    """A loss that is the mean output, a targets-shaped zero added."""
+    return keras.ops.mean(outputs + 0.0 * targets)
+
+
+def make_model(problem, make=functional, **options):
+    """A model that starts at a problem's parameters."""
+    model = make(**options)
+    if not model.built:
+        model.build((None, sum(SIZES)))
+    for variable, value in zip(model.trainable_variables, problem.values, strict=True):
+        variable.assign(value)
+    return model
+
+
+def fit(model, optimizer, problem, epochs=1, **options):
+    """Compiles and fits a model on a problem, in its order."""
+    compile_options = {
+        name: options.pop(name)
+        for name in ("jit_compile", "run_eagerly", "steps_per_execution")
+        if name in options
+    }
+    model.compile(optimizer, loss=mean_output, **compile_options)
+    return model.fit(
+        problem.inputs,
+        problem.targets,
+        batch_size=2,
+        shuffle=False,
+        epochs=epochs,
+        verbose=0,
+        **options,
+    )
+
+
+def numbers(variables):
+    """Variables as NumPy arrays."""
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def assert_same(actual, expected, rtol=2e-5, atol=4e-6, where=""):
+    """Lists of arrays agree to the rounding of float32 steps."""
+    for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        np.testing.assert_allclose(
+            one, other, rtol=rtol, atol=atol, err_msg=f"{where} tensor {index}"
+        )
+
+
+def assert_follows(optimizer, variables, expected, attended=False):
+    """An optimizer and its variables hold what was computed by hand."""
+    wanted = expected.attended if attended else expected.values
+    assert_same(numbers(variables), wanted, where="values")
+    assert_same_state(optimizer, variables, expected)
+
+
+def assert_same_state(optimizer, variables, expected):
+    """The optimizer's state alone."""
+    for index, variable in enumerate(variables):
+        found = optimizer.slots(variable)
+        wanted = expected.slots(index)
+        assert set(found) == set(wanted)
+        for name, array in wanted.items():
+            scale = np.abs(array).max() if name != "hidden_state" else 1.0
+            np.testing.assert_allclose(
+                found[name],
+                array,
+                rtol=1e-4,
+                atol=2e-5 * max(scale, 1e-12),
+                err_msg=f"{name} of tensor {index}",
+            )
+        np.testing.assert_allclose(
+            optimizer.tensor_state(variable),
+            expected.states[index]["tensor_state"],
+            atol=2e-5,
+        )
+    np.testing.assert_allclose(optimizer.global_state, expected.global_state, atol=2e-5)
+    assert optimizer.skipped_steps == expected.skipped_steps
+    if expected.averages is not None:
+        averages = optimizer._model_variables_moving_average
+        assert_same(numbers(averages), expected.averages, where="averages")

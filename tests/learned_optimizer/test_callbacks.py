@@ -1,0 +1,198 @@
+"""`SwapTrueValues` and `LearnedRates` in `fit`."""
+
+import builtins
+
+import keras
+import numpy as np
+import pytest
+
+from learned_optimizer import HierarchicalRNN, LearnedRates, SwapTrueValues
+from tests.learned_optimizer import by_hand
+from tests.learned_optimizer.by_hand import (
+    INITIAL_LEARNING_RATE,
+    Problem,
+    assert_same,
+    fit,
+    make_model,
+    numbers,
+    perturbed_weights,
+)
+
+EPOCHS = 3
+
+
+def make_optimizer(**arguments):
+    return HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE, **arguments)
+
+
+class Watch(keras.callbacks.Callback):
+    """What is in the model's variables at certain moments."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def _note(self, moment):
+        found = numbers(self.model.trainable_variables)
+        self.seen.setdefault(moment, []).append([np.array(x) for x in found])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._note("epoch end")
+
+    def on_test_begin(self, logs=None):
+        self._note("test")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._note("epoch begin")
+
+
+def check_true_values_are_swapped():
+    problem = Problem.make(steps=2)
+    weights = perturbed_weights(attention=True)
+    for swap_on_epoch in (False, True):
+        watch = Watch()
+        model = make_model(problem)
+        fit(
+            model,
+            make_optimizer(weights=weights),
+            problem,
+            epochs=EPOCHS,
+            callbacks=[SwapTrueValues(swap_on_epoch), watch],
+            validation_data=(problem.inputs, problem.targets),
+        )
+        expected = by_hand.OptimizerByHand(problem.values, weights)
+        for epoch in range(EPOCHS):
+            assert_same(watch.seen["epoch begin"][epoch], expected.attended)
+            for gradients in problem.gradients():
+                expected.call(gradients)
+            true, attended = expected.values, expected.attended
+            assert (
+                max(np.abs(a - b).max() for a, b in zip(true, attended, strict=True))
+                > 1e-3
+            )
+            assert_same(watch.seen["test"][epoch], true)
+            at_end = true if swap_on_epoch else attended
+            assert_same(watch.seen["epoch end"][epoch], at_end)
+        by_hand.assert_same_state(model.optimizer, model.trainable_variables, expected)
+        assert_same(numbers(model.trainable_variables), expected.values)
+
+
+def test_true_values_are_in_the_model_for_validation_and_saving():
+    check_true_values_are_swapped()
+
+
+def test_swapping_without_attention_changes_nothing():
+    problem = Problem.make(steps=2)
+    results = []
+    for callbacks in ([], [SwapTrueValues(swap_on_epoch=True)]):
+        model = make_model(problem)
+        fit(model, make_optimizer(), problem, epochs=2, callbacks=callbacks)
+        model.evaluate(problem.inputs, problem.targets, verbose=0, callbacks=callbacks)
+        results.append(numbers(model.trainable_variables))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_predict_and_evaluate_use_the_true_values_in_the_middle_of_training():
+    problem = Problem.make(steps=2)
+    weights = perturbed_weights(attention=True)
+    model = make_model(problem)
+    optimizer = keras.optimizers.LossScaleOptimizer(make_optimizer(weights=weights))
+    model.compile(optimizer, loss=by_hand.mean_output)
+    for start in (0, 2):
+        rows = slice(start, start + 2)
+        model.train_on_batch(problem.inputs[rows], problem.targets[rows])
+    expected = problem.run_by_hand(weights=weights)
+    swap = SwapTrueValues()
+    flat = np.concatenate([value.reshape(-1) for value in expected.values])
+    outputs = model.predict(problem.inputs, verbose=0, callbacks=[swap])
+    np.testing.assert_allclose(
+        outputs[:, 0], problem.inputs @ flat, rtol=1e-3, atol=1e-3
+    )
+    assert_same(numbers(model.trainable_variables), expected.attended)
+    model.evaluate(problem.inputs, problem.targets, verbose=0, callbacks=[swap])
+    assert_same(numbers(model.trainable_variables), expected.attended)
+
+
+def read_scalars(folder):
+    """`{tag: {step: value}}` of the event files in a folder."""
+    import tensorflow as tf
+    from tensorflow.core.util import event_pb2
+
+    found = {}
+    for path in sorted(folder.glob("*.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = event_pb2.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                number = float(tf.make_ndarray(value.tensor))
+                found.setdefault(value.tag, {})[event.step] = number
+    return found
+
+
+@pytest.mark.parametrize(
+    "update_freq, steps", [("epoch", [4, 8]), (3, [3, 4, 6, 8]), (1, list(range(1, 9)))]
+)
+def test_learned_rates_are_written_as_they_are(update_freq, steps, tmp_path):
+    problem = Problem.make(steps=4)
+    model = make_model(problem)
+    callback = LearnedRates(tmp_path, update_freq)
+    fit(model, make_optimizer(), problem, epochs=2, callbacks=[callback])
+    found = read_scalars(tmp_path)
+    assert len(found) == 2 * len(by_hand.SHAPES)
+    expected = by_hand.OptimizerByHand(problem.values)
+    for step in range(1, 9):
+        expected.call(problem.gradients()[(step - 1) % 4])
+        for index, variable in enumerate(model.trainable_variables):
+            rates = expected.slots(index)["log_learning_rate"]
+            for kind, wanted in (
+                ("mean", rates.mean()),
+                ("standard_deviation", rates.std()),
+            ):
+                scalars = found[f"learned_rates/{variable.path}/{kind}"]
+                assert sorted(scalars) == steps
+                if step in steps:
+                    assert scalars[step] == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("jax", marks=pytest.mark.backend("jax"))]
+)
+def test_learned_rates_are_written_under_another_backend(backend, tmp_path):
+    test_learned_rates_are_written_as_they_are(3, [3, 4, 6, 8], tmp_path)
+
+
+def test_learned_rates_without_tensorflow_say_what_is_needed(tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def without_tensorflow(name, *arguments, **options):
+        if name == "tensorflow":
+            raise ImportError("No module named 'tensorflow'")
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_tensorflow)
+    with pytest.raises(ImportError, match="needs TensorFlow under every backend"):
+        LearnedRates(tmp_path)
+
+
+@pytest.mark.parametrize("update_freq", ["batch", 0, -1, True, None, 2.5])
+def test_a_bad_frequency_is_refused(update_freq, tmp_path):
+    with pytest.raises(ValueError, match="positive integer. Received"):
+        LearnedRates(tmp_path, update_freq)
+
+
+def test_callbacks_refuse_what_they_are_not_for(tmp_path):
+    problem = Problem.make(steps=1)
+    model = make_model(problem)
+    for callback in (SwapTrueValues(swap_on_epoch=True), LearnedRates(tmp_path)):
+        with pytest.raises(ValueError, match="trained by HierarchicalRNN"):
+            fit(model, keras.optimizers.SGD(), problem, callbacks=[callback])
+    weights = perturbed_weights(
+        dynamic_output_scale=False, relative_learning_rate=False
+    )
+    with pytest.raises(ValueError, match="dynamic_output_scale=False"):
+        fit(
+            model,
+            HierarchicalRNN(weights=weights),
+            problem,
+            callbacks=[LearnedRates(tmp_path)],
+        )

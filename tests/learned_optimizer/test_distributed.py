@@ -1,0 +1,210 @@
+"""Under tf.distribute the optimizer does what it does on one device, as by hand.
+
+Two replicas see one row each of the pair of rows that makes a gradient. Each test
+runs in a process of its own with two logical CPUs, see `conftest.py`; the behaviours
+go through it in groups, because starting one takes most of the time.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN
+from tests.learned_optimizer import by_hand
+from tests.learned_optimizer.by_hand import (
+    INITIAL_LEARNING_RATE,
+    Problem,
+    assert_same,
+    assert_same_state,
+    numbers,
+)
+from tests.learned_optimizer.ways import BEHAVIOURS, Outcome, check
+
+pytestmark = pytest.mark.distributed
+
+
+def two_replicas():
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        # Also for more than one step in a call, where the default one hangs.
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def local_copies(strategy, variable):
+    native = variable.value if isinstance(variable, keras.Variable) else variable
+    return [copy.numpy() for copy in strategy.experimental_local_results(native)]
+
+
+def assert_replicas_are_identical(strategy, *owners):
+    checked = 0
+    for owner in owners:
+        for variable in owner:
+            one, other = local_copies(strategy, variable)
+            np.testing.assert_array_equal(one, other, err_msg=variable.name)
+            checked += 1
+    assert checked > 40
+
+
+def run_by_fit(behaviour, strategy, **options):
+    problem = behaviour.problem()
+    with strategy.scope():
+        model = by_hand.make_model(problem, constrained=behaviour.constrained)
+        optimizer = behaviour.optimizer()
+        by_hand.fit(model, optimizer, problem, **options)
+    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    return Outcome(optimizer, model.trainable_variables, finalized=True)
+
+
+def run_by_custom_loop(behaviour, strategy):
+    problem = behaviour.problem()
+    with strategy.scope():
+        model = by_hand.make_model(problem, constrained=behaviour.constrained)
+        optimizer = behaviour.optimizer()
+        optimizer.build(model.trainable_variables)
+
+    def replica_step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(model(x)) / strategy.num_replicas_in_sync
+            loss = optimizer.scale_loss(loss)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+
+    @tf.function
+    def step(x):
+        strategy.run(replica_step, args=(x,))
+
+    data = tf.data.Dataset.from_tensor_slices(problem.inputs).batch(2)
+    for x in strategy.experimental_distribute_dataset(data):
+        step(x)
+    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    return Outcome(optimizer, model.trainable_variables, finalized=False)
+
+
+GROUPS = {
+    "clipping": ("clipnorm", "clipvalue", "global_clipnorm"),
+    "averages": ("averages", "overwriting_averages", "accumulation"),
+    "decay and schedule": ("constraint", "schedule", "loss_scale_factor"),
+    "not finite": ("not_finite", "not_finite_accumulated"),
+    "everything": ("everything", "accumulation_and_averages"),
+    "attention": ("attention", "attention_everything"),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_two_replicas_do_what_is_done_by_hand(group):
+    strategy = two_replicas()
+    for name in GROUPS[group]:
+        check(BEHAVIOURS[name], run_by_fit(BEHAVIOURS[name], strategy))
+
+
+def test_a_custom_loop_on_two_replicas_does_what_is_done_by_hand():
+    strategy = two_replicas()
+    for name in ("everything", "attention_everything"):
+        check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], strategy))
+
+
+def test_several_steps_in_one_execution_on_two_replicas():
+    behaviour = BEHAVIOURS["everything"]
+    outcome = run_by_fit(behaviour, two_replicas(), steps_per_execution=2)
+    check(behaviour, outcome)
+
+
+def test_a_gradient_that_is_not_finite_on_one_replica_skips_on_both():
+    problem = Problem.make()
+    inputs = problem.inputs.copy()
+    inputs[5, 0] = np.nan  # step 2, the second row of the pair
+    broken = Problem(problem.values, inputs)
+    strategy = two_replicas()
+    with strategy.scope():
+        model = by_hand.make_model(broken)
+        optimizer = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
+        by_hand.fit(model, optimizer, broken)
+    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    expected = broken.run_by_hand()
+    assert expected.skipped_steps == 1
+    assert_same_state(optimizer, model.trainable_variables, expected)
+    assert_same(numbers(model.trainable_variables), expected.values)
+
+
+def test_loss_scale_optimizer_on_two_replicas():
+    problem = Problem.make()
+    strategy = two_replicas()
+    with strategy.scope():
+        model = by_hand.make_model(problem)
+        inner = HierarchicalRNN(
+            initial_learning_rate=INITIAL_LEARNING_RATE, global_clipnorm=1.0
+        )
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+        by_hand.fit(model, optimizer, problem)
+    assert_replicas_are_identical(strategy, model.variables, inner.variables)
+    expected = problem.run_by_hand(global_clipnorm=1.0)
+    assert_same_state(inner, model.trainable_variables, expected)
+    assert_same(numbers(model.trainable_variables), expected.values)
+
+
+def test_a_state_goes_from_two_replicas_to_one_and_back(tmp_path):
+    behaviour = BEHAVIOURS["attention_everything"]
+    problem = behaviour.problem(steps=8)
+    parts = [
+        Problem(problem.values, problem.inputs[start : start + 4])
+        for start in range(0, 16, 4)
+    ]
+    custom = {"mean_output": by_hand.mean_output}
+
+    def go_on(part, scope):
+        with scope():
+            model = keras.models.load_model(tmp_path / "model.keras", custom)
+            model.fit(part.inputs, part.targets, batch_size=2, shuffle=False, verbose=0)
+            model.save(tmp_path / "model.keras")
+        return model
+
+    def start(scope):
+        with scope():
+            model = by_hand.make_model(parts[0], constrained=True)
+            by_hand.fit(model, behaviour.optimizer(), parts[0])
+            model.save(tmp_path / "model.keras")
+
+    results = []
+    strategy = two_replicas()
+    one = tf.distribute.get_strategy().scope
+    for scopes in ([strategy.scope, one, strategy.scope, one], [one] * 4):
+        start(scopes[0])
+        for part, scope in zip(parts[1:], scopes[1:], strict=True):
+            model = go_on(part, scope)
+        results.append((numbers(model.trainable_variables), model))
+    assert_same(results[0][0], results[1][0])
+    for one_variable, other in zip(
+        results[0][1].trainable_variables,
+        results[1][1].trainable_variables,
+        strict=True,
+    ):
+        slots = results[1][1].optimizer.slots(other)
+        for name, array in results[0][1].optimizer.slots(one_variable).items():
+            np.testing.assert_allclose(array, slots[name], rtol=1e-4, atol=2e-5)
+
+
+def test_an_optimizer_of_another_strategy_than_its_variables_is_refused():
+    strategy = two_replicas()
+    outside = HierarchicalRNN()
+    with strategy.scope():
+        inside = HierarchicalRNN()
+        mirrored = keras.Variable(np.ones(3, np.float32))
+        with pytest.raises(ValueError, match="inside the scope"):
+            outside.build([mirrored])
+    with pytest.raises(ValueError, match="inside the scope"):
+        outside.build([mirrored])
+    assert not outside.built
+    single = keras.Variable(np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="inside the scope"):
+        inside.build([single])
+    outside.build([single])
+    with strategy.scope():
+        inside.build([mirrored])
+
+
+def test_central_storage_is_refused():
+    strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope(), pytest.raises(ValueError, match="but CentralStorage"):
+        HierarchicalRNN()

@@ -1,0 +1,810 @@
+"""What the Keras optimizer does beside the table of `test_ways.py`.
+
+Each test looks at an effect and compares it with what was computed by hand.
+"""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import Config, HierarchicalRNN, Weights, load_weights
+from tests.learned_optimizer import by_hand, golden
+from tests.learned_optimizer.by_hand import (
+    INITIAL_LEARNING_RATE,
+    SHAPES,
+    Problem,
+    assert_follows,
+    assert_same,
+    assert_same_state,
+    numbers,
+    perturbed_weights,
+)
+
+
+def make_optimizer(**arguments):
+    return HierarchicalRNN(
+        **{"initial_learning_rate": INITIAL_LEARNING_RATE, **arguments}
+    )
+
+
+def make_variables(problem, dtype="float32"):
+    return [keras.Variable(value, dtype=dtype) for value in problem.values]
+
+
+def apply_all(optimizer, variables, gradients):
+    """Applies lists of arrays (None: no gradient), one list a step."""
+    for step in gradients:
+        tensors = [
+            None if gradient is None else tf.cast(gradient, variable.dtype)
+            for gradient, variable in zip(step, variables, strict=True)
+        ]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            optimizer.apply(tensors, variables)
+
+
+def everything_of(optimizer, variables):
+    """All that an optimizer knows, by name, as arrays."""
+    store = {}
+    optimizer.save_own_variables(store)
+    return {**store, **{f"value {i}": x for i, x in enumerate(numbers(variables))}}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A plain optimizer after the whole problem, and what was computed by hand."""
+    problem = Problem.make()
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    apply_all(optimizer, variables, problem.gradients())
+    return optimizer, variables, problem.run_by_hand()
+
+
+# Steps.
+
+
+def test_a_learning_rate_of_a_tenth_is_exactly_a_tenth_of_the_step():
+    steps = {}
+    gradients = Problem.make().gradients()[:1]
+    for rate in (1.0, 0.1):
+        # From zero, so that the value is the step to the last bit.
+        variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in SHAPES]
+        apply_all(make_optimizer(learning_rate=rate), variables, gradients)
+        steps[rate] = numbers(variables)
+    for tenth, whole in zip(steps[0.1], steps[1.0], strict=True):
+        assert np.abs(whole).max() > 1e-3
+        np.testing.assert_allclose(tenth, np.float32(0.1) * whole, rtol=3e-7)
+
+
+def test_the_first_step_has_the_root_mean_square_that_the_initial_rate_says():
+    # exp(c) times the initial rate, before the RNN acts on eta: c is -1 and the
+    # readout of eta 0 in fresh weights.
+    variables = [keras.Variable(np.zeros((30, 40), np.float32))]
+    optimizer = HierarchicalRNN(weights=None, seed=1, initial_learning_rate=0.02)
+    gradient = np.random.default_rng(0).standard_normal((30, 40)).astype(np.float32)
+    apply_all(optimizer, variables, [[gradient]])
+    (step,) = numbers(variables)
+    assert np.sqrt(np.mean(step**2)) == pytest.approx(np.exp(-1) * 0.02, rel=1e-5)
+
+
+def test_accumulated_gradients_are_one_step_on_their_mean():
+    problem = Problem.make(steps=6)
+    gradients = problem.gradients()
+    variables = make_variables(problem)
+    optimizer = make_optimizer(gradient_accumulation_steps=3)
+    for index, step in enumerate(gradients):
+        before = numbers(variables)
+        apply_all(optimizer, variables, [step])
+        moved = any(
+            np.any(old != new)
+            for old, new in zip(before, numbers(variables), strict=True)
+        )
+        assert moved == (index in (2, 5))
+    means = [
+        [
+            np.mean(parts, axis=0)
+            for parts in zip(*gradients[start : start + 3], strict=True)
+        ]
+        for start in (0, 3)
+    ]
+    expected = Problem(problem.values, None)
+    by_steps = by_hand.OptimizerByHand(expected.values)
+    for mean in means:
+        by_steps.call(mean)
+    assert_follows(optimizer, variables, by_steps)
+    assert int(optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("accumulation", [None, 2])
+def test_averages_are_those_of_keras_on_the_same_trajectory(accumulation):
+    options = dict(
+        use_ema=True,
+        ema_momentum=0.6,
+        ema_overwrite_frequency=3,
+        gradient_accumulation_steps=accumulation,
+    )
+    problem = Problem.make(steps=8)
+    ours, theirs = make_variables(problem), make_variables(problem)
+    optimizer = make_optimizer(**options)
+    sgd = keras.optimizers.SGD(learning_rate=1.0, **options)
+    by_steps = by_hand.OptimizerByHand(
+        problem.values, gradient_accumulation_steps=accumulation
+    )
+    for step in problem.gradients():
+        # Ours without averages says how far the variables move; SGD then does that.
+        before = [value.copy() for value in by_steps.values]
+        by_steps.call(step)
+        moves = [old - new for old, new in zip(before, by_steps.values, strict=True)]
+        apply_all(optimizer, ours, [step])
+        if accumulation and not any(np.any(move) for move in moves):
+            moves = [np.zeros_like(move) for move in moves]
+        scale = accumulation or 1
+        sgd.apply([tf.constant(np.float32(scale * move)) for move in moves], theirs)
+    # An overwritten variable goes on elsewhere, by the same moves: steps do not
+    # depend on values here.
+    assert_same(numbers(ours), numbers(theirs), atol=2e-5)
+    assert_same(
+        numbers(optimizer._model_variables_moving_average),
+        numbers(sgd._model_variables_moving_average),
+        atol=2e-5,
+    )
+
+
+def test_variables_excluded_from_weight_decay_do_not_decay():
+    problem = Problem.make()
+    variables = [
+        keras.Variable(value, name=name)
+        for value, name in zip(
+            problem.values, ["kernel", "bias", "gain", "other"], strict=True
+        )
+    ]
+    optimizer = make_optimizer(weight_decay=0.3)
+    optimizer.exclude_from_weight_decay(var_list=[variables[3]], var_names=["bias"])
+    apply_all(optimizer, variables, problem.gradients())
+    expected = problem.run_by_hand(weight_decay=0.3, excluded_from_weight_decay=(1, 3))
+    assert_follows(optimizer, variables, expected)
+
+
+def test_zero_clips_nothing_as_in_keras():
+    problem = Problem.make(steps=2)
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+        variables = make_variables(problem)
+        optimizer = make_optimizer(**{name: 0.0})
+        apply_all(optimizer, variables, problem.gradients())
+        assert_follows(optimizer, variables, problem.run_by_hand())
+
+
+# Learning rates that change.
+
+
+def fit_with_callback(callback, rates, optimizer=None):
+    """Six epochs of one step; `rates` are those that should have applied."""
+    problem = Problem.make(steps=1)
+    model = by_hand.make_model(problem)
+    optimizer = optimizer or make_optimizer()
+    by_hand.fit(model, optimizer, problem, epochs=len(rates), callbacks=[callback])
+    expected = by_hand.OptimizerByHand(
+        problem.values, learning_rate=lambda calls: rates[calls]
+    )
+    for _ in rates:
+        expected.call(problem.gradients()[0])
+    assert_follows(optimizer, model.trainable_variables, expected)
+
+
+def test_learning_rate_scheduler_scales_the_steps():
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.5**epoch)
+    fit_with_callback(schedule, [1, 0.5, 0.25])
+
+
+def test_reduce_lr_on_plateau_scales_the_steps():
+    # No loss is good enough: the rate falls after every epoch but the first.
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        monitor="loss", factor=0.5, patience=1, min_delta=1e9
+    )
+    fit_with_callback(plateau, [1, 1, 0.5, 0.25])
+
+
+def test_a_callable_learning_rate_scales_the_steps():
+    rate = tf.Variable(0.25)
+    problem = Problem.make(steps=3)
+    variables = make_variables(problem)
+    optimizer = make_optimizer(learning_rate=lambda: rate)
+    apply_all(optimizer, variables, problem.gradients()[:1])
+    rate.assign(2.0)
+    apply_all(optimizer, variables, problem.gradients()[1:])
+    expected = problem.run_by_hand(learning_rate=lambda calls: 2.0 if calls else 0.25)
+    assert_follows(optimizer, variables, expected)
+
+
+def test_an_assigned_learning_rate_scales_the_next_step(trained):
+    problem = Problem.make(steps=2)
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    apply_all(optimizer, variables, problem.gradients()[:1])
+    optimizer.learning_rate = 0.5
+    apply_all(optimizer, variables, problem.gradients()[1:])
+    expected = problem.run_by_hand(learning_rate=lambda calls: [1, 0.5][calls])
+    assert_follows(optimizer, variables, expected)
+
+
+# Golden data through the Keras class.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a_pert",
+        "a_clip",
+        "b_pert_multi",
+        "c_pert",
+        "d_pert",
+        "e_pert",
+        "e_pert_papermean",
+        "f_dynamic_output_scale_off",
+        "f_num_gradient_scales_1",
+    ],
+)
+def test_the_optimizer_follows_the_released_code(name):
+    if name not in golden.case_names():
+        pytest.skip(f"{golden.FOLDER} has no case {name}")
+    case = golden.GoldenCase(name)
+    weights = Weights(name, case.config, case.meta_parameters)
+    optimizer = HierarchicalRNN(weights=weights)
+    variables = [keras.Variable(value) for value in case.parameters]
+    optimizer.build(variables)
+    (layout,) = optimizer._layout
+    start = case.initial_state(layout)
+    if case.config.dynamic_output_scale:
+        for shard, rows in zip(
+            optimizer._log_learning_rate, layout.shard_blocks, strict=True
+        ):
+            shard.assign(start.log_learning_rate[:, rows])
+    for index, variable in enumerate(variables):
+        # The released code starts from the learned vectors, and so do we.
+        np.testing.assert_array_equal(
+            optimizer.slots(variable)["hidden_state"],
+            case.expected["states"][0][index]["parameter"],
+        )
+    for step in range(case.steps):
+        apply_all(
+            optimizer, variables, [[gradient[step] for gradient in case.gradients]]
+        )
+        wanted = case.expected["attend" if case.config.attention else "params"]
+        assert_same(
+            numbers(variables),
+            [values[step] for values in wanted],
+            rtol=1e-5,
+            atol=1e-5 if case.config.dynamic_output_scale else 5e-5,
+            where=f"step {step + 1}",
+        )
+    optimizer.finalize_variable_values(variables)
+    assert_same(
+        numbers(variables),
+        [values[-1] for values in case.expected["params"]],
+        rtol=1e-5,
+        atol=1e-5 if case.config.dynamic_output_scale else 5e-5,
+    )
+
+
+# Dtypes and precision.
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float16", 4e-3), ("bfloat16", 4e-2), ("float64", 2e-6)]
+)
+def test_variables_of_any_float_keep_their_dtype_and_the_state_is_float32(
+    dtype, tolerance
+):
+    problem = Problem.make()
+    variables = make_variables(problem, dtype)
+    optimizer = make_optimizer(use_ema=True, ema_momentum=0.6)
+    apply_all(optimizer, variables, problem.gradients())
+    expected = problem.run_by_hand(use_ema=True, ema_momentum=0.6)
+    for variable, value, average, kept in zip(
+        variables,
+        expected.values,
+        expected.averages,
+        optimizer._model_variables_moving_average,
+        strict=True,
+    ):
+        assert variable.dtype == kept.dtype == dtype
+        np.testing.assert_allclose(
+            tf.cast(variable, "float64"), value, rtol=tolerance, atol=tolerance
+        )
+        np.testing.assert_allclose(
+            tf.cast(kept, "float64"), average, rtol=tolerance, atol=tolerance
+        )
+        slots = optimizer.slots(variable)
+        assert {array.dtype.name for array in slots.values()} == {"float32"}
+    kept = {id(x) for x in optimizer._model_variables_moving_average}
+    dtypes = {x.dtype for x in optimizer.variables if id(x) not in kept}
+    assert dtypes == {"float32", "int32", "int64"}
+
+
+def test_a_loss_scale_factor_saves_small_gradients_of_half_precision():
+    # 2^-26 is no float16; scaled by 2^14 it is, and unscaled it must not vanish.
+    results = []
+    for factor, gradient, dtype in (
+        (2.0**14, 2.0**-12, "float16"),
+        (None, 2.0**-26, "float32"),
+    ):
+        variable = keras.Variable(np.zeros(3), dtype=dtype)
+        optimizer = make_optimizer(loss_scale_factor=factor)
+        apply_all(optimizer, [variable], [[np.full(3, gradient)]])
+        results.append(optimizer.slots(variable)["gradient_averages"])
+    np.testing.assert_allclose(*results)
+    assert np.all(results[0] > 0)
+
+
+@pytest.fixture
+def representable():
+    """A problem that half precision computes exactly, also with its loss scaled."""
+    problem = Problem.make()
+    inputs = np.random.default_rng(1).integers(-32, 33, problem.inputs.shape) / 64
+    return Problem(problem.values, inputs.astype(np.float32))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_takes_the_same_steps(policy, representable):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = by_hand.make_model(representable)
+        by_hand.fit(model, make_optimizer(clipnorm=0.3), representable)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    optimizer = model.optimizer
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scales == (policy == "mixed_float16")
+    optimizer = optimizer.inner_optimizer if scales else optimizer
+    expected = representable.run_by_hand(clipnorm=0.3)
+    assert_follows(optimizer, model.trainable_variables, expected)
+
+
+def test_loss_scale_optimizer_skips_a_step_that_is_not_finite(representable):
+    inputs = representable.inputs.copy()
+    inputs[4, 2] = np.inf  # step 2
+    model = by_hand.make_model(representable)
+    inner = make_optimizer(use_ema=True, ema_momentum=0.6)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+    by_hand.fit(model, optimizer, Problem(representable.values, inputs))
+    kept = np.delete(inputs.reshape(6, 2, -1), 2, axis=0).reshape(10, -1)
+    expected = Problem(representable.values, kept).run_by_hand(
+        use_ema=True, ema_momentum=0.6
+    )
+    assert_same_state(inner, model.trainable_variables, expected)
+    assert_same(numbers(model.trainable_variables), expected.final_values())
+    assert float(optimizer.dynamic_scale) == 32.0
+    assert int(inner.iterations) == 5
+
+
+# Gradients that are sparse, absent or not finite.
+
+
+@pytest.mark.parametrize(
+    "arguments, wrap",
+    [
+        (dict(), lambda optimizer: optimizer),
+        (dict(loss_scale_factor=8.0, global_clipnorm=0.1), lambda optimizer: optimizer),
+        (dict(gradient_accumulation_steps=2), keras.optimizers.LossScaleOptimizer),
+    ],
+    ids=["plain", "scaled and clipped", "accumulated in LossScaleOptimizer"],
+)
+def test_sparse_gradients_are_their_dense_ones(arguments, wrap):
+    words = np.array([[1, 3, 3], [0, 1, 1]])
+    results = []
+    for sparse in (True, False):
+        table = tf.Variable(np.random.default_rng(0).standard_normal((5, 4)))
+        optimizer = wrap(make_optimizer(**arguments))
+
+        @tf.function
+        def step(table=table, optimizer=optimizer, sparse=sparse):
+            with tf.GradientTape() as tape:
+                rows = tf.gather(table, words)
+                loss = tf.reduce_sum(rows**2 * [1.0, 2.0, 3.0, 4.0])
+                loss = tf.cast(loss, tf.float32)
+                loss = optimizer.scale_loss(loss)
+            (gradient,) = tape.gradient(loss, [table])
+            assert isinstance(gradient, tf.IndexedSlices)
+            if not sparse:
+                gradient = tf.convert_to_tensor(gradient)
+            optimizer.apply([gradient], [table])
+
+        start = table.numpy()
+        for _ in range(4):
+            step()
+        results.append(table.numpy())
+        assert np.abs(table.numpy() - start).max() > 1e-3
+    np.testing.assert_array_equal(*results)
+
+
+def test_an_embedding_trains_in_fit():
+    model = keras.Sequential(
+        [keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 4)]
+    )
+    model.compile(make_optimizer(), loss="mse")
+    words = np.array([[0, 1, 2]] * 8)
+    before = model.get_weights()[0]
+    model.fit(words, np.ones((8, 3, 4)), batch_size=4, verbose=0)
+    after = model.get_weights()[0]
+    assert np.all(after[:3] != before[:3])
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_tensors_without_gradient_stay_as_they_are(attention):
+    problem = Problem.make()
+    weights = perturbed_weights(attention=attention)
+    arguments = dict(weights=weights, weight_decay=0.3, use_ema=True, ema_momentum=0.6)
+    variables = make_variables(problem)
+    optimizer = make_optimizer(**arguments)
+    expected = by_hand.OptimizerByHand(problem.values, **arguments)
+    gradients = problem.gradients()
+    for step in (2, 3):
+        gradients[step][1] = gradients[step][3] = None
+    for index, step in enumerate(gradients):
+        before = everything_of(optimizer, variables) if index else {}
+        slots = index and [optimizer.slots(variables[i]) for i in (1, 3)]
+        apply_all(optimizer, variables, [step])
+        expected.call(step)
+        if index in (2, 3):
+            after = everything_of(optimizer, variables)
+            for i, old in zip((1, 3), slots, strict=True):
+                np.testing.assert_array_equal(after[f"value {i}"], before[f"value {i}"])
+                for name, array in optimizer.slots(variables[i]).items():
+                    np.testing.assert_array_equal(array, old[name])
+    assert_follows(optimizer, variables, expected, attended=True)
+    assert optimizer.skipped_steps == 0
+
+
+def test_a_subset_of_the_variables_may_be_passed():
+    problem = Problem.make()
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    optimizer.build(variables)
+    expected = by_hand.OptimizerByHand(problem.values)
+    for index, step in enumerate(problem.gradients()):
+        # In another order than they were built, too.
+        chosen = [3, 0] if index % 2 else [2, 1, 0, 3]
+        optimizer.apply(
+            [tf.constant(step[i]) for i in chosen], [variables[i] for i in chosen]
+        )
+        expected.call([step[i] if i in chosen else None for i in range(4)])
+    assert_follows(optimizer, variables, expected)
+
+
+def test_a_frozen_layer_does_not_move_and_the_rest_learn_as_if_alone():
+    inputs = np.random.default_rng(0).standard_normal((16, 3)).astype(np.float32)
+    targets = inputs @ np.ones((3, 1), np.float32)
+    results = []
+    for frozen_first in (True, False):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)]
+        )
+        optimizer = make_optimizer(use_ema=True)
+        if not frozen_first:
+            # Built with all variables, one layer frozen later.
+            optimizer.build(model.trainable_variables)
+        model.layers[0].trainable = False
+        frozen = model.layers[0].get_weights()
+        model.compile(optimizer, loss="mse")
+        history = model.fit(inputs, targets, batch_size=4, shuffle=False, verbose=0)
+        for before, after in zip(frozen, model.layers[0].get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        results.append((history.history["loss"], model.layers[1].get_weights()))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-6)
+    assert_same(results[0][1], results[1][1])
+
+
+def test_a_gradient_that_is_not_finite_leaves_its_tensor_bit_for_bit():
+    problem = Problem.make().broken()
+    variables = make_variables(problem)
+    optimizer = make_optimizer(global_clipnorm=1.0, weight_decay=0.3)
+    optimizer.build(variables)
+    skipped = 0
+    for step in problem.gradients():
+        before = [(x.numpy(), optimizer.slots(x)) for x in variables]
+        tensor_states = [optimizer.tensor_state(x) for x in variables]
+        global_state = optimizer.global_state
+        apply_all(optimizer, variables, [step])
+        broken = [i for i in range(4) if not np.all(np.isfinite(step[i]))]
+        skipped += len(broken)
+        assert optimizer.skipped_steps == skipped
+        for i, variable in enumerate(variables):
+            value, slots = before[i]
+            same = [np.array_equal(value, variable.numpy())]
+            same.append(
+                np.array_equal(tensor_states[i], optimizer.tensor_state(variable))
+            )
+            for name, array in optimizer.slots(variable).items():
+                same.append(np.array_equal(array, slots[name]))
+                assert np.all(np.isfinite(array)), (i, name)
+            assert same == [i in broken] * len(same), (i, same)
+        all_broken = len(broken) == 4
+        assert np.array_equal(global_state, optimizer.global_state) == all_broken
+    assert skipped == 7
+
+
+def test_a_variable_to_be_overwritten_by_its_gradient_is():
+    problem = Problem.make(steps=2)
+    variables = make_variables(problem)
+    scale = keras.Variable(np.float32(3))
+    scale.overwrite_with_gradient = True
+    optimizer = make_optimizer(use_ema=True)
+    with_scale = [variables[0], scale, *variables[1:]]
+    for step in problem.gradients():
+        apply_all(optimizer, with_scale, [[step[0], np.float32(7), *step[1:]]])
+    assert float(scale) == 7
+    assert_same(numbers(variables), problem.run_by_hand().values)
+    optimizer.finalize_variable_values(with_scale)
+    assert float(scale) == 7
+
+
+def test_tensors_without_elements_are_carried_along():
+    problem = Problem.make(steps=3)
+    variables = make_variables(problem)
+    empty = keras.Variable(np.zeros((0, 3), np.float32))
+    optimizer = make_optimizer(clipnorm=1.0)
+    for step in problem.gradients():
+        apply_all(optimizer, [*variables, empty], [[*step, np.zeros((0, 3))]])
+    assert optimizer.slots(empty)["hidden_state"].shape == (0, 10)
+    assert all(np.all(np.isfinite(x)) for x in numbers(variables))
+
+
+# The initial learning rates.
+
+
+def test_initial_rates_are_the_card_s_by_default():
+    variable = keras.Variable(np.zeros(5, np.float32))
+    optimizer = HierarchicalRNN()
+    optimizer.build([variable])
+    rates = optimizer.slots(variable)["log_learning_rate"]
+    start = load_weights("default").initial_learning_rate
+    np.testing.assert_allclose(rates, np.log(start), rtol=1e-6)
+
+
+def test_a_range_is_half_drawn_an_element_and_half_a_tensor():
+    low, high = 1e-5, 1e-2
+    half = (np.log(high) - np.log(low)) / 2
+    variables = [keras.Variable(np.zeros(2000, np.float32)) for _ in range(40)]
+
+    def rates(seed):
+        optimizer = HierarchicalRNN(initial_learning_rate=(low, high), seed=seed)
+        optimizer.build(variables)
+        return np.stack([optimizer.slots(x)["log_learning_rate"] for x in variables])
+
+    found = rates(seed=3)
+    assert found.min() >= np.log(low) - 1e-5 and found.max() <= np.log(high) + 1e-5
+    # Within a tensor: uniform over half the log range.
+    spans = found.max(axis=1) - found.min(axis=1)
+    assert np.all((spans > 0.98 * half) & (spans <= half + 1e-5))
+    np.testing.assert_allclose(found.std(axis=1), half / np.sqrt(12), rtol=0.05)
+    # Between tensors: the other half.
+    starts = found.min(axis=1) - np.log(low)
+    assert starts.max() > 0.9 * half and starts.min() < 0.1 * half
+    assert abs(starts.mean() - half / 2) < 4 * half / np.sqrt(12 * 40)
+    np.testing.assert_array_equal(found, rates(seed=3))
+    assert not np.array_equal(found, rates(seed=4))
+
+
+def test_initial_rates_are_clipped_to_the_bounds():
+    variable = keras.Variable(np.zeros(2, np.float32))
+    weights = perturbed_weights(max_log_learning_rate=-5.0)
+    for start, wanted in ((1.0, -5.0), (1e-20, -33.0)):
+        optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=start)
+        optimizer.build([variable])
+        rates = optimizer.slots(variable)["log_learning_rate"]
+        np.testing.assert_array_equal(rates, np.float32([wanted, wanted]))
+
+
+# Looking inside.
+
+
+@pytest.mark.parametrize(
+    "switches, numbers_a_parameter",
+    [
+        (dict(), 19),
+        (dict(attention=True), 20),
+        (dict(dynamic_output_scale=False, relative_learning_rate=False), 18),
+        (dict(level_sizes=(7,), gradient_timescales=2), 12),
+    ],
+)
+def test_slots_hold_the_whole_state_of_a_variable(switches, numbers_a_parameter):
+    config = Config(**switches)
+    variables = make_variables(Problem.make())
+    optimizer = make_optimizer(weights=perturbed_weights(**switches))
+    optimizer.build(variables)
+    for variable in variables:
+        count = int(np.prod(variable.shape))
+        slots = optimizer.slots(variable)
+        assert slots["hidden_state"].shape == (count, config.level_sizes[0])
+        assert slots["gradient_averages"].shape == (count, config.gradient_timescales)
+        assert slots["mean_squares"].shape == (count, config.gradient_timescales)
+        if config.dynamic_output_scale:
+            assert slots["log_learning_rate"].shape == (count,)
+        assert sum(array.size for array in slots.values()) == (
+            numbers_a_parameter * count
+        )
+        sizes = (*config.level_sizes, 0, 0)
+        assert optimizer.tensor_state(variable).shape == (sizes[1],)
+        assert optimizer.global_state.shape == (sizes[2],)
+    # Beside padding, the optimizer holds nothing else that grows with the model.
+    assert config.state_numbers == numbers_a_parameter
+
+
+def test_what_is_looked_at_is_read_only_and_a_copy(trained):
+    optimizer, variables, expected = trained
+    assert_same_state(optimizer, variables, expected)
+    views = [
+        *optimizer.slots(variables[0]).values(),
+        optimizer.tensor_state(variables[0]),
+        optimizer.global_state,
+    ]
+    for view in views:
+        with pytest.raises(ValueError, match="read-only"):
+            view[...] = 0
+
+
+def test_the_state_is_in_optimizer_variables(trained):
+    optimizer, _, _ = trained
+    held = {id(variable) for variable in optimizer.variables}
+    for name in ("hidden_state", "log_learning_rate", "global_state", "started"):
+        for variable in tf.nest.flatten(getattr(optimizer, f"_{name}")):
+            assert id(variable) in held
+    meta = [x for x in optimizer.variables if x.name.startswith("meta_")]
+    assert sum(int(np.prod(x.shape)) for x in meta) == 8349
+    assert not any(x.trainable for x in optimizer.variables)
+
+
+# Serialization.
+
+
+ARGUMENTS = dict(
+    learning_rate=0.5,
+    initial_learning_rate=(1e-4, 1e-2),
+    seed=7,
+    weight_decay=0.1,
+    global_clipnorm=2.0,
+    use_ema=True,
+    ema_momentum=0.9,
+    ema_overwrite_frequency=5,
+    loss_scale_factor=4.0,
+    gradient_accumulation_steps=3,
+    name="mine",
+)
+
+
+@pytest.mark.parametrize(
+    "weights", ["default", "bootstrap-v1", None, "in memory"], ids=str
+)
+def test_a_config_makes_the_same_optimizer(weights):
+    if weights == "in memory":
+        weights = perturbed_weights(attention=True, level_sizes=(4, 5))
+    original = HierarchicalRNN(weights=weights, **ARGUMENTS)
+    copies = [
+        HierarchicalRNN.from_config(original.get_config()),
+        keras.optimizers.deserialize(keras.optimizers.serialize(original)),
+    ]
+    for copy in copies:
+        assert copy.get_config() == original.get_config()
+        for name, value in ARGUMENTS.items():
+            assert getattr(copy, name) == value, name
+        assert copy.config == original.config
+        for name, array in original.weights.meta_parameters.items():
+            np.testing.assert_array_equal(copy.weights.meta_parameters[name], array)
+
+
+def test_a_config_is_json_and_names_the_version_of_shipped_weights():
+    import json
+
+    config = HierarchicalRNN().get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert config["weights"] == load_weights("default").name != "default"
+
+
+def test_a_schedule_is_serialized():
+    schedule = keras.optimizers.schedules.CosineDecay(1.0, 10)
+    copy = HierarchicalRNN.from_config(
+        HierarchicalRNN(learning_rate=schedule).get_config()
+    )
+    assert copy._learning_rate.get_config() == schedule.get_config()
+
+
+def test_compile_takes_its_registered_name():
+    model = by_hand.make_model(Problem.make())
+    model.compile("learned_optimizer>HierarchicalRNN", loss="mse")
+    assert isinstance(model.optimizer, HierarchicalRNN)
+    assert model.optimizer.weights.name == load_weights("default").name
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (dict(initial_learning_rate=0.0), ValueError, "positive number or a range"),
+        (dict(initial_learning_rate=-1e-3), ValueError, r"Received: .*-0\.001"),
+        (dict(initial_learning_rate=(1e-2, 1e-3)), ValueError, "low <= high"),
+        (dict(initial_learning_rate=(0.0, 1e-3)), ValueError, "positive"),
+        (dict(initial_learning_rate=(1e-3,)), ValueError, "of two"),
+        (dict(initial_learning_rate=(1, 2, 3)), ValueError, "of two"),
+        (dict(initial_learning_rate=float("nan")), ValueError, "positive"),
+        (dict(initial_learning_rate=float("inf")), ValueError, "positive"),
+        (dict(initial_learning_rate="fast"), ValueError, "Received: .*'fast'"),
+        (dict(initial_learning_rate=True), ValueError, "Received: .*True"),
+        (dict(weights="no such name"), ValueError, "Shipped names: bootstrap-v1"),
+        (dict(weights="/no/such/file.npz"), ValueError, "existing .npz file"),
+        (dict(weights=3.5), TypeError, "Received: 3.5 of type float"),
+        (dict(weights={"name": "x"}), ValueError, "have the keys"),
+        (dict(learning_rate="fast"), ValueError, "learning_rate"),
+        (dict(clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
+        (dict(gradient_accumulation_steps=1), ValueError, ">= 2"),
+        (dict(use_ema=True, ema_momentum=2.0), ValueError, "ema_momentum"),
+        (dict(unknown=1), ValueError, "unknown"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, error, words):
+    with pytest.raises(error, match=words):
+        HierarchicalRNN(**arguments)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
+def test_only_real_floats_are_trained(dtype):
+    optimizer = HierarchicalRNN()
+    variables = [tf.Variable([1.0]), tf.Variable(tf.zeros(3, dtype))]
+    with pytest.raises(TypeError, match=f"real floating-point.*dtype {dtype}"):
+        optimizer.build(variables)
+    # Nothing was built, so that good variables still can be.
+    optimizer.build(variables[:1])
+
+
+def test_unknown_variables_are_refused():
+    problem = Problem.make(steps=1)
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    optimizer.build(variables[:3])
+    before = everything_of(optimizer, variables)
+    with pytest.raises(ValueError, match="variables it was originally built with"):
+        apply_all(optimizer, variables, problem.gradients())
+    with pytest.raises(ValueError, match="variables it was originally built with"):
+        optimizer.slots(variables[3])
+    for name, array in everything_of(optimizer, variables).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_calls_that_do_not_fit_the_variables_are_refused():
+    optimizer = HierarchicalRNN()
+    variables = make_variables(Problem.make())
+    with pytest.raises(ValueError, match="was built"):
+        optimizer.apply([tf.constant(1.0)])
+    with pytest.raises(ValueError, match="1 gradients and 4 variables"):
+        optimizer.apply([tf.constant(1.0)], variables)
+    with pytest.raises(ValueError, match="No gradients provided"):
+        optimizer.apply([None] * 4, variables)
+    optimizer.apply([])
+    assert int(optimizer.iterations) == 0
+
+
+def test_looking_inside_before_building_is_refused():
+    optimizer = HierarchicalRNN()
+    variable = keras.Variable(1.0)
+    for look in (
+        lambda: optimizer.slots(variable),
+        lambda: optimizer.tensor_state(variable),
+        lambda: optimizer.global_state,
+        lambda: optimizer.skipped_steps,
+    ):
+        with pytest.raises(ValueError, match="call `optimizer.build"):
+            look()
+
+
+def test_weights_that_contradict_their_config_are_refused():
+    weights = perturbed_weights()
+    with pytest.raises(ValueError, match="exactly those of their config"):
+        dataclasses.replace(weights, config=Config(attention=True))
+    with pytest.raises(ValueError, match="shape"):
+        dataclasses.replace(weights, config=Config(level_sizes=(10, 20, 21)))

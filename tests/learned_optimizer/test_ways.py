@@ -1,0 +1,77 @@
+"""The table of behaviours and ways to run them; `ways.py` has its rows and columns."""
+
+import numpy as np
+import pytest
+
+from tests.learned_optimizer import by_hand
+from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
+
+# Each compiles anew, so these are the quick ones: every behaviour in one way, one
+# behaviour in every way, and some more where the way matters most. The rest of the
+# table takes minutes and is marked slow.
+QUICK_IN_FIT = (
+    "plain",
+    "learning_rate",
+    "schedule",
+    "loss_scale_factor",
+    "accumulation",
+)
+QUICK_WITH_ATTENTION = ("custom_loop", "fit", "fit_jit_compile")
+
+
+def is_quick(way, behaviour):
+    return (
+        way == "apply_in_chunks"
+        or behaviour == "everything"
+        or (way == "fit" and behaviour in QUICK_IN_FIT)
+        or (way in QUICK_WITH_ATTENTION and behaviour == "attention_everything")
+    )
+
+
+CELLS = [
+    pytest.param(
+        way,
+        behaviour,
+        marks=() if is_quick(way, behaviour) else (pytest.mark.slow,),
+        id=f"{way}-{behaviour}",
+    )
+    for way in WAYS
+    for behaviour in BEHAVIOURS
+]
+
+
+@pytest.mark.parametrize("way, behaviour", CELLS)
+def test_every_behaviour_comes_out_as_by_hand_in_every_way(way, behaviour):
+    check(BEHAVIOURS[behaviour], WAYS[way](BEHAVIOURS[behaviour]))
+
+
+@pytest.mark.parametrize("name", sorted(set(BEHAVIOURS) - {"plain"}))
+def test_every_behaviour_makes_a_difference(name):
+    # Else the table would say nothing about it.
+    behaviour = BEHAVIOURS[name]
+    if name == "loss_scale_factor":
+        pytest.skip("scaling the loss and unscaling its gradients changes nothing")
+    moved = [
+        np.abs(one - other).max()
+        for one, other in zip(
+            behaviour.expected().final_values(),
+            BEHAVIOURS["plain"].expected().final_values(),
+            strict=True,
+        )
+    ]
+    assert max(moved) > 1e-2, moved
+
+
+def test_the_broken_problem_breaks_single_tensors_and_all_at_once():
+    finite = [
+        [bool(np.all(np.isfinite(gradient))) for gradient in gradients]
+        for gradients in by_hand.Problem.make().broken().gradients()
+    ]
+    assert finite == [
+        [True] * 4,
+        [True, False, True, True],
+        [False, True, True, True],
+        [True, True, True, False],
+        [False] * 4,
+        [True] * 4,
+    ]
