@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from meta_training.tasks.algebraic import AlgebraicTask
 from meta_training.tasks.base import require_positive_integers
+from meta_training.tasks.numerics import matrix_vector_product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Quadratic(AlgebraicTask):
         return gaussian_system(self.dimension, generator)
 
     def plain_objective(self, parameters, instance):
-        residual = tf.matmul(instance["w"], parameters[0]) - instance["y"]
+        residual = matrix_vector_product(instance["w"], parameters[0]) - instance["y"]
         return 0.5 * tf.reduce_sum(tf.square(residual), axis=[1, 2])
 
 

@@ -1,0 +1,114 @@
+r"""Inner steps a second of meta-training.
+
+    python -m meta_training.benchmark --json
+
+An inner step is one step of one task; of an antithetic pair each member counts. The
+windows have 50 steps, with second derivatives where the gradient is exact. The median
+of the repetitions counts. `--released` also times a run on the `released` set, from the
+start of this program to its first outer step, and reports its peak memory.
+"""
+
+import json
+import resource
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from learned_optimizer import load_weights
+from meta_training.estimators import estimator
+from meta_training.problem_batch import ProblemBatch
+from meta_training.tasks.fully_connected import FullyConnected
+from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainer import Trainer
+from meta_training.training_config import preset
+from meta_training.trajectories import Trajectories, TrajectoryOptions
+from meta_training.windows import UnrollOptions
+
+FLAGS = flags.FLAGS
+flags.DEFINE_boolean("json", False, "One JSON object on the last line.")
+flags.DEFINE_integer("repetitions", 20, "Windows that are timed.", lower_bound=1)
+flags.DEFINE_boolean("released", False, "Also time the start of a `released` run.")
+flags.DEFINE_multi_string("only", [], "Names of the benchmarks to run; none: all.")
+
+STEPS = 50
+STARTED = time.monotonic()
+# Name: task, estimator, elements a block.
+BENCHMARKS = {
+    "quadratic_20_x16": (Quadratic(20), "truncated", 20),
+    "quadratic_20_x16_pes": (Quadratic(20), "pes", 20),
+    "fully_connected_8_8_5_2_x16": (
+        FullyConnected(8, (8, 5), batch_size=10),
+        "truncated",
+        8,
+    ),
+}
+
+
+def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> float:
+    """The median over `repetitions` windows on 16 instances of a task."""
+    weights = load_weights("default")
+    estimator_class = estimator(estimator_name)
+    batch = ProblemBatch([task] * 16, block_size, estimator_class.replicas)
+    options = TrajectoryOptions(
+        min_window_steps=STEPS, mean_window_steps=STEPS, max_window_steps=STEPS
+    )
+    made = estimator_class(batch, weights.config, UnrollOptions(max_steps=STEPS))
+    trajectories = Trajectories(batch, weights.config, options, seed=0)
+    carry = tf.nest.map_structure(tf.constant, trajectories.advance(0))
+    trajectories.close()
+    meta_parameters = {
+        name: tf.constant(value) for name, value in weights.meta_parameters.items()
+    }
+    state = tf.nest.map_structure(tf.constant, made.initial_state())
+    estimate = tf.function(made.estimate, jit_compile=True, autograph=False)
+    steps = tf.constant(STEPS)
+
+    def window(number):
+        began = time.perf_counter()
+        found = estimate(meta_parameters, carry, state, steps, tf.constant(number))
+        losses = np.array(found.window.losses)
+        if not np.all(np.isfinite(losses)):
+            raise ValueError(f"losses must be finite, received {losses}")
+        return time.perf_counter() - began
+
+    window(0)
+    seconds = statistics.median(window(number) for number in range(repetitions))
+    return STEPS * batch.num_problems / seconds
+
+
+def released_start() -> dict[str, float]:
+    """Seconds from the start of the program to the first outer step, and memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = preset("released", init_weights="default", checkpoint_every=10**6)
+        Trainer(config, folder).train(until=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {
+        "released_first_outer_step_seconds": time.monotonic() - STARTED,
+        "peak_memory_gigabytes": peak,
+    }
+
+
+def main(arguments):
+    """Runs what the flags ask for."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
+    results = released_start() if FLAGS.released else {}
+    for name, (task, estimator_name, block_size) in BENCHMARKS.items():
+        if FLAGS.only and name not in FLAGS.only:
+            continue
+        results[name] = inner_steps_per_second(
+            task, estimator_name, block_size, FLAGS.repetitions
+        )
+        logging.info("%s: %.0f inner steps a second", name, results[name])
+    for name, value in results.items():
+        print(f"{name}: {value:,.1f}")
+    if FLAGS.json:
+        print(json.dumps({name: round(value, 1) for name, value in results.items()}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,113 @@
+"""What an estimator of the meta-gradient is, and the register of those that exist."""
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+from learned_optimizer.config import Config
+from meta_training.problem_batch import ProblemBatch
+from meta_training.unroll import Unroll
+from meta_training.windows import Carry, UnrollOptions, Window
+
+
+class Estimate(NamedTuple):
+    """The outcome of one window.
+
+    Attributes:
+        gradient: Of the weighted sum of the losses, a dict like the
+            meta-parameters.
+        window: Where the window led to.
+        state: What the estimator carries on, a dict of arrays.
+    """
+
+    gradient: dict[str, Any]
+    window: Window
+    state: dict[str, Any]
+
+
+class Estimator(abc.ABC):
+    """Estimates the gradient of the meta-objective from one window.
+
+    Attributes:
+        replicas: Problems that it needs for each task.
+    """
+
+    replicas: ClassVar[int] = 1
+
+    def __init__(
+        self, batch: ProblemBatch, config: Config, options: UnrollOptions, **settings
+    ):
+        """Prepares the inner loop.
+
+        Args:
+            batch: The tasks, with `replicas` problems each.
+            config: The architecture.
+            options: How windows are unrolled.
+            **settings: Those of the estimator.
+        """
+        if settings:
+            raise ValueError(f"this estimator has no settings {sorted(settings)}")
+        self.unroll = Unroll(batch, config, options)
+
+    def initial_state(self) -> dict[str, Any]:
+        """The state before the first window, float32 NumPy arrays."""
+        return {}
+
+    @abc.abstractmethod
+    def estimate(
+        self,
+        meta_parameters: dict[str, Any],
+        carry: Carry,
+        state: dict[str, Any],
+        num_steps: Any,
+        seed: Any,
+    ) -> Estimate:
+        """Runs a window; pure, and compiled with XLA.
+
+        Args:
+            meta_parameters: Their dict.
+            carry: Where the window starts.
+            state: What the last window's estimate carried on.
+            num_steps: Scalar int32.
+            seed: Scalar int32, of everything random in the window.
+        """
+
+
+_estimators: dict[str, type[Estimator]] = {}
+
+
+def register_estimator(name: str):
+    """A decorator that adds an estimator class.
+
+    Args:
+        name: What the command line calls it.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _estimators:
+        raise ValueError(
+            f"an estimator must have a name of its own, received {name!r}, which exists"
+        )
+
+    def register(estimator_class: type[Estimator]):
+        _estimators[name] = estimator_class
+        return estimator_class
+
+    return register
+
+
+def estimator(name: str) -> type[Estimator]:
+    """The estimator class of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that exist.
+    """
+    if name not in _estimators:
+        known = ", ".join(list_estimators())
+        raise ValueError(f"an estimator must be one of {known}; received {name!r}")
+    return _estimators[name]
+
+
+def list_estimators() -> list[str]:
+    """The names of all estimators, sorted."""
+    return sorted(_estimators)

@@ -1,0 +1,95 @@
+"""Persistent evolution strategies: no bias from truncation, and no backpropagation.
+
+Vicol, Metz, Sohl-Dickstein, *Unbiased Gradient Estimation in Unrolled Computation
+Graphs with Persistent Evolution Strategies*, ICML 2021. Every task runs twice, by
+meta-parameters perturbed by +e and by -e, with a new e for each window; what the
+window's losses say is credited to the sum of all perturbations since the trajectory
+began, since they all led here:
+
+    gradient = (e_1 + ... + e_w) (loss(+) - loss(-)) / (2 sigma^2)
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.meta_parameters import specifications
+from meta_training.estimators.base import Estimate, Estimator, register_estimator
+
+
+@register_estimator("pes")
+class PersistentEvolutionStrategies(Estimator):
+    """Antithetic pairs, with perturbations of its own for each task.
+
+    Attributes:
+        sigma: Standard deviation of the perturbations.
+    """
+
+    replicas = 2
+
+    def __init__(self, batch, config, options, sigma: float = 0.01):
+        if not sigma > 0:
+            raise ValueError(f"sigma must be positive, received {sigma!r}")
+        super().__init__(batch, config, options)
+        self.sigma = sigma
+        tasks = len(batch.tasks)
+        self._shapes = {
+            specification.name: (tasks, *specification.shape)
+            for specification in specifications(config)
+        }
+        signs, pairs = [], np.zeros((2, tasks), np.int32)
+        for group in batch.groups:
+            count = len(group.tasks)
+            signs += [1.0] * count + [-1.0] * count
+            for replica in range(2):
+                first = group.first_problem + replica * count
+                pairs[replica, list(group.members)] = range(first, first + count)
+        self._signs = np.array(signs, np.float32)
+        # The problems of each task, with +e and with -e.
+        self._pairs = pairs
+
+    def initial_state(self):
+        return {
+            name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()
+        }
+
+    def estimate(self, meta_parameters, carry, state, num_steps, seed) -> Estimate:
+        perturbations = self.perturbations(seed)
+        problem_task = self.unroll.batch.problem_task
+        perturbed = {
+            name: value
+            + _like(self._signs, perturbations[name])
+            * tf.gather(perturbations[name], problem_task)
+            for name, value in meta_parameters.items()
+        }
+        window = self.unroll.run(perturbed, carry, num_steps, seed)
+        fresh = tf.gather(carry.fresh, self._pairs[0])
+        accumulated = {
+            name: tf.where(_like(fresh, value) > 0, 0.0, value) + perturbations[name]
+            for name, value in state.items()
+        }
+        plus, minus = (tf.gather(window.losses, problems) for problems in self._pairs)
+        # The weights of a pair add up to that of its task.
+        weights = tf.gather(carry.weights, self._pairs[0]) * 2.0
+        slopes = weights * (plus - minus) / (2.0 * self.sigma**2)
+        gradient = {
+            name: tf.tensordot(slopes, value, axes=1)
+            for name, value in accumulated.items()
+        }
+        return Estimate(gradient, window, accumulated)
+
+    def perturbations(self, seed):
+        """The perturbations of one window, `{name: [tasks, *shape]}`."""
+        sizes = [int(np.prod(shape)) for shape in self._shapes.values()]
+        # Apart from the seeds of the inner steps, which count upwards.
+        drawn = tf.random.stateless_normal([sum(sizes)], tf.stack([seed, -1]))
+        return {
+            name: self.sigma * tf.reshape(piece, shape)
+            for (name, shape), piece in zip(
+                self._shapes.items(), tf.split(drawn, sizes), strict=True
+            )
+        }
+
+
+def _like(vector, value):
+    """`[rows]` in a shape that multiplies `value`, `[rows or other, ...]`."""
+    return tf.reshape(vector, [-1] + [1] * (len(value.shape) - 1))

@@ -1,0 +1,128 @@
+"""Command line of the evaluation:
+
+    python -m meta_training.evaluate --weights=default --tasks=test --output=report
+
+Writes `report.md`, figures and CSV files into the output folder. What was run is kept
+in its `cache`, from which a second set of weights takes the baselines.
+"""
+
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+# Before TensorFlow is imported: its notes on the processor are no news here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+from absl import app, flags, logging
+
+from learned_optimizer.weights import load_weights
+from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
+from meta_training.networks import list_network_groups, network_group
+from meta_training.reports import write_report
+from meta_training.runs import BASELINES
+from meta_training.tasks import list_task_sets, task_set
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_list(
+        "weights", ["default"], "Names or paths of weights, separated by commas."
+    )
+    flags.DEFINE_string(
+        "tasks",
+        "test",
+        "Held-out networks (test, validation) or a task set (released, default, ...).",
+    )
+    flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
+    flags.DEFINE_integer("seeds", 5, "Draws of each task.", lower_bound=1)
+    flags.DEFINE_integer(
+        "records", 60, "About how many losses of a run are recorded.", lower_bound=2
+    )
+    flags.DEFINE_integer(
+        "record_every", None, "Record every so many steps instead.", lower_bound=1
+    )
+    flags.DEFINE_list(
+        "learning_rates",
+        [f"{rate:g}" for rate in LEARNING_RATES],
+        "Learning rates of the baselines.",
+    )
+    flags.DEFINE_list(
+        "initial_rates",
+        [],
+        "Start the learned rates from these too, e.g. 1e-6,1e-5,1e-4,1e-3,1e-2,1e-1.",
+    )
+    flags.DEFINE_list(
+        "baselines", list(BASELINES), "Baselines; empty for the learned one alone."
+    )
+    flags.DEFINE_string("output", "evaluation", "Folder of the report.")
+
+
+def find_tasks(name: str):
+    """The tasks of a group of held-out networks or of a task set.
+
+    Raises:
+        ValueError: there is neither of that name.
+    """
+    if name in list_network_groups():
+        return network_group(name)
+    if name in list_task_sets():
+        return task_set(name)
+    known = ", ".join(list_network_groups() + list_task_sets())
+    raise ValueError(f"tasks must be one of {known}; received {name!r}")
+
+
+def _numbers(name, texts):
+    try:
+        return tuple(sorted(float(text) for text in texts))
+    except ValueError as error:
+        raise ValueError(f"{name} must be numbers, received {texts!r}") from error
+
+
+def main(arguments):
+    """Evaluates and writes the report."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+    if keras.config.backend() != "tensorflow":
+        raise app.UsageError(
+            "meta_training needs the Keras backend 'tensorflow'. "
+            f"Received: {keras.config.backend()!r}"
+        )
+    try:
+        settings = Settings(
+            steps=FLAGS.steps,
+            seeds=FLAGS.seeds,
+            records=FLAGS.records,
+            record_every=FLAGS.record_every,
+            learning_rates=_numbers("learning_rates", FLAGS.learning_rates),
+        )
+        tasks = find_tasks(FLAGS.tasks)
+        weights = [load_weights(name) for name in FLAGS.weights]
+        initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    output = pathlib.Path(FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    results = evaluate(
+        weights,
+        tasks,
+        settings,
+        output / "cache",
+        initial_rates,
+        FLAGS.baselines,
+        log=logging.info,
+    )
+    command = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
+    report = write_report(results, output, command)
+    logging.info("%s after %.0f s", report, time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,131 @@
+r"""Meta-trains the optimizer.
+
+    python -m meta_training.train --preset=default --train_dir=/tmp/runs/a \
+        --init_weights=bootstrap-v1 --outer_steps=2000
+
+Started again with the same flags, a run goes on from its last checkpoint.
+"""
+
+import dataclasses
+
+from absl import app, flags, logging
+
+from meta_training import estimators, meta_optimizers
+from meta_training.meta_objectives import list_meta_objectives
+from meta_training.tasks import list_task_sets
+from meta_training.trainer import Trainer
+from meta_training.training_config import TrainingConfig, preset
+from meta_training.trajectories import TrajectoryOptions
+from meta_training.windows import UnrollOptions
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("train_dir", None, "Folder of the run.", required=True)
+flags.DEFINE_enum("preset", "default", ["released", "default"], "Where settings start.")
+flags.DEFINE_enum("strategy", "one_device", ["one_device"], "How work is distributed.")
+flags.DEFINE_boolean("validate", True, "Whether held-out networks choose a checkpoint.")
+
+# Flags without a value leave a setting as the preset has it.
+flags.DEFINE_enum("task_set", None, list_task_sets(), "Set of tasks.")
+flags.DEFINE_enum("estimator", None, estimators.list_estimators(), "Of the gradient.")
+flags.DEFINE_enum("meta_objective", None, list_meta_objectives(), "What is minimised.")
+flags.DEFINE_enum("counting", None, ["released", "corrected"], "Of objectives.")
+flags.DEFINE_enum("meta_optimizer", None, meta_optimizers.LIST, "Of meta-parameters.")
+flags.DEFINE_string("init_weights", None, "Name or path of weights to start from.")
+flags.DEFINE_boolean(
+    "second_derivatives", None, "Whether gradients are differentiated."
+)
+flags.DEFINE_boolean("cosine_decay", None, "Whether the meta learning rate decays.")
+flags.DEFINE_boolean("spread_over_elements", None, "Learning rates differ by element.")
+_INTEGERS = {
+    "outer_steps": "Updates of the meta-parameters.",
+    "checkpoint_every": "Outer steps between checkpoints.",
+    "validate_every": "Outer steps between validations; 0: never.",
+    "seed": "Of everything random.",
+    "copies": "Instances of each task.",
+    "block_size": "Elements a block of the packed layout.",
+    "objective_rows": "Rows on which objectives are recorded; 0: all.",
+    "min_window_steps": "Least inner steps of a window.",
+    "max_window_steps": "Most inner steps of a window.",
+}
+_FLOATS = {
+    "meta_learning_rate": "At the first outer step.",
+    "mean_horizon": "Mean inner steps of a trajectory.",
+    "clip_through_time": "Bound on what flows back between inner steps; 0: none.",
+    "clip_value": "Bound on elements of the meta-gradient; 0: none.",
+    "clip_norm": "Bound on the norm of the meta-gradient; 0: none.",
+    "pes_sigma": "Standard deviation of the perturbations.",
+    "minibatch_weight": "Of tasks that draw minibatches.",
+    "noisy_weight": "Of tasks with noise or zeroed gradients.",
+    "deterministic_weight": "Of all other tasks.",
+    "low_learning_rate": "Lower end of initial learning rates.",
+    "high_learning_rate": "Upper end of initial learning rates.",
+    "scale_range": "Factor of the random rescaling.",
+    "scale_jitter": "Spread of the scale from tensor to tensor.",
+    "redraw_probability": "Chance of new learning rates at a window's start.",
+    "divergence_bound": "Growth of an objective that cuts a task off.",
+}
+for _name, _help in _INTEGERS.items():
+    flags.DEFINE_integer(_name, None, _help)
+for _name, _help in _FLOATS.items():
+    flags.DEFINE_float(_name, None, _help)
+flags.DEFINE_float("window_steps", None, "Mean inner steps of a window.")
+# A flag cannot say None, so 0 does.
+_ZERO_IS_NONE = ("objective_rows", "clip_through_time", "clip_value", "clip_norm")
+
+
+def config_from_flags() -> TrainingConfig:
+    """The preset with what the flags change."""
+    changes = {}
+    for part in (TrainingConfig, TrajectoryOptions, UnrollOptions):
+        for field in dataclasses.fields(part):
+            value = FLAGS[field.name].value if field.name in FLAGS else None
+            if value is not None:
+                changes[field.name] = value
+    for name in _ZERO_IS_NONE:
+        if changes.get(name) == 0:
+            changes[name] = None
+    if FLAGS.window_steps is not None:
+        changes["mean_window_steps"] = FLAGS.window_steps
+    return preset(FLAGS.preset, **changes)
+
+
+def main(arguments):
+    """Trains until the last outer step."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"train takes flags alone, received {arguments[1:]}")
+    try:
+        config = config_from_flags()
+        trainer = Trainer(config, FLAGS.train_dir)
+        if FLAGS.validate and config.validate_every:
+            trainer.validate_with(_validator(trainer))
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    logging.info(
+        "%d tasks in %d groups, %d parameters in %d blocks of %d",
+        len(trainer.batch.tasks),
+        len(trainer.batch.groups),
+        int(trainer.batch.layout.tensor_elements.sum()),
+        len(trainer.batch.layout.block_tensor),
+        trainer.batch.layout.block_size,
+    )
+    trainer.train()
+
+
+def _validator(trainer):
+    try:
+        from meta_training.validation import default_validator
+    except ImportError as error:
+        logging.warning("no validation: %s", error)
+        return None
+    return default_validator(trainer.architecture)
+
+
+def run():
+    """Entry point."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,215 @@
+"""What a meta-training run is: every setting, the presets, and their file.
+
+A run's settings lie in `config.json` in its folder. A run goes on only under the same
+settings; those of `MAY_CHANGE` alone may differ from sitting to sitting.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from meta_training import estimators, meta_optimizers
+from meta_training.files import write_aside
+from meta_training.tasks import task_set
+from meta_training.trajectories import TrajectoryOptions
+from meta_training.windows import UnrollOptions
+
+FILE = "config.json"
+# What a run may change when it goes on. A new number of outer steps stretches the
+# decay of the learning rate from there on.
+MAY_CHANGE = ("outer_steps", "checkpoint_every", "validate_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of a run.
+
+    Attributes:
+        task_set: Name of the set of tasks.
+        copies: Instances of each task that train side by side.
+        minibatch_weight: How much a task that draws minibatches counts.
+        noisy_weight: How much a task with gradient noise or zeroed elements counts.
+        deterministic_weight: How much any other task counts.
+        estimator: Name of the estimator of the meta-gradient.
+        pes_sigma: Standard deviation of the perturbations of `pes`.
+        init_weights: Weights to start from, by name or path; None: fresh ones.
+        outer_steps: Meta-parameter updates.
+        seed: Of everything random.
+        meta_optimizer: `adam` or `rmsprop`.
+        meta_learning_rate: Its learning rate at the start.
+        cosine_decay: Whether that rate falls to a fiftieth over the run.
+        clip_value: Bound on each element of the meta-gradient, None: none.
+        clip_norm: Bound on its norm, None: none.
+        block_size: Elements a block of the packed layout.
+        objective_rows: Rows on which objectives are recorded; None: all.
+        checkpoint_every: Outer steps between checkpoints.
+        validate_every: Outer steps between validations; 0: never.
+        trajectories: How trajectories start and end.
+        unroll: How windows are unrolled.
+    """
+
+    task_set: str = "released"
+    copies: int = 1
+    minibatch_weight: float = 1.0
+    noisy_weight: float = 1.0
+    deterministic_weight: float = 1.0
+    estimator: str = "truncated"
+    pes_sigma: float = 0.01
+    init_weights: str | None = None
+    outer_steps: int = 1000
+    seed: int = 0
+    meta_optimizer: str = "rmsprop"
+    meta_learning_rate: float = 1e-6
+    cosine_decay: bool = False
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    block_size: int = 16
+    objective_rows: int | None = None
+    checkpoint_every: int = 10
+    validate_every: int = 50
+    trajectories: TrajectoryOptions = TrajectoryOptions()
+    unroll: UnrollOptions = UnrollOptions(max_steps=500)
+
+    def __post_init__(self):
+        for name in ("copies", "outer_steps", "block_size", "checkpoint_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} must be a positive integer, received {value!r}"
+                )
+        if self.validate_every < 0 or self.seed < 0:
+            raise ValueError(
+                "validate_every and seed must be 0 or more, "
+                f"received {self.validate_every} and {self.seed}"
+            )
+        if self.trajectories.max_window_steps != self.unroll.max_steps:
+            raise ValueError(
+                "max_steps of the unroll must be the most steps of a window, received "
+                f"{self.unroll.max_steps} and {self.trajectories.max_window_steps}"
+            )
+        estimators.estimator(self.estimator)
+        if self.meta_optimizer not in meta_optimizers.LIST:
+            raise ValueError(
+                f"meta_optimizer must be one of {', '.join(meta_optimizers.LIST)}; "
+                f"received {self.meta_optimizer!r}"
+            )
+
+    def tasks(self):
+        """The tasks, each `copies` times."""
+        return [task for task in task_set(self.task_set) for _ in range(self.copies)]
+
+    def weight(self, task) -> float:
+        """How much a task counts."""
+        if task.batch_size is not None:
+            return self.minibatch_weight
+        if task.noise_stdev > 0 or task.gradient_zero_probability > 0:
+            return self.noisy_weight
+        return self.deterministic_weight
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON types."""
+        return dataclasses.asdict(self)
+
+    def settle(self, folder: pathlib.Path) -> None:
+        """Makes `folder` the folder of this run, or finds that it is that.
+
+        Raises:
+            ValueError: The folder is that of a run of other settings, or holds
+                something else.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE
+        wanted = self.to_dict()
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            names = sorted(set(found) | set(wanted))
+            differing = [
+                f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+                for name in names
+                if name not in MAY_CHANGE and found.get(name) != wanted.get(name)
+            ]
+            if differing:
+                raise ValueError(
+                    f"train_dir {str(folder)!r} holds a run of another configuration; "
+                    f"use a new folder, or these settings: {'; '.join(differing)}"
+                )
+        elif any(folder.iterdir()):
+            raise ValueError(
+                f"train_dir {str(folder)!r} must be empty or hold a run of this "
+                f"program: it has files and no {FILE}"
+            )
+        write_aside(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+def preset(name: str, **changes) -> TrainingConfig:
+    """The settings of a preset, with changes.
+
+    `released`: the released command line: windows of 50 + Exp(200) steps (cut off at
+    1,000, which bounds the memory), about 41 windows a trajectory, learning rates from
+    1e-6 to 1e-2, RMSProp at 1e-6, elements of the meta-gradient within 1e4, nothing
+    clipped through time. `default`: what ships, see design, section 5.
+
+    Args:
+        name: `released` or `default`.
+        **changes: Fields of `TrainingConfig`, or of its two parts.
+    """
+    if name not in _PRESETS:
+        raise ValueError(
+            f"preset must be one of {', '.join(_PRESETS)}; received {name!r}"
+        )
+    values, trajectories, unroll = (dict(part) for part in _PRESETS[name])
+    for key, value in changes.items():
+        if key in _TRAJECTORY_FIELDS:
+            trajectories[key] = value
+        elif key in _UNROLL_FIELDS:
+            unroll[key] = value
+        else:
+            values[key] = value
+    unroll["max_steps"] = trajectories["max_window_steps"]
+    return TrainingConfig(
+        **values,
+        trajectories=TrajectoryOptions(**trajectories),
+        unroll=UnrollOptions(**unroll),
+    )
+
+
+_TRAJECTORY_FIELDS = {f.name for f in dataclasses.fields(TrajectoryOptions)}
+_UNROLL_FIELDS = {f.name for f in dataclasses.fields(UnrollOptions)}
+_PRESETS: dict[str, tuple[dict, dict, dict]] = {
+    "released": (
+        {
+            "task_set": "released",
+            "meta_optimizer": "rmsprop",
+            "meta_learning_rate": 1e-6,
+            "clip_value": 1e4,
+        },
+        {"mean_window_steps": 250.0, "max_window_steps": 1000},
+        {},
+    ),
+    "default": (
+        {
+            "task_set": "default",
+            "minibatch_weight": 2.0,
+            "deterministic_weight": 0.5,
+            "meta_optimizer": "adam",
+            "meta_learning_rate": 2e-3,
+            "cosine_decay": True,
+            "clip_norm": 1.0,
+            "objective_rows": 256,
+        },
+        {
+            "min_window_steps": 50,
+            "mean_window_steps": 200.0,
+            "max_window_steps": 400,
+            "mean_horizon": 2500.0,
+            "low_learning_rate": 1e-4,
+            "high_learning_rate": 1e-1,
+            "spread_over_elements": False,
+            "scale_range": 100.0,
+            "scale_jitter": 0.5,
+            "redraw_probability": 0.3,
+        },
+        {"clip_through_time": 0.06},
+    ),
+}

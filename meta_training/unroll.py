@@ -1,0 +1,348 @@
+"""The inner loop: a window of steps of the learned optimizer on all problems at once.
+
+`Unroll.run` takes the inner state through a window of steps and records objectives;
+`Unroll.run_and_differentiate` also takes the gradient of the meta-objective with
+respect to the meta-parameters, back through the whole window. Backpropagation is a
+second loop that runs the steps in reverse: the first loop keeps the inner state
+before every step (24 numbers a parameter), the second recomputes each step from it and
+pulls the gradient through. So memory grows by the state alone, one step is all that
+XLA ever differentiates, and between two steps the gradient that flows back can be
+clipped (design, section 5).
+
+A diverging problem is *cut off*: from the step at which its objective is not finite or
+beyond a bound, its objectives count as a constant and its gradients as zero, so that
+nothing that is not finite reaches what the problems share.
+"""
+
+import math
+
+import tensorflow as tf
+
+from learned_optimizer import update_rule
+from learned_optimizer.config import Config
+from learned_optimizer.update_rule import State
+from meta_training.meta_objectives import meta_objective, step_weights
+from meta_training.problem_batch import ProblemBatch
+from meta_training.windows import Carry, InnerState, UnrollOptions, Window
+
+
+class Unroll:
+    """Runs windows of one batch of problems with one architecture."""
+
+    def __init__(self, batch: ProblemBatch, config: Config, options: UnrollOptions):
+        self.batch = batch
+        self.config = config
+        self.options = options
+        self._meta_objective = meta_objective(options.meta_objective)
+        self._block_problem = batch.block_problem
+
+    def run(self, meta_parameters, carry: Carry, num_steps, seed) -> Window:
+        """A window of `num_steps` steps.
+
+        Args:
+            meta_parameters: Their dict, with or without an axis of problems.
+            carry: Where the window starts.
+            num_steps: Scalar int32, at most `max_steps`.
+            seed: Scalar int32: minibatches, noise and zeroing are a function of it.
+        """
+        inner = self._begin(meta_parameters, carry)
+        inner, recorded, alive, initial, _ = self._forward(
+            meta_parameters, inner, carry, num_steps, seed, keep_states=False
+        )
+        losses = self._losses(recorded, alive, initial, num_steps)
+        return self._window(inner, recorded, alive, initial, losses, num_steps)
+
+    def run_and_differentiate(self, meta_parameters, carry: Carry, num_steps, seed):
+        """The same, and the gradient of the weighted sum of its losses.
+
+        Returns:
+            A `Window` and a dict like `meta_parameters`.
+        """
+        with tf.GradientTape() as begin_tape:
+            begin_tape.watch(meta_parameters)
+            first_inner = self._begin(meta_parameters, carry)
+        inner, recorded, alive, initial, states = self._forward(
+            meta_parameters, first_inner, carry, num_steps, seed, keep_states=True
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(recorded)
+            losses = self._losses(recorded, alive, initial, num_steps)
+            loss = tf.reduce_sum(carry.weights * losses)
+        from_objectives = _finite(tape.gradient(loss, recorded))
+        from_inner, gradients = self._backward(
+            meta_parameters, states, carry, alive, from_objectives, num_steps, seed
+        )
+        at_start = begin_tape.gradient(
+            tf.nest.flatten(first_inner),
+            meta_parameters,
+            output_gradients=from_inner,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        gradients = {name: gradients[name] + at_start[name] for name in gradients}
+        window = self._window(inner, recorded, alive, initial, losses, num_steps)
+        return window, gradients
+
+    def _begin(self, meta_parameters, carry: Carry) -> InnerState:
+        """The inner state with that of fresh problems at its learned start."""
+        layout = self.batch.layout
+        fresh = carry.fresh > 0
+        by_block = tf.gather(fresh, self._block_problem)[None, :, None]
+        by_tensor = tf.gather(fresh, layout.tensor_problem)
+        levels = {
+            "tensor_state": by_tensor,
+            "global_state": fresh,
+            "started": by_tensor,
+        }
+
+        def choose(name, carried):
+            if name == "log_learning_rate":
+                return tf.convert_to_tensor(carried)
+            start = update_rule.initial_field(
+                name, layout, meta_parameters, self.config, 0.0
+            )
+            return tf.where(levels.get(name, by_block), start, carried)
+
+        inner = carry.inner
+        state = State(
+            *(
+                choose(name, carried)
+                for name, carried in zip(State._fields, inner.state, strict=True)
+            )
+        )
+        values = tf.convert_to_tensor(inner.values)
+        attended = tf.convert_to_tensor(inner.attended_values)
+        if self.config.attention:
+            attended = tf.where(by_block[0], values, attended)
+        return InnerState(values, attended, state)
+
+    def _step(self, meta_parameters, inner, alive, initial, carry, seed, step):
+        """One inner step: `(inner, objectives, alive, initial)` after it."""
+        batch = self.batch
+        attended = inner.attended_values if self.config.attention else inner.values
+        objectives, gradients = batch.evaluate(
+            inner.values,
+            attended,
+            carry.inverse_scale,
+            carry.instances,
+            batch.draw(seed, step),
+        )
+        if not self.options.second_derivatives:
+            gradients = tf.stop_gradient(gradients)
+        is_first = (carry.fresh > 0) & (step == 0)
+        initial = tf.where(is_first, tf.stop_gradient(objectives), initial)
+        # A comparison with NaN is false, so this refuses it too.
+        bound = self.options.divergence_bound * (1.0 + tf.abs(initial))
+        alive = alive * tf.cast(tf.abs(objectives) < bound, tf.float32)
+        by_block = tf.gather(alive, self._block_problem)[:, None]
+        gradients = tf.where(by_block > 0, gradients, 0.0)
+        update = update_rule.update(
+            inner.values,
+            gradients,
+            inner.state,
+            batch.layout,
+            meta_parameters,
+            self.config,
+        )
+        attended = inner.attended_values
+        if self.config.attention:
+            attended = update.attended_values
+        new = InnerState(update.values, attended, update.state)
+        return new, objectives, alive, initial
+
+    def _num_objectives(self, num_steps):
+        return num_steps + (self.options.counting == "corrected")
+
+    def _forward(self, meta_parameters, inner, carry, num_steps, seed, keep_states):
+        """Runs the window.
+
+        Returns:
+            The inner state after it, `[max_objectives, problems]` objectives and
+            flags of life, the first objectives, and the inner states before each
+            step as a list of TensorArrays.
+        """
+        size = self.options.max_objectives
+        objectives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
+        lives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
+        flat = tf.nest.flatten(inner)
+        states = [
+            tf.TensorArray(tf.float32, size, element_shape=part.shape)
+            for part in flat
+            if keep_states
+        ]
+        count = self._num_objectives(num_steps)
+
+        def body(step, flat, last, alive, initial, objectives, lives, states):
+            states = [
+                array.write(step, part)
+                for array, part in zip(states, flat, strict=False)
+            ]
+            current = tf.nest.pack_sequence_as(inner, flat)
+            new, values, alive, initial = self._step(
+                meta_parameters, current, alive, initial, carry, seed, step
+            )
+            # The step after the last objective leads nowhere: what is handed on is
+            # the state before it (only where counting is corrected).
+            handed_on = flat if self.options.counting == "corrected" else last
+            return (
+                step + 1,
+                tf.nest.flatten(new),
+                handed_on,
+                alive,
+                initial,
+                objectives.write(step, values),
+                lives.write(step, alive),
+                states,
+            )
+
+        last = flat if self.options.counting == "corrected" else []
+        _, flat, last, _, initial, objectives, lives, states = tf.while_loop(
+            lambda step, *_: step < count,
+            body,
+            (
+                tf.zeros([], tf.int32),
+                flat,
+                last,
+                tf.where(carry.fresh > 0, 1.0, carry.alive),
+                tf.convert_to_tensor(carry.initial_objective),
+                objectives,
+                lives,
+                states,
+            ),
+        )
+        if self.options.counting == "corrected":
+            flat = last
+        final = tf.nest.pack_sequence_as(inner, flat)
+        return final, objectives.stack(), lives.stack(), initial, states
+
+    def _losses(self, objectives, alive, initial, num_steps):
+        """`[problems]`: the weighted mean of the meta-objective's values."""
+        meta = self._meta_objective
+        weights = step_weights(
+            self.options.max_objectives,
+            self._num_objectives(num_steps),
+            meta,
+            self.options.counting,
+        )[:, None]
+        counts = (alive > 0) & (weights > 0)
+        # The inner `where` keeps what is cut off from sending NaN back.
+        objectives = tf.where(counts, objectives, 1.0)
+        if meta.needs_positive:
+            objectives = tf.maximum(objectives, 0.0)
+        initial = tf.where(tf.math.is_finite(initial), initial, 1.0)
+        values = meta.function(objectives, initial)
+        after_cut = meta.function(self.options.divergence_bound, tf.ones([]))
+        values = tf.where(counts, values, after_cut)
+        return tf.reduce_sum(weights * values, axis=0)
+
+    def _backward(
+        self, meta_parameters, states, carry, alive, from_objectives, num_steps, seed
+    ):
+        """Pulls the gradient of the loss back through the window.
+
+        Returns:
+            Gradients with respect to the inner state at its start (a flat list) and
+            to the meta-parameters.
+        """
+        names = list(meta_parameters)
+        meta_values = [tf.convert_to_tensor(meta_parameters[name]) for name in names]
+        structure = InnerState(0, 0, State(*([0] * len(State._fields))))
+        bound = None
+        if self.options.clip_through_time is not None:
+            bound = self.options.clip_through_time * carry.weights
+        initial = tf.convert_to_tensor(carry.initial_objective)
+
+        def body(step, from_inner, gradients):
+            step = step - 1
+            flat = [array.read(step) for array in states]
+            alive_before = tf.where(carry.fresh > 0, 1.0, carry.alive)
+            alive_before = tf.where(
+                step > 0, tf.gather(alive, tf.maximum(step - 1, 0)), alive_before
+            )
+            with tf.GradientTape() as tape:
+                tape.watch([*meta_values, *flat])
+                new, objectives, _, _ = self._step(
+                    dict(zip(names, meta_values, strict=True)),
+                    tf.nest.pack_sequence_as(structure, flat),
+                    alive_before * tf.gather(alive, step),
+                    # Only the bound of divergence reads it, and that is settled.
+                    tf.where(carry.fresh > 0, math.inf, initial),
+                    carry,
+                    seed,
+                    step,
+                )
+            pulled = tape.gradient(
+                [*tf.nest.flatten(new), objectives],
+                [*meta_values, *flat],
+                output_gradients=[*from_inner, tf.gather(from_objectives, step)],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            count = len(meta_values)
+            gradients = [a + b for a, b in zip(gradients, pulled[:count], strict=True)]
+            from_inner = self._clip(
+                tf.nest.pack_sequence_as(structure, pulled[count:]), bound, carry
+            )
+            return step, tf.nest.flatten(from_inner), gradients
+
+        zeros = [tf.zeros(array.element_shape, tf.float32) for array in states]
+        _, from_inner, gradients = tf.while_loop(
+            lambda step, *_: step > 0,
+            body,
+            (
+                self._num_objectives(num_steps),
+                zeros,
+                [tf.zeros_like(value) for value in meta_values],
+            ),
+        )
+        return from_inner, dict(zip(names, gradients, strict=True))
+
+    def _clip(self, gradient: InnerState, bound, carry) -> InnerState:
+        """What flows back to the step before: finite, and within the bound."""
+        gradient = tf.nest.map_structure(_finite, gradient)
+        if bound is None:
+            return gradient
+        by_block = tf.gather(bound, self._block_problem)[:, None]
+        by_tensor = tf.gather(bound, self.batch.layout.tensor_problem)
+        # Parameters are clipped as the task sees them, whatever their scale.
+        of_values = by_block * carry.inverse_scale
+        levels = {
+            "tensor_state": by_tensor,
+            "global_state": bound,
+            "started": by_tensor,
+        }
+        state = State(
+            *(
+                _clip_by(part, levels.get(name, by_block))
+                for name, part in zip(State._fields, gradient.state, strict=True)
+            )
+        )
+        attended = gradient.attended_values
+        if self.config.attention:
+            attended = _clip_by(attended, of_values)
+        return InnerState(_clip_by(gradient.values, of_values), attended, state)
+
+    def _window(self, inner, objectives, alive, initial, losses, num_steps) -> Window:
+        layout = self.batch.layout
+        rates = tf.zeros([layout.num_problems])
+        if self.config.dynamic_output_scale:
+            sums = tf.reduce_sum(
+                inner.state.log_learning_rate[0] * layout.mask(), axis=-1
+            )
+            sums = tf.math.unsorted_segment_sum(
+                sums, self._block_problem, layout.num_problems
+            )
+            elements = tf.math.unsorted_segment_sum(
+                layout.tensor_elements, layout.tensor_problem, layout.num_problems
+            )
+            rates = sums / elements
+        last = self._num_objectives(num_steps) - 1
+        # Not `alive[last]`, for which XLA would compile anew for each length.
+        alive_at_end = tf.gather(alive, last)
+        return Window(inner, alive_at_end, initial, objectives, losses, rates)
+
+
+def _finite(x):
+    return tf.where(tf.math.is_finite(x), x, 0.0)
+
+
+def _clip_by(x, bound):
+    return tf.clip_by_value(x, -bound, bound)

@@ -1,0 +1,260 @@
+"""Runs: they learn, go on where they stopped, and refuse what they cannot do."""
+
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import load_weights
+from meta_training import files, training_config
+from meta_training.files import load_arrays
+from meta_training.meta_optimizers import MetaOptimizer, norm
+from meta_training.tasks import register_task_set
+from meta_training.tasks.base import Task
+from meta_training.tasks.bowl import Bowl
+from meta_training.trainer import Trainer
+from meta_training.training_config import preset
+
+TINY = dict(
+    task_set="trainer_test",
+    init_weights="bootstrap-v1",
+    block_size=2,
+    min_window_steps=3,
+    mean_window_steps=4.0,
+    max_window_steps=6,
+    mean_horizon=9.0,
+    checkpoint_every=2,
+    outer_steps=5,
+    objective_rows=None,
+)
+
+
+@register_task_set("trainer_test")
+def _trainer_test():
+    return [Bowl(5.0), Bowl(1.0, noise_stdev=0.3)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Negative(Task):
+    """An objective that starts at `start`."""
+
+    start: float = -1.0
+    numbers = ("start",)
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def sample_instance(self, generator):
+        return {"start": np.float32(self.start)}
+
+    def objective(self, parameters, instance):
+        return instance["start"] + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
+
+
+@register_task_set("trainer_test_negative")
+def _negative():
+    return [Negative()]
+
+
+@register_task_set("trainer_test_not_finite")
+def _not_finite():
+    return [Negative(float("nan"))]
+
+
+class TestResume:
+    """A run that stops at a checkpoint, and one that does not."""
+
+    @pytest.mark.parametrize("estimator", ["truncated", "pes"])
+    def test_ends_with_the_same_meta_parameters(self, tmp_path, estimator, caplog):
+        config = preset("default", estimator=estimator, **TINY)
+        whole = Trainer(config, tmp_path / "whole").train()
+        start = load_weights("bootstrap-v1").meta_parameters
+        assert any(np.any(whole[name] != start[name]) for name in whole)
+
+        # Killed after the third step: the one after the checkpoint is done again.
+        first = Trainer(config, tmp_path / "parts")
+        first.train(until=2)
+        first._outer_step()
+        del first
+        second = Trainer(config, tmp_path / "parts")
+        assert second.outer_step == 2
+        parts = second.train()
+        for name, value in whole.items():
+            np.testing.assert_array_equal(value, parts[name], err_msg=name)
+        saved = load_weights(tmp_path / "parts" / "weights.npz")
+        for name, value in whole.items():
+            np.testing.assert_array_equal(value, saved.meta_parameters[name])
+        assert saved.card["outer_step"] == 5
+        with open(tmp_path / "parts" / "train.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["outer_step"] for row in rows] == ["0", "1", "2", "3", "4"]
+        assert list((tmp_path / "parts" / "tensorboard").iterdir())
+
+
+def test_validation_keeps_the_best(tmp_path):
+    config = preset("default", **{**TINY, "outer_steps": 3}, validate_every=1)
+    scores = iter([3.0, 1.0, 2.0, 1.5])
+    seen = []
+
+    def validate(meta_parameters):
+        seen.append({name: value.copy() for name, value in meta_parameters.items()})
+        return {"score": next(scores), "loss": 0.5}
+
+    trainer = Trainer(config, tmp_path)
+    trainer.validate_with(validate)
+    trainer.train()
+    assert len(seen) == 4
+    best = load_weights(tmp_path / "best.npz")
+    for name, value in seen[1].items():
+        np.testing.assert_array_equal(value, best.meta_parameters[name])
+    assert best.card["validation"] == {"score": 1.0, "loss": 0.5}
+    with open(tmp_path / "validation.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) for row in rows] == [3.0, 1.0, 2.0, 1.5]
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    preset("default", **TINY).settle(tmp_path)
+    preset("default", **{**TINY, "outer_steps": 50}).settle(tmp_path)
+    with pytest.raises(ValueError, match="another configuration.*seed: 0 there, 1 now"):
+        preset("default", **TINY, seed=1).settle(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "events.out").write_text("x")
+    with pytest.raises(ValueError, match="must be empty"):
+        Trainer(preset("default", **TINY), tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_file_whole(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.npz"
+    files.save_arrays(path, {"a": np.arange(5)})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.save_arrays(path, {"a": np.arange(9)})
+    np.testing.assert_array_equal(load_arrays(path)["a"], np.arange(5))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "task_set, message",
+    [
+        ("trainer_test_negative", "objectives of 0 or more"),
+        ("trainer_test_not_finite", "must be finite"),
+    ],
+)
+def test_unusable_objectives_are_refused(tmp_path, task_set, message):
+    trainer = Trainer(preset("default", **{**TINY, "task_set": task_set}), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mean_horizon": -1.0}, "mean_horizon must be positive"),
+        ({"outer_steps": 0}, "outer_steps must be a positive integer"),
+        ({"estimator": "none"}, "must be one of"),
+        ({"meta_optimizer": "none"}, "must be one of"),
+        ({"redraw_probability": 1.5}, "between 0 and 1"),
+        ({"max_window_steps": 2}, "at most max_window_steps"),
+        ({"low_learning_rate": 0.0}, "learning rates must be positive"),
+    ],
+)
+def test_bad_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        preset("default", **{**TINY, **changes})
+    with pytest.raises(ValueError, match="preset must be one of"):
+        preset("none")
+
+
+def test_presets():
+    released = preset("released")
+    assert released.meta_optimizer == "rmsprop" and released.clip_value == 1e4
+    assert released.unroll.clip_through_time is None
+    assert len(released.tasks()) == 101
+    default = preset("default", copies=2)
+    assert len(default.tasks()) == 302
+    assert default.trajectories.redraw_probability == 0.3
+    assert training_config.TrainingConfig(**{"task_set": "released"}).copies == 1
+
+
+def test_meta_optimizers_take_the_steps_of_their_papers():
+    values = {"w": np.array([1.0, -2.0], np.float32)}
+    gradient = {"w": np.array([0.5, -0.25], np.float32)}
+    adam = MetaOptimizer("adam", 0.1)
+    new, state = adam.apply(values, gradient, adam.initial_state(values), 0)
+    np.testing.assert_allclose(new["w"], [0.9, -1.9], rtol=1e-5)
+    again, _ = adam.apply(new, gradient, state, 1)
+    np.testing.assert_allclose(again["w"], [0.8, -1.8], rtol=1e-5)
+    rmsprop = MetaOptimizer("rmsprop", 0.1)
+    new, _ = rmsprop.apply(values, gradient, rmsprop.initial_state(values), 0)
+    square = 0.9 + 0.1 * gradient["w"] ** 2
+    np.testing.assert_allclose(
+        new["w"], values["w"] - 0.1 * gradient["w"] / np.sqrt(square), rtol=1e-6
+    )
+    clipped = MetaOptimizer("adam", 0.1, clip_value=0.4, clip_norm=0.1).clip(gradient)
+    assert norm(clipped) == pytest.approx(0.1, rel=1e-5)
+    np.testing.assert_allclose(
+        clipped["w"][0] / clipped["w"][1], -0.4 / 0.25, rtol=1e-5
+    )
+    decaying = MetaOptimizer("adam", 0.1, decay_steps=100)
+    rates = [decaying.rate(step) for step in (0, 50, 100, 200)]
+    np.testing.assert_allclose(rates, [0.1, 0.051, 0.002, 0.002])
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
+    command = [
+        *(sys.executable, "-m", "meta_training.train", "--preset=default"),
+        *("--task_set=bowl_problems_noisy", "--init_weights=bootstrap-v1"),
+        *("--min_window_steps=3", "--window_steps=4", "--max_window_steps=6"),
+        *("--mean_horizon=9", "--outer_steps=400", "--checkpoint_every=3"),
+        "--validate_every=0",
+    ]
+    subprocess.run([*command, f"--train_dir={tmp_path / 'whole'}"], check=True)
+    part = tmp_path / "part"
+    killed, output = 0, ""
+    while True:
+        process = subprocess.Popen(
+            [*command, f"--train_dir={part}"], stderr=subprocess.PIPE, text=True
+        )
+        before = _checkpoint_time(part)
+        while (
+            killed < 3 and process.poll() is None and before == _checkpoint_time(part)
+        ):
+            time.sleep(0.01)
+        if killed < 3 and process.poll() is None:
+            time.sleep(0.02 * killed)
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        output += process.communicate()[1]
+        if process.returncode == 0:
+            break
+    assert killed == 3
+    assert output.count("resumed from outer step") == 3
+    whole, parts = (
+        load_weights(folder / "weights.npz").meta_parameters
+        for folder in (tmp_path / "whole", part)
+    )
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+
+
+def _checkpoint_time(folder):
+    try:
+        return (folder / "checkpoint.npz").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

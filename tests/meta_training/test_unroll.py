@@ -1,0 +1,157 @@
+"""The unroll where no golden data reach: cutting off, clipping, counting, restarts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import Config, load_weights
+from meta_training.meta_objectives import meta_objective, step_weights
+from meta_training.problem_batch import ProblemBatch
+from meta_training.tasks.base import Task
+from meta_training.tasks.quadratics import Quadratic
+from meta_training.trajectories import Trajectories, TrajectoryOptions
+from meta_training.unroll import Unroll
+from meta_training.windows import UnrollOptions
+
+TRAJECTORIES = TrajectoryOptions(
+    min_window_steps=6, mean_window_steps=6, max_window_steps=6
+)
+META_PARAMETERS = {
+    name: tf.constant(value)
+    for name, value in load_weights("bootstrap-v1").meta_parameters.items()
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cliff(Task):
+    """x^2, and not finite from the third evaluation on: the start walks off a cliff."""
+
+    edge: float = 0.0
+
+    @property
+    def parameter_shapes(self):
+        return ((3,),)
+
+    def sample_parameters(self, generator):
+        return [np.ones(3, np.float32)]
+
+    def objective(self, parameters, instance):
+        x = parameters[0]
+        value = tf.reduce_sum(x**2, axis=-1)
+        return tf.where(x[:, 0] < self.edge, value * float("inf") * 0.0, value)
+
+
+def unrolled(tasks, seed=0, weights=None, **options):
+    """Window and meta-gradient of a window of 6 steps."""
+    batch = ProblemBatch(tasks, 4)
+    trajectories = Trajectories(batch, Config(), TRAJECTORIES, seed, weights)
+    carry = trajectories.advance(0)
+    trajectories.close()
+    unroll = Unroll(batch, Config(), UnrollOptions(max_steps=6, **options))
+    function = tf.function(unroll.run_and_differentiate, autograph=False)
+    return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
+
+
+def test_a_diverging_task_is_cut_off_and_leaves_the_others_alone():
+    falling = Cliff(edge=0.999999)
+    window, gradient = unrolled([Quadratic(4), falling], weights=[1, 1])
+    np.testing.assert_array_equal(window.alive, [1, 0])
+    alone, alone_gradient = unrolled([Quadratic(4)])
+    assert np.all(np.isfinite(window.losses))
+    np.testing.assert_allclose(window.losses[0], alone.losses[0], rtol=1e-5)
+    # The cut-off task is alive at its first step only, which no update precedes: its
+    # loss does not depend on the meta-parameters.
+    for name, value in gradient.items():
+        wanted = 0.5 * np.asarray(alone_gradient[name])
+        np.testing.assert_allclose(
+            value, wanted, rtol=1e-4, atol=1e-6 * max(np.abs(wanted).max(), 1e-3)
+        )
+    # What is cut off counts as the constant of the bound.
+    assert window.losses[1] > 15
+    for part in tf.nest.flatten(window.inner):
+        assert np.all(np.isfinite(part))
+
+
+def test_growth_beyond_the_bound_cuts_off():
+    window, _ = unrolled([Quadratic(4)], divergence_bound=1e-3)
+    np.testing.assert_array_equal(window.alive, [0])
+
+
+def test_clipping_through_time_bounds_what_flows_back():
+    free, free_gradient = unrolled([Quadratic(4), Quadratic(4)])
+    wide, wide_gradient = unrolled([Quadratic(4), Quadratic(4)], clip_through_time=1e6)
+    np.testing.assert_array_equal(free.losses, wide.losses)
+    for name, value in free_gradient.items():
+        np.testing.assert_allclose(
+            value, wide_gradient[name], rtol=1e-4, atol=1e-7, err_msg=name
+        )
+    narrow, narrow_gradient = unrolled(
+        [Quadratic(4), Quadratic(4)], clip_through_time=1e-9
+    )
+    np.testing.assert_array_equal(free.losses, narrow.losses)
+    # All that passes is one billionth an element and step.
+    assert max(np.abs(v).max() for v in narrow_gradient.values()) < 1e-4
+    assert max(np.abs(v).max() for v in free_gradient.values()) > 1e-3
+
+
+def test_the_clip_is_relative_to_a_tasks_weight():
+    """Weights of 1 to 3 scale the gradient of each task, clipped or not."""
+    tasks = [Quadratic(4), Quadratic(3)]
+    parts = [
+        unrolled(tasks, weights=weights, clip_through_time=0.01)[1]
+        for weights in ((1, 0), (0, 1), (1, 3))
+    ]
+    for name in parts[0]:
+        first, second, both = (np.asarray(part[name]) for part in parts)
+        wanted = 0.25 * first + 0.75 * second
+        np.testing.assert_allclose(
+            both, wanted, rtol=1e-3, atol=1e-6 * max(np.abs(wanted).max(), 1e-3)
+        )
+
+
+def test_corrected_counting_sees_where_the_last_update_led():
+    released, _ = unrolled([Quadratic(4)])
+    corrected, gradient = unrolled([Quadratic(4)], counting="corrected")
+    # The state handed on is the same: six updates.
+    for a, b in zip(
+        tf.nest.flatten(released.inner), tf.nest.flatten(corrected.inner), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    objectives = np.asarray(corrected.objectives)[:, 0]
+    assert objectives.shape == (7,)
+    np.testing.assert_allclose(
+        objectives[:6], np.asarray(released.objectives)[:, 0], rtol=1e-5
+    )
+    log = meta_objective("log").function
+    wanted = np.mean(log(objectives[1:], objectives[0]))
+    np.testing.assert_allclose(corrected.losses[0], wanted, rtol=1e-5)
+    assert any(np.any(value) for value in gradient.values())
+
+
+@pytest.mark.parametrize(
+    "name, counting, wanted",
+    [
+        ("log", "released", [2, 1, 1, 0]),
+        ("linear", "released", [1, 1, 1, 0]),
+        ("log", "corrected", [0, 1, 1, 0]),
+    ],
+)
+def test_step_weights(name, counting, wanted):
+    weights = step_weights(4, tf.constant(3), meta_objective(name), counting)
+    np.testing.assert_allclose(weights, np.array(wanted) / sum(wanted), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"meta_objective": "none"}, "must be one of"),
+        ({"counting": "twice"}, "released or corrected"),
+        ({"clip_through_time": 0.0}, "positive or None"),
+        ({"max_steps": 0}, "positive"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        UnrollOptions(**{"max_steps": 5, **options})
