@@ -80,7 +80,8 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
     `skipped_steps` counts it. With weights that use attention the model's
     variables hold the attended location while it trains; `fit` ends with the true
     parameters in place, and `learned_optimizer.SwapTrueValues` puts them there
-    for validation and saving in between.
+    for validation and saving in between. The true ones live in the optimizer:
+    values assigned to the model from outside do not reach them.
 
     Raises:
         ValueError: If an argument, the weights or a variable break a rule.

@@ -36,6 +36,10 @@ from learned_optimizer.update_rule import (
     sum_log_learning_rates,
 )
 
+# The square of a larger one, summed over a tensor, would overflow float32 and spoil
+# the state for good. The scaled gradient saturates long before.
+LARGEST_GRADIENT = 1e15
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -252,7 +256,8 @@ def prepare(
     layout, config = settings.layout, settings.config
     active, skipped = _active(settings, collected.gradients, collected.due)
     skipped_steps.assign(ops.convert_to_tensor(skipped_steps) + skipped)
-    gradients = _clip(settings, collected.gradients, active)
+    gradients = ops.clip(collected.gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+    gradients = _clip(settings, gradients, active)
     meta_parameters = {
         name: ops.convert_to_tensor(value) for name, value in meta_parameters.items()
     }

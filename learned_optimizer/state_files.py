@@ -101,6 +101,13 @@ def load(optimizer, store):
                 f"A state is loaded into an optimizer that has {rule}: "
                 f"{here.get(key)}. Received: {saved.get(key)}"
             )
+    if "shapes" in saved:
+        block_size = saved.get("block_size")
+        if not isinstance(block_size, int) or block_size < 1:
+            raise ValueError(
+                "The description in a state must have a positive integer "
+                f"'block_size'. Received: {block_size!r}"
+            )
     missing = sorted(set(variables) - names)
     unknown = sorted(names - set(variables) - {DESCRIPTION})
     if missing or unknown:

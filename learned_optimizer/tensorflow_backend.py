@@ -41,7 +41,9 @@ class TensorFlowRunner:
         for variable in variables:
             native = _native(variable)
             strategy = getattr(native, "distribute_strategy", None)
-            if strategy is not None and strategy is not self.strategy:
+            # A variable that was made in no scope knows of no strategy.
+            single = strategy is None and self.strategy.num_replicas_in_sync == 1
+            if strategy is not self.strategy and not single:
                 raise ValueError(
                     "HierarchicalRNN must be created inside the scope of the "
                     "strategy that its variables belong to: `with strategy.scope():`. "

@@ -385,8 +385,11 @@ def sequential(constrained=False):
 
 
 def mean_output(targets, outputs):
-    """A loss that is the mean output, a targets-shaped zero added."""
-    return keras.ops.mean(outputs + 0.0 * targets)
+    """A loss that is the mean output; one number a row, for Keras to scale.
+
+    (Under several replicas Keras leaves a scalar loss unscaled.)
+    """
+    return keras.ops.mean(outputs + 0.0 * targets, axis=-1)
 
 
 def make_model(problem, make=functional, **options):

@@ -73,7 +73,9 @@ def pack_state(tensors, global_state, layout, config) -> State:
 
     def features(names):
         rows = [
-            np.asarray(packing.pack([state[name][:, column] for state in tensors], layout))
+            np.asarray(
+                packing.pack([state[name][:, column] for state in tensors], layout)
+            )
             for name, column in names
         ]
         shape = (len(layout.block_tensor), layout.block_size)

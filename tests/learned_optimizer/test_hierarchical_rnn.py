@@ -499,6 +499,20 @@ def test_a_frozen_layer_does_not_move_and_the_rest_learn_as_if_alone():
     assert_same(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("options", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}])
+def test_the_largest_finite_gradients_leave_a_finite_state(options):
+    variable = keras.Variable(np.zeros(600, np.float32))
+    optimizer = HierarchicalRNN(**options)
+    for gradient in (3e38, -3e38, 1.0):
+        optimizer.apply([tf.fill([600], gradient)], [variable])
+        for name, array in optimizer.slots(variable).items():
+            assert np.all(np.isfinite(array)), name
+        assert np.all(np.isfinite(variable.numpy()))
+    assert optimizer.skipped_steps == 0
+    # The first step went down the gradient, by one step length in each element.
+    assert np.all(variable.numpy() != 0)
+
+
 def test_a_gradient_that_is_not_finite_leaves_its_tensor_bit_for_bit():
     problem = Problem.make().broken()
     variables = make_variables(problem)
