@@ -48,7 +48,8 @@ class SwapTrueValues(keras.callbacks.Callback):
             np.array(ops.convert_to_numpy(variable)) for variable, _ in pairs
         ]
         for variable, true_value in pairs:
-            variable.assign(ops.convert_to_tensor(true_value))
+            # A copy: JAX gives both arrays away at the next step.
+            variable.assign(ops.copy(ops.convert_to_tensor(true_value)))
 
     def _put_attended_back(self):
         if self._attended is None:

@@ -1,24 +1,26 @@
 """`HierarchicalRNN`, the learned optimizer as a Keras optimizer.
 
-What is here: arguments, variables, saving and looking inside. The update rule
-itself is `update_rule.py`; how it is run on model variables, with clipping,
-accumulation, averaging and constraints, is `model_step.py`; what TensorFlow and
-`tf.distribute` need around that is `tensorflow_backend.py`.
+What is here: its variables, its steps and its configuration. The update rule itself
+is `update_rule.py`; how it is run on model variables, with clipping, accumulation,
+averaging and constraints, is `model_step.py`; what TensorFlow and `tf.distribute` need
+around that is `tensorflow_backend.py`.
 """
 
 import dataclasses
 import math
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from learned_optimizer import model_step, state_files
-from learned_optimizer.packing import Layout, rows_of_blocks
+from learned_optimizer.arguments import check_dtypes, checked_start, resolved_weights
+from learned_optimizer.inspection import Inspection
+from learned_optimizer.packed_step import Settings
+from learned_optimizer.packing import Layout
 from learned_optimizer.parameter_pass import STATE_FIELDS
 from learned_optimizer.update_rule import State, initial_field, state_shapes
-from learned_optimizer.weights import Weights, fresh_weights, load_weights
+from learned_optimizer.weights import Weights
 
 BLOCK_SIZE = 256
 # 8,192 parameters: what the update of one chunk reads and writes stays in the
@@ -31,7 +33,7 @@ BLOCKS_PER_SHARD = 8 * BLOCKS_PER_CHUNK
 
 
 @keras.saving.register_keras_serializable(package="learned_optimizer")
-class HierarchicalRNN(keras.optimizers.Optimizer):
+class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     """Optimizer that was learned: a hierarchy of small RNNs computes the update.
 
     Each parameter has a recurrent network of its own (all share their weights),
@@ -127,9 +129,9 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
             **kwargs,
         )
         self.seed = seed
-        self.initial_learning_rate = _checked_start(initial_learning_rate)
+        self.initial_learning_rate = checked_start(initial_learning_rate)
         # A tuple keeps Keras from tracking what is inside as variables.
-        self._weights = (_resolve_weights(weights, seed),)
+        self._weights = (resolved_weights(weights, seed),)
         self._runner = None
         if keras.backend.backend() == "tensorflow":
             from learned_optimizer.tensorflow_backend import TensorFlowRunner
@@ -153,7 +155,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         if self.built:
             return
         variables = list(variables)
-        _check_dtypes(variables)
+        check_dtypes(variables)
         if self._runner:
             self._runner[0].check_variables(variables)
         super().build(variables)
@@ -206,7 +208,8 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         def add(name, shape, value):
             return self.add_variable(
                 shape=shape,
-                initializer=lambda shape, dtype=None: value(),
+                # A copy, since PyTorch cannot write to a broadcast array.
+                initializer=lambda shape, dtype=None: ops.copy(value()),
                 dtype="float32",
                 name=name,
             )
@@ -320,7 +323,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
                 ops.convert_to_tensor(self._iterations),
             )
 
-    def step_settings(self, present) -> model_step.Settings:
+    def step_settings(self, present) -> Settings:
         """What `model_step` needs to know before it runs.
 
         Args:
@@ -336,7 +339,7 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
                 ],
                 np.float32,
             )
-        return model_step.Settings(
+        return Settings(
             layout=self._layout[0],
             config=self.config,
             present=present,
@@ -397,7 +400,8 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
         if not final_values:
             return
         for variable, value in zip(variables.values, final_values, strict=True):
-            variable.assign(ops.convert_to_tensor(value))
+            # A copy: JAX gives both arrays away at the next step.
+            variable.assign(ops.copy(ops.convert_to_tensor(value)))
 
     def pairs_with_true_values(self) -> list:
         """`(variable, true value)` of each learned variable; none without attention."""
@@ -430,155 +434,3 @@ class HierarchicalRNN(keras.optimizers.Optimizer):
             else self.weights.to_dict(),
             "seed": self.seed,
         }
-
-    # Looking inside.
-
-    @property
-    def skipped_steps(self) -> int:
-        """How many tensor steps were left out for a gradient that is not finite."""
-        self._check_is_built("skipped_steps")
-        return int(ops.convert_to_numpy(self._skipped_steps))
-
-    @property
-    def global_state(self) -> np.ndarray:
-        """`[20]`, the hidden state of the global RNN; `[0]` with fewer levels."""
-        self._check_is_built("global_state")
-        return _read_only(self._numpy_state("global_state")[:, 0])
-
-    @property
-    def learned_variables(self) -> list:
-        """The model variables that it updates, in the order of its layout."""
-        self._check_is_built("learned_variables")
-        return [self._trainable_variables[index] for index in self._learned_indices]
-
-    def log_learning_rates(self, variable) -> np.ndarray:
-        """`[n]`, the running averages of a variable's log learning rates, read-only.
-
-        Raises:
-            ValueError: If the optimizer was not built with `variable`, or its
-                architecture has no learning rates (dynamic output scale off).
-        """
-        tensor = self._tensor_of(variable, "log_learning_rates")
-        if not self.config.dynamic_output_scale:
-            raise ValueError(
-                "`log_learning_rates` needs an architecture that has them. Received: "
-                f"weights {self.weights.name!r} with dynamic_output_scale=False"
-            )
-        return _read_only(self._rows("log_learning_rate", tensor)[:, 0])
-
-    def tensor_state(self, variable) -> np.ndarray:
-        """`[20]`, the hidden state of a variable's tensor RNN, read-only."""
-        tensor = self._tensor_of(variable, "tensor_state")
-        return _read_only(self._numpy_state("tensor_state")[:, tensor])
-
-    def slots(self, variable) -> dict[str, np.ndarray]:
-        """The state of one model variable, elements in row-major order, read-only.
-
-        Returns:
-            A dict of `hidden_state` `[n, 10]`, `gradient_averages` `[n, S]`,
-            `mean_squares` `[n, S]`, `log_learning_rate` `[n]` (absent without
-            dynamic output scale) and with attention `true_value` `[n]`.
-
-        Raises:
-            ValueError: If the optimizer was not built with `variable`.
-        """
-        tensor = self._tensor_of(variable, "slots")
-        found = {}
-        for name in ("hidden_state", "gradient_averages", "mean_squares"):
-            found[name] = self._rows(name, tensor)
-        if self.config.dynamic_output_scale:
-            found["log_learning_rate"] = self.log_learning_rates(variable)
-        if self.config.attention:
-            value = ops.convert_to_numpy(self._true_values[tensor])
-            found["true_value"] = value.reshape(-1)
-        return {name: _read_only(array) for name, array in found.items()}
-
-    def _rows(self, name, tensor):
-        # Only this tensor's blocks leave the device.
-        layout = self._layout[0]
-        wanted = layout.blocks_of(tensor)
-        parts = [
-            ops.convert_to_numpy(
-                ops.convert_to_tensor(variable)[
-                    :, max(wanted.start - rows.start, 0) : wanted.stop - rows.start
-                ]
-            )
-            for variable, rows in zip(
-                getattr(self, f"_{name}"), layout.shard_blocks, strict=True
-            )
-            if rows.start < wanted.stop and wanted.start < rows.stop
-        ]
-        shape = layout.shapes[tensor]
-        if not parts:
-            return np.zeros((0, getattr(self, f"_{name}")[0].shape[0]), np.float32)
-        return rows_of_blocks(np.concatenate(parts, axis=1), shape)
-
-    def _numpy_state(self, name):
-        variable = getattr(self, f"_{name}", None)
-        if variable is None:
-            shape = state_shapes(self._layout[0], self.config)[name]
-            return np.zeros(shape, np.float32)
-        return ops.convert_to_numpy(variable)
-
-    def _tensor_of(self, variable, what):
-        self._check_is_built(what)
-        self._check_variables_are_known([variable])
-        return self._learned_indices.index(self._get_variable_index(variable))
-
-    def _check_is_built(self, what):
-        if not self.built:
-            raise ValueError(
-                f"`{what}` needs an optimizer that was built: call "
-                "`optimizer.build(variables)`, or train a step. Received: not built"
-            )
-
-
-def _resolve_weights(weights, seed) -> Weights:
-    if weights is None:
-        return fresh_weights(seed=seed)
-    if isinstance(weights, Weights):
-        return weights
-    if isinstance(weights, dict):
-        return Weights.from_dict(weights)
-    return load_weights(weights)
-
-
-def _checked_start(start: Any):
-    """The initial learning rate, or its range as a tuple, or None."""
-    if start is None:
-        return None
-    bounds = start if isinstance(start, (tuple, list)) else (start,)
-    try:
-        if any(isinstance(bound, (bool, str)) for bound in bounds):
-            raise TypeError
-        bounds = [float(bound) for bound in bounds]
-        valid = (
-            len(bounds) == (2 if isinstance(start, (tuple, list)) else 1)
-            and all(0 < bound < math.inf for bound in bounds)
-            and bounds[0] <= bounds[-1]
-        )
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(
-            "`initial_learning_rate` must be a positive number or a range (low, high) "
-            f"of two with low <= high. Received: initial_learning_rate={start!r}"
-        )
-    return tuple(bounds) if len(bounds) == 2 else bounds[0]
-
-
-def _check_dtypes(variables):
-    for variable in variables:
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        if "float" not in dtype:
-            name = getattr(variable, "path", variable.name)
-            raise TypeError(
-                "HierarchicalRNN updates variables of real floating-point numbers. "
-                f"Received: {name!r} of dtype {dtype}"
-            )
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    array = np.array(array)
-    array.flags.writeable = False
-    return array

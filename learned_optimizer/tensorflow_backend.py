@@ -5,7 +5,7 @@ the replicas, and only then is anything clipped, accumulated or assigned, in the
 cross-replica context, each replica's copy by itself. So all copies stay the same,
 and the result is that of one device.
 
-XLA compiles the three parts of `model_step.update`; the pass over parameters reads,
+XLA compiles the three parts of `packed_step.py`; the pass over parameters reads,
 updates and assigns the state's variables in place, and the passes over shards,
 which share no variable, run side by side. Keras leaves models on a CPU uncompiled,
 so this is done here whatever `jit_compile` a model has.
@@ -16,6 +16,7 @@ import functools
 import tensorflow as tf
 
 from learned_optimizer import model_step
+from learned_optimizer.packed_step import parts_of
 
 
 class TensorFlowRunner:
@@ -108,7 +109,7 @@ class TensorFlowRunner:
             compiled = functools.partial(
                 tf.function, jit_compile=self._compiles(), autograph=False
             )
-            parts = model_step.parts_of(settings, compiled)
+            parts = parts_of(settings, compiled)
 
             def update(variables, gradients, learning_rate, calls):
                 return model_step.update(

@@ -92,7 +92,17 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("group", GROUPS)
+# A child process each, of 20 seconds and more: the quick ones are one of each kind.
+QUICK_GROUPS = ("clipping", "averages")
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(name, marks=() if name in QUICK_GROUPS else pytest.mark.slow)
+        for name in GROUPS
+    ],
+)
 def test_two_replicas_do_what_is_done_by_hand(group):
     strategy = two_replicas()
     for name in GROUPS[group]:
@@ -105,6 +115,7 @@ def test_a_custom_loop_on_two_replicas_does_what_is_done_by_hand():
         check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], strategy))
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_execution_on_two_replicas():
     behaviour = BEHAVIOURS["everything"]
     outcome = run_by_fit(behaviour, two_replicas(), steps_per_execution=2)
@@ -128,6 +139,7 @@ def test_a_gradient_that_is_not_finite_on_one_replica_skips_on_both():
     assert_same(numbers(model.trainable_variables), expected.values)
 
 
+@pytest.mark.slow
 def test_loss_scale_optimizer_on_two_replicas():
     problem = Problem.make()
     strategy = two_replicas()
@@ -144,6 +156,7 @@ def test_loss_scale_optimizer_on_two_replicas():
     assert_same(numbers(model.trainable_variables), expected.values)
 
 
+@pytest.mark.slow
 def test_a_state_goes_from_two_replicas_to_one_and_back(tmp_path):
     behaviour = BEHAVIOURS["attention_everything"]
     problem = behaviour.problem(steps=8)
