@@ -230,7 +230,7 @@ def rewrite_arrays(change, **savez):
         with np.load(path) as archive:
             arrays = dict(archive)
         change(arrays)
-        np.savez(path, allow_pickle=True, **arrays)
+        np.savez(path, **arrays)
         rewrite_content(path.read_bytes())(path)
 
     return damage
