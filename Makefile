@@ -53,9 +53,10 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-# One at a time: some of them measure time and memory.
+# Most are cells of one table (test_ways.py), so a whole file would leave a core idle.
 slow: $(INSTALLED)
-	@$(BIN)/python -m pytest -m slow --timeout 1500 --durations 10 $(ARGS)
+	@$(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist worksteal \
+		--timeout 1500 --durations 10 $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/python -m ruff check .
