@@ -35,6 +35,8 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "matplotlib",
+        "pillow",
+        "tqdm",
     ],
     # TensorFlow Model Garden: it holds TensorFlow at 2.20, and its import fails on
     # Python 3.12 with setuptools 82 and later, which has no pkg_resources.
@@ -53,6 +55,7 @@ EXTRAS = {
     "test": [
         "hypothesis",
         "pytest>=8.2",
+        "pytest-split",
         "pytest-timeout",
         "pytest-xdist",
         "ruff",

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from learned_optimizer.nominal import NominalRate
+
 # What the released code fixes when a decay is not learned.
 FIXED_MEAN_SQUARE_DECAY = 0.93
 FIXED_GRADIENT_DECAY = 0.89
@@ -70,6 +72,8 @@ class Config:
         max_log_learning_rate: Upper bound of the log learning rate.
         global_rnn_input: `"all_tensors"` (their mean) or `"last_tensor"`
             (what the released code does).
+        nominal: What the learning rates are drawn back to, see `nominal.py`, and
+            one more input, how far each is from it; None, as released: nothing.
 
     Raises:
         ValueError: If a value is out of its range or two contradict each other.
@@ -94,6 +98,7 @@ class Config:
     zero_learning_rate_weights: bool = True
     max_log_learning_rate: float = 33.0
     global_rnn_input: str = "all_tensors"
+    nominal: NominalRate | None = None
 
     def __post_init__(self):
         sizes = self.level_sizes
@@ -133,17 +138,19 @@ class Config:
                 f"{MIN_LOG_LEARNING_RATE}. Received: max_log_learning_rate={limit!r}"
             )
         object.__setattr__(self, "max_log_learning_rate", float(limit))
+        object.__setattr__(self, "nominal", NominalRate.from_value(self.nominal))
         if not self.dynamic_output_scale:
             for name in (
                 "relative_learning_rate",
                 "extreme_indicator",
                 "learning_rate_shortcut",
+                "nominal",
             ):
                 if getattr(self, name):
                     raise ValueError(
                         f"`{name}` needs a learning rate, which only "
                         "`dynamic_output_scale=True` has. Received: "
-                        f"{name}=True, dynamic_output_scale=False"
+                        f"{name}={getattr(self, name)}, dynamic_output_scale=False"
                     )
 
     @property
@@ -166,21 +173,26 @@ class Config:
         )
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs of the parameter RNN, in their order."""
+        timescales = range(self.gradient_timescales)
+        names = [f"scaled_gradient_{k}" for k in timescales]
+        if self.gradient_products:
+            names += [f"gradient_product_{k}" for k in timescales[:-1]]
+        if self.log_mean_squares:
+            names += [f"log_mean_square_{k}" for k in timescales]
+        names += [name for name in _RATE_INPUTS if getattr(self, name)]
+        return tuple(names)
+
+    @property
     def extra_inputs(self) -> int:
         """Number of RNN inputs beside the scaled gradients."""
-        timescales = self.gradient_timescales
-        return (
-            (timescales - 1) * self.gradient_products
-            + timescales * self.log_mean_squares
-            + self.relative_learning_rate
-            + self.extreme_indicator
-            + self.learning_rate_shortcut
-        )
+        return self.inputs - self.gradient_timescales
 
     @property
     def inputs(self) -> int:
         """Number of inputs of the parameter RNN, 12 by default."""
-        return self.gradient_timescales + self.extra_inputs
+        return len(self.input_names)
 
     @property
     def state_numbers(self) -> int:
@@ -228,6 +240,12 @@ class Config:
         return cls(**arguments)
 
 
+_RATE_INPUTS = (
+    "relative_learning_rate",
+    "extreme_indicator",
+    "learning_rate_shortcut",
+    "nominal",
+)
 _MEANS = ("problem", "tensor")
 _GLOBAL_INPUTS = ("all_tensors", "last_tensor")
 

@@ -100,11 +100,13 @@ def rnn_inputs(
     log_learning_rate,
     mean_log_learning_rate,
     config: Config,
+    log_nominal_rate=None,
 ):
     """The inputs of the parameter RNN, `[config.inputs, blocks, block_size]`.
 
     In the released order: scaled gradients, their products, log mean squares,
-    relative log learning rate, extreme indicator, learning-rate shortcut.
+    relative log learning rate, extreme indicator, learning-rate shortcut; then how
+    far the log learning rate is from the nominal one, which is ours.
 
     Args:
         gradients: From `scale_gradients`.
@@ -113,6 +115,7 @@ def rnn_inputs(
         mean_log_learning_rate: `[1, blocks, 1]` their mean over the problem or
             the tensor.
         config: The architecture.
+        log_nominal_rate: `[1, blocks, 1]`, where the architecture has one.
     """
     scaled = gradients.scaled
     inputs = [scaled]
@@ -129,4 +132,6 @@ def rnn_inputs(
         )
     if config.learning_rate_shortcut:
         inputs.append(log_learning_rate - LOG_REFERENCE_RATE)
+    if config.nominal:
+        inputs.append(log_learning_rate - log_nominal_rate)
     return ops.concatenate(inputs, axis=0) if len(inputs) > 1 else scaled

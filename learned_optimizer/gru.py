@@ -1,7 +1,6 @@
 """The recurrent cell of all three levels: a GRU with an injected bias.
 
-Not Keras's GRU: the reset gate acts on the state before the matrix product, and
-the update gate says how much of the old state stays.
+Unlike Keras's default GRU, the reset gate acts on the state before the matrix product.
 
 Arrays carry their features in front: inputs `[inputs, rows, ...]`, states
 `[size, rows, ...]`, where a row is a block of parameters, a tensor or a problem.

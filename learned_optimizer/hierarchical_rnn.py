@@ -16,6 +16,7 @@ from keras import ops
 from learned_optimizer import model_step, state_files
 from learned_optimizer.arguments import check_dtypes, checked_start, resolved_weights
 from learned_optimizer.inspection import Inspection
+from learned_optimizer.nominal import log_sizes_of_tensors
 from learned_optimizer.packed_step import Settings
 from learned_optimizer.packing import Layout
 from learned_optimizer.parameter_pass import STATE_FIELDS
@@ -52,11 +53,13 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         initial_learning_rate: Where the learned per-parameter learning rates
             start: a positive number, or a range `(low, high)`, from which half
             of the log range is drawn for each element and half once a tensor.
-            Defaults to what the weights' card says.
+            Defaults to what the weights' card says. Weights with a nominal learning
+            rate (`default-v1`; see `learned_optimizer.nominal`) forget it within
+            some hundred steps.
         weights: Name of shipped weights (see `learned_optimizer.list_weights()`),
-            path of an `.npz` file with its card beside it, `Weights`, or `None`
-            for fresh, untrained ones. The architecture comes with them. Defaults
-            to `"default"`.
+            path of an `.npz` file with its card beside it or of a SavedModel that
+            `export` wrote, `Weights`, or `None` for fresh, untrained ones. The
+            architecture comes with them. Defaults to `"default"`.
         seed: Seed of whatever is drawn: the range of initial learning rates,
             fresh weights. Defaults to `None`.
         weight_decay: Decoupled: `weight_decay * learning_rate * exp(eta + c) *
@@ -204,6 +207,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         """One variable a field of the state, a list of them where it has shards."""
         rates = self._initial_log_learning_rates(layout)
         values = self.weights.meta_parameters
+        log_sizes = self._log_sizes(layout) if self.config.nominal else 0.0
 
         def add(name, shape, value):
             return self.add_variable(
@@ -217,7 +221,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         def initial(name, rows):
             drawn = rates if isinstance(rates, float) else rates[:, rows]
             return lambda: initial_field(
-                name, layout.rows(rows), values, self.config, drawn
+                name, layout.rows(rows), values, self.config, drawn, log_sizes
             )
 
         for name, shape in state_shapes(layout, self.config).items():
@@ -242,6 +246,17 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 lambda value=value: ops.convert_to_tensor(value),
             )
             setattr(self, f"_meta_{name}", variable)
+
+    def _log_sizes(self, layout):
+        """Log sizes of the learned variables as they are now, `[1, tensors]`."""
+        mean_squares = []
+        for variable in self.learned_variables:
+            value = ops.convert_to_numpy(self._read_now(variable)).astype(np.float32)
+            mean_squares.append(np.mean(np.square(value)) if value.size else 0.0)
+        mean_squares = np.array(mean_squares or [0.0], np.float32)
+        return log_sizes_of_tensors(
+            ops.convert_to_tensor(mean_squares), layout, self.config.nominal
+        )
 
     def _initial_log_learning_rates(self, layout):
         """The log of the initial rate: a number, or drawn `[1, blocks, size]`."""
@@ -410,6 +425,26 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         return list(zip(self.learned_variables, self._true_values, strict=True))
 
     # Saving.
+
+    def export(self, path):
+        """Writes a SavedModel that does what this optimizer does, for any tensors.
+
+        It holds the meta-parameters as they are now, and no state; it needs neither
+        this package nor Keras nor Python. `HierarchicalRNN(weights=path)` reads them
+        back. See `docs/export.md`. Needs the TensorFlow backend.
+
+        Args:
+            path: A local folder: new, empty, or an earlier export, which is replaced.
+
+        Returns:
+            The folder, a `pathlib.Path`.
+
+        Raises:
+            ValueError: If something else is there, or the backend is another.
+        """
+        from learned_optimizer.export import export_optimizer
+
+        return export_optimizer(self, path)
 
     def save_own_variables(self, store):
         """Writes all variables by name, with the layout of what is packed."""

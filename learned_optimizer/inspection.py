@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer.packing import rows_of_blocks
+from learned_optimizer.tensor_pass import sum_log_learning_rates
 from learned_optimizer.update_rule import state_shapes
 
 
@@ -36,12 +37,28 @@ class Inspection:
                 architecture has no learning rates (dynamic output scale off).
         """
         tensor = self._tensor_of(variable, "log_learning_rates")
-        if not self.config.dynamic_output_scale:
-            raise ValueError(
-                "`log_learning_rates` needs an architecture that has them. Received: "
-                f"weights {self.weights.name!r} with dynamic_output_scale=False"
-            )
+        self._check_has_rates("log_learning_rates")
         return _read_only(self._rows("log_learning_rate", tensor)[:, 0])
+
+    def mean_log_learning_rate(self):
+        """Scalar tensor, the mean log learning rate of all elements there are.
+
+        For logs of the whole training: it may be called inside a compiled step.
+
+        Raises:
+            ValueError: If the optimizer is not built, or its architecture has no
+                learning rates (dynamic output scale off).
+        """
+        self._check_is_built("mean_log_learning_rate")
+        self._check_has_rates("mean_log_learning_rate")
+        layout = self._layout[0]
+        sums = [
+            ops.sum(sum_log_learning_rates(ops.convert_to_tensor(part), layout, rows))
+            for part, rows in zip(
+                self._log_learning_rate, layout.shard_blocks, strict=True
+            )
+        ]
+        return ops.sum(ops.stack(sums)) / max(1.0, float(layout.tensor_elements.sum()))
 
     def tensor_state(self, variable) -> np.ndarray:
         """`[20]`, the hidden state of a variable's tensor RNN, read-only."""
@@ -69,6 +86,13 @@ class Inspection:
             value = ops.convert_to_numpy(self._true_values[tensor])
             found["true_value"] = value.reshape(-1)
         return {name: _read_only(array) for name, array in found.items()}
+
+    def _check_has_rates(self, wanted):
+        if not self.config.dynamic_output_scale:
+            raise ValueError(
+                f"`{wanted}` needs an architecture that has learning rates. Received: "
+                f"weights {self.weights.name!r} with dynamic_output_scale=False"
+            )
 
     def _rows(self, name, tensor):
         # Only this tensor's blocks leave the device.

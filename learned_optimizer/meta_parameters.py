@@ -254,3 +254,47 @@ def to_released_names(config: Config, meta_parameters) -> dict[str, np.ndarray]:
         spec.released_name: np.asarray(meta_parameters[spec.name], np.float32)
         for spec in specifications(config)
     }
+
+
+def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
+    """Meta-parameters of an architecture with further inputs, which count for nothing.
+
+    Args:
+        meta_parameters: Those of `config`.
+        config: An architecture.
+        wider: The same but for inputs of the parameter RNN that it has beside.
+
+    Returns:
+        Meta-parameters of `wider`, with zeros where they meet a new input.
+
+    Raises:
+        ValueError: If the two differ in anything else.
+    """
+    new = np.array([name not in config.input_names for name in wider.input_names])
+    if wider.level_sizes != config.level_sizes or new.sum() != len(new) - config.inputs:
+        raise ValueError(
+            "The wider architecture must have the same levels and all inputs of the "
+            f"other. Received: inputs {wider.input_names} and {config.input_names}, "
+            f"levels {wider.level_sizes} and {config.level_sizes}"
+        )
+    found = {}
+    for specification in specifications(wider):
+        name = specification.name
+        value = meta_parameters.get(name)
+        # The tensor RNN sees the hidden states of the parameters first.
+        offset = config.level_sizes[0] if name.startswith("tensor_") else 0
+        if value is not None and value.shape != specification.shape:
+            first = np.arange(len(wider.input_names)) + offset
+            kept = np.delete(np.arange(specification.shape[0]), first[new])
+            wide = np.zeros(specification.shape, np.float32)
+            if len(kept) == len(value):
+                wide[kept] = value
+                value = wide
+        if value is None or value.shape != specification.shape:
+            raise ValueError(
+                "The wider architecture must have the same arrays. Received: "
+                f"{name!r} of shape {specification.shape}, and "
+                f"{None if value is None else value.shape}"
+            )
+        found[name] = np.array(value)
+    return found

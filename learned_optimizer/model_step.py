@@ -145,15 +145,17 @@ def assign(settings: Settings, variables: Variables, step, attended_step, active
     if settings.config.attention:
         attended_steps = packing.unpack(attended_step, settings.layout)
     for position in settings.present:
-        value = ops.convert_to_tensor(parameters[position])
+        parameter = parameters[position]
         if settings.config.attention:
             # A tensor that takes no part keeps its attended location.
             old = ops.convert_to_tensor(variables.values[position])
+            value = ops.convert_to_tensor(parameter)
             location = value - ops.cast(attended_steps[position], value.dtype)
             variables.values[position].assign(
                 ops.where(active[position] > 0, location, old)
             )
-        parameters[position].assign(value - ops.cast(steps[position], value.dtype))
+        # One operation where reading, subtracting and assigning are three.
+        parameter.assign_sub(ops.cast(steps[position], parameter.dtype))
 
 
 def constrain(settings: Settings, variables: Variables, active):

@@ -271,6 +271,20 @@ def _rate_sums(settings, rates):
     )
 
 
+def finite_tensors(gradients, layout: Layout):
+    """`[tensors]` float32, 1 where all of a tensor's gradient is finite.
+
+    Args:
+        gradients: `[blocks, block_size]`.
+        layout: Where each tensor lies.
+    """
+    broken_blocks = ops.logical_not(ops.all(ops.isfinite(gradients), axis=-1))
+    broken = ops.segment_sum(
+        ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
+    )
+    return ops.cast(ops.equal(broken, 0), "float32")
+
+
 def _active(settings, packed, due):
     """Which tensors take part, and how many are left out as not finite.
 
@@ -278,13 +292,9 @@ def _active(settings, packed, due):
         `[tensors]` float32 and an int32 scalar.
     """
     layout = settings.layout
-    broken_blocks = ops.logical_not(ops.all(ops.isfinite(packed), axis=-1))
-    broken = ops.segment_sum(
-        ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
-    )
     present = np.zeros(layout.num_tensors, np.float32)
     present[list(settings.present)] = 1
-    finite = ops.cast(ops.equal(broken, 0), "float32")
+    finite = finite_tensors(packed, layout)
     takes_part = ops.convert_to_tensor(present)
     if due is not None:
         takes_part = takes_part * ops.cast(due, "float32")

@@ -18,6 +18,11 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+# One after another, a million equal numbers add up in float32 to one percent too much:
+# each is rounded to what the sum so far has digits for. By groups the sum is as good
+# as that of blocks.
+ELEMENTS_PER_GROUP = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -36,6 +41,9 @@ class Layout:
             divisor of the number of blocks of a shard; None: no loop.
         shards: Number of equal parts, ranges of blocks, that are stored and
             passed over one by one, or side by side.
+        block_group: `[blocks]` int32, where small blocks are summed by groups first,
+            the group of each; None: no groups.
+        group_tensor: `[groups]` int32, the tensor of each group.
         shapes: The tensors' shapes, where they are known beforehand.
         first_blocks: First block of each tensor, where that is known.
     """
@@ -51,6 +59,8 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...] | None = None
     first_blocks: tuple[int, ...] | None = None
     shards: int = 1
+    block_group: Any = None
+    group_tensor: Any = None
 
     @classmethod
     def from_shapes(
@@ -144,16 +154,25 @@ class Layout:
         ends = ops.cumsum(row_lengths)
         positions = ops.arange(num_elements, dtype="int32")
         num_tensors = ops.shape(row_lengths)[0]
+        block_tensor = _rows_of_positions(num_elements, ends)
+        # How many groups there are is data; so many at most is not.
+        num_groups = num_elements // ELEMENTS_PER_GROUP + num_tensors
+        tensor_groups = -(-row_lengths // ELEMENTS_PER_GROUP)
+        group_ends = ops.cumsum(tensor_groups)
+        first_groups = ops.take(group_ends - tensor_groups, block_tensor, axis=0)
+        in_tensor = positions - ops.take(ends - row_lengths, block_tensor, axis=0)
+        group_tensor = _rows_of_positions(num_groups, group_ends)
         return cls(
             block_size=1,
-            block_tensor=ops.cast(
-                ops.searchsorted(ends, positions, side="right"), "int32"
-            ),
+            block_tensor=block_tensor,
             block_elements=ops.ones_like(positions),
             tensor_problem=ops.zeros_like(row_lengths),
             tensor_elements=ops.cast(row_lengths, "float32"),
             num_tensors=num_tensors,
             num_problems=1,
+            block_group=first_groups + in_tensor // ELEMENTS_PER_GROUP,
+            # Groups that are none hold nothing, so they may belong to any tensor.
+            group_tensor=ops.minimum(group_tensor, num_tensors - 1),
         )
 
     @property
@@ -185,6 +204,7 @@ class Layout:
             self,
             block_tensor=self.block_tensor[rows],
             block_elements=self.block_elements[rows],
+            block_group=None if self.block_group is None else self.block_group[rows],
         )
 
     def mask(self):
@@ -198,6 +218,30 @@ class Layout:
         first = self.first_blocks[tensor]
         count = math.prod(self.shapes[tensor])
         return slice(first, first + math.ceil(count / self.block_size))
+
+
+def _rows_of_positions(count, ends):
+    """`[count]` int32, in which of the rows that end before `ends` each position lies.
+
+    A search would take XLA as many steps a position as there are rows.
+    """
+    rows_ended = ops.segment_sum(ops.ones_like(ends), ends, count + 1)
+    return ops.cumsum(rows_ended)[:-1]
+
+
+def sum_blocks(per_block, layout: Layout, rows=slice(None)):
+    """`[tensors, ...]` sums of `[blocks, ...]` float32.
+
+    Args:
+        per_block: What is summed.
+        layout: Where each tensor lies.
+        rows: Which blocks there are, of all.
+    """
+    if layout.block_group is None:
+        return ops.segment_sum(per_block, layout.block_tensor[rows], layout.num_tensors)
+    num_groups = ops.shape(layout.group_tensor)[0]
+    groups = ops.segment_sum(per_block, layout.block_group[rows], num_groups)
+    return ops.segment_sum(groups, layout.group_tensor, layout.num_tensors)
 
 
 def pack(tensors: Sequence[Any], layout: Layout):
@@ -216,7 +260,10 @@ def pack(tensors: Sequence[Any], layout: Layout):
         if tensor is None:
             pieces.append(ops.zeros((length,), "float32"))
             continue
-        flat = ops.reshape(ops.cast(tensor, "float32"), (-1,))
+        flat = ops.cast(tensor, "float32")
+        # Most tensors of a model are vectors, and each operation on each one counts.
+        if len(shape) != 1:
+            flat = ops.reshape(flat, (-1,))
         pieces.append(flat)
         if length > count:
             pieces.append(ops.zeros((length - count,), "float32"))
@@ -233,7 +280,8 @@ def unpack(packed, layout: Layout) -> list[Any]:
     tensors = []
     for first_block, shape in zip(layout.first_blocks, layout.shapes, strict=True):
         start = first_block * layout.block_size
-        tensors.append(ops.reshape(flat[start : start + math.prod(shape)], shape))
+        piece = flat[start : start + math.prod(shape)]
+        tensors.append(piece if len(shape) == 1 else ops.reshape(piece, shape))
     return tensors
 
 

@@ -59,7 +59,8 @@ def pass_over_parameters(
         values: `[blocks, block_size]`, or None without weight decay.
         blocks: `{name: [features, blocks, 1]}`: `bias` of the parameter RNN,
             `started`, `elements`, and where they are needed
-            `mean_log_learning_rate`, `weight_decay` and `active`.
+            `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay` and
+            `active`.
         levels: Meta-parameters, see `levels.py`.
         config: The architecture.
         blocks_per_chunk: A divisor of the number of blocks; None: no loop.
@@ -108,7 +109,10 @@ def _pass_at_once(arrays, blocks, levels, config):
         found.get("mean_square_decay"),
         config,
     )
-    inputs = rnn_inputs(gradients, rates, blocks.get("mean_log_learning_rate"), config)
+    nominal = blocks.get("log_nominal_rate")
+    inputs = rnn_inputs(
+        gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
+    )
     new_hidden = gru_step(
         kernels, inputs, hidden, blocks["bias"], from_state=from_hidden[: 2 * size]
     )
@@ -122,10 +126,18 @@ def _pass_at_once(arrays, blocks, levels, config):
     if config.dynamic_output_scale:
         rate = rates + levels.readout("learning_rate", new_hidden)
         limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
+        if config.nominal:
+            limited = ops.clip(
+                limited,
+                nominal + config.nominal.lowest,
+                nominal + config.nominal.highest,
+            )
         # The bounds are passed straight through by the meta-gradient.
         rate = rate + ops.stop_gradient(limited - rate)
         momentum = sigmoid(levels.scalar("learning_rate_momentum_logit"))
         new_rates = rate + momentum * (rates - rate)
+        if config.nominal:
+            new_rates = new_rates + (nominal - new_rates) / config.nominal.memory
         step_length = ops.exp(rate + levels.scalar("step_length_offset"))
         lengths = [step_length, ops.exp(rate)] if config.attention else [step_length]
         sums += [ops.square(direction) for direction in directions]

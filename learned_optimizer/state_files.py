@@ -12,6 +12,7 @@ import math
 import numpy as np
 from keras import ops
 
+from learned_optimizer.config import Config
 from learned_optimizer.packing import blocks_of_rows, rows_of_blocks
 
 FORMAT = "learned_optimizer/1"
@@ -80,6 +81,9 @@ def load(optimizer, store):
             f"without, with {len(names)} arrays; it is another optimizer's state"
         )
     saved = _read_description(store[DESCRIPTION])
+    if "config" in saved:
+        # A state that was saved before a switch existed has it off.
+        saved["config"] = Config.from_dict(saved["config"]).to_dict()
     here = _description(optimizer)
     variables = named_variables(optimizer)
     if "shapes" in saved and not optimizer.built:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from learned_optimizer.gru import gru_step
-from learned_optimizer.packing import Layout
+from learned_optimizer.packing import Layout, sum_blocks
 
 # Keeps the length of a zero direction finite (released code).
 DIRECTION_EPSILON = 1e-16
@@ -23,6 +23,8 @@ class TensorLevels(NamedTuple):
     tensor_state: Any
     global_state: Any
     started: Any
+    log_size: Any
+    steps_taken: Any
 
 
 def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
@@ -38,7 +40,7 @@ def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
     block_sums = ops.sum(
         ops.where(positions < elements, log_learning_rate[0], 0.0), axis=-1
     )
-    return ops.segment_sum(block_sums, layout.block_tensor[rows], layout.num_tensors)
+    return sum_blocks(block_sums, layout, rows)
 
 
 def block_inputs(
@@ -74,6 +76,10 @@ def block_inputs(
     if config.relative_learning_rate:
         means = _mean_log_learning_rate(rate_sums, layout, config, active)
         per_tensor["mean_log_learning_rate"] = means[None]
+    if config.nominal:
+        per_tensor["log_nominal_rate"] = config.nominal.log_rate(
+            tensors.log_size, tensors.steps_taken
+        )
     if weight_decay is not None:
         per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]
     if active is not None:
@@ -123,7 +129,7 @@ def finish_tensors(
         The state, and `[directions, tensors]`: the inverse root mean square of
         each direction; None without dynamic output scale.
     """
-    sums = ops.segment_sum(ops.transpose(sums), layout.block_tensor, layout.num_tensors)
+    sums = sum_blocks(ops.transpose(sums), layout)
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
     means = ops.transpose(sums / elements[:, None])
     lengths = None
@@ -135,9 +141,16 @@ def finish_tensors(
         means, tensors, layout, levels, config, active
     )
     started = ops.ones_like(tensors.started)
+    steps_taken = tensors.steps_taken + 1.0
     if active is not None:
         started = ops.where(active > 0, started, tensors.started)
-    return TensorLevels(tensor_state, global_state, started), lengths
+        steps_taken = ops.where(active > 0, steps_taken, tensors.steps_taken)
+    return (
+        TensorLevels(
+            tensor_state, global_state, started, tensors.log_size, steps_taken
+        ),
+        lengths,
+    )
 
 
 def finish_steps(steps, lengths, block_tensor, config, learning_rate, active):

@@ -49,6 +49,9 @@ class State(NamedTuple):
         tensor_state: `[20, tensors]`, hidden states of the tensors.
         global_state: `[20, problems]`, hidden states of the problems.
         started: `[tensors]`, 0 until a tensor's first step and 1 from then on.
+        log_size: `[1, tensors]`, log of the size of a tensor's first parameters;
+            `[0, tensors]` without a nominal learning rate.
+        steps_taken: `[1, tensors]`, steps of each tensor; as `log_size`.
     """
 
     hidden_state: Any
@@ -58,6 +61,8 @@ class State(NamedTuple):
     tensor_state: Any
     global_state: Any
     started: Any
+    log_size: Any
+    steps_taken: Any
 
 
 class Step(NamedTuple):
@@ -102,6 +107,8 @@ def state_shapes(layout: Layout, config: Config) -> dict[str, tuple]:
         "tensor_state": (sizes[1], layout.num_tensors),
         "global_state": (sizes[2], layout.num_problems),
         "started": (layout.num_tensors,),
+        "log_size": (int(config.nominal is not None), layout.num_tensors),
+        "steps_taken": (int(config.nominal is not None), layout.num_tensors),
     }
 
 
@@ -113,7 +120,7 @@ _START_LEVELS = {
 
 
 def initial_field(
-    name, layout: Layout, meta_parameters, config: Config, log_learning_rate
+    name, layout: Layout, meta_parameters, config: Config, log_learning_rate, log_size
 ):
     """One field of the state before the first step, see `initial_state`."""
     shape = state_shapes(layout, config)[name]
@@ -124,6 +131,8 @@ def initial_field(
             config.max_log_learning_rate,
         )
         return ops.broadcast_to(rates, shape)
+    if name == "log_size" and config.nominal:
+        return ops.broadcast_to(ops.cast(log_size, "float32"), shape)
     if name not in _START_LEVELS or not shape[0]:
         return ops.zeros(shape, "float32")
     level = _START_LEVELS[name]
@@ -133,7 +142,7 @@ def initial_field(
 
 
 def initial_state(
-    layout: Layout, meta_parameters, config: Config, log_learning_rate
+    layout: Layout, meta_parameters, config: Config, log_learning_rate, log_size=0.0
 ) -> State:
     """The state before the first step.
 
@@ -144,10 +153,15 @@ def initial_state(
         log_learning_rate: Natural logarithm of the initial learning rate: a
             number, or an array that broadcasts against `[1, blocks, block_size]`.
             It is clipped to [-33, `config.max_log_learning_rate`].
+        log_size: Log of the size of each tensor's parameters, from
+            `nominal.log_sizes`: a number, or `[1, tensors]`. Only a nominal
+            learning rate needs it.
     """
     return State(
         *(
-            initial_field(name, layout, meta_parameters, config, log_learning_rate)
+            initial_field(
+                name, layout, meta_parameters, config, log_learning_rate, log_size
+            )
             for name in State._fields
         )
     )
@@ -232,7 +246,7 @@ def compute_step(
             "meta-parameters have a problem axis. Received: "
             f"shards={layout.shards}, blocks_per_chunk={layout.blocks_per_chunk}"
         )
-    tensors = TensorLevels(state.tensor_state, state.global_state, state.started)
+    tensors = TensorLevels(*(getattr(state, name) for name in TensorLevels._fields))
     rate_sums = None
     if config.relative_learning_rate:
         rate_sums = sum_log_learning_rates(state.log_learning_rate, layout)

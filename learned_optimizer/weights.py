@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from learned_optimizer.config import Config
+from learned_optimizer.files import write_aside
 from learned_optimizer.meta_parameters import (
     from_released_names,
     initial_meta_parameters,
@@ -31,7 +32,7 @@ from learned_optimizer.meta_parameters import (
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DEFAULT = "default"
-ALIASES = {DEFAULT: "bootstrap-v1"}
+ALIASES = {DEFAULT: "default-v1"}
 # Where learning rates of fresh weights start; the released command line's default
 # range is wider, but untrained weights keep what they start from.
 FRESH_INITIAL_LEARNING_RATE = 1e-3
@@ -75,17 +76,12 @@ class Weights:
 
     def to_dict(self) -> dict[str, Any]:
         """Name, architecture and the numbers themselves, as JSON types."""
-        arrays = [
-            np.asarray(self.meta_parameters[specification.name], "<f4").ravel()
-            for specification in specifications(self.config)
-        ]
+        numbers = self.to_flat().astype("<f4").tobytes()
         return {
             "name": self.name,
             "config": self.config.to_dict(),
             "initial_learning_rate": self.initial_learning_rate,
-            "float32_base64": base64.b64encode(
-                np.concatenate(arrays).tobytes()
-            ).decode(),
+            "float32_base64": base64.b64encode(numbers).decode(),
         }
 
     @classmethod
@@ -101,7 +97,6 @@ class Weights:
                 f"Serialized weights have the keys {sorted(wanted)}. "
                 f"Received: {sorted(values)}"
             )
-        config = Config.from_dict(values["config"])
         try:
             content = base64.b64decode(values["float32_base64"], validate=True)
             flat = np.frombuffer(content, "<f4")
@@ -110,23 +105,50 @@ class Weights:
                 "`float32_base64` of serialized weights must be the base64 of float32 "
                 f"numbers. Received: {error}"
             ) from error
-        wanted_count = sum(
-            int(np.prod(specification.shape))
-            for specification in specifications(config)
+        return cls.from_flat(
+            values["name"],
+            Config.from_dict(values["config"]),
+            flat,
+            values["initial_learning_rate"],
         )
-        if flat.size != wanted_count:
+
+    def to_flat(self) -> np.ndarray:
+        """`[numbers]` float32, all arrays in the order of `specifications(config)`."""
+        arrays = [
+            np.ravel(self.meta_parameters[specification.name])
+            for specification in specifications(self.config)
+        ]
+        return np.concatenate(arrays).astype(np.float32)
+
+    @classmethod
+    def from_flat(
+        cls, name, config: Config, numbers, initial_learning_rate, card=None
+    ) -> "Weights":
+        """The reverse of `to_flat`.
+
+        Args:
+            name: Their name.
+            config: Their architecture.
+            numbers: `[numbers]` float32.
+            initial_learning_rate: Where learning rates start by default.
+            card: What else is known of them.
+
+        Raises:
+            ValueError: If there are not as many as the config has.
+        """
+        found = specifications(config)
+        counts = [math.prod(specification.shape) for specification in found]
+        if np.shape(numbers) != (sum(counts),):
             raise ValueError(
-                f"Weights of this config have {wanted_count} numbers. "
-                f"Received: {flat.size}"
+                f"Weights of this config have {sum(counts)} numbers. "
+                f"Received: {np.size(numbers)}"
             )
-        arrays, start = {}, 0
-        for specification in specifications(config):
-            stop = start + int(np.prod(specification.shape))
-            arrays[specification.name] = (
-                flat[start:stop].reshape(specification.shape).astype(np.float32)
-            )
-            start = stop
-        return cls(values["name"], config, arrays, values["initial_learning_rate"])
+        parts = np.split(np.array(numbers, np.float32), np.cumsum(counts)[:-1])
+        arrays = {
+            specification.name: part.reshape(specification.shape)
+            for specification, part in zip(found, parts, strict=True)
+        }
+        return cls(name, config, arrays, initial_learning_rate, card or {})
 
 
 def list_weights() -> list[str]:
@@ -144,8 +166,9 @@ def load_weights(weights) -> Weights:
     """Weights by shipped name or path, verified against their card.
 
     Args:
-        weights: A name from `list_weights()`, or the path of an `.npz` file with
-            its card beside it (the ending may be left out).
+        weights: A name from `list_weights()`, the path of an `.npz` file with its
+            card beside it (the ending may be left out), or the folder of a SavedModel
+            that was exported (see `export.py`).
 
     Raises:
         ValueError: If the name is unknown, a file is missing, the sha256 is not
@@ -165,8 +188,14 @@ def load_weights(weights) -> Weights:
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
     if not path.is_file():
+        if pathlib.Path(text).is_dir():
+            # TensorFlow is imported only where a SavedModel is read.
+            from learned_optimizer.export import load_export
+
+            return load_export(text)
         raise ValueError(
-            "`weights` must be a shipped name or the path of an existing .npz file. "
+            "`weights` must be the folder of an exported SavedModel, a shipped name or "
+            "the path of an existing .npz file. "
             f"Received: weights={text!r}. Shipped names: {', '.join(list_weights())}"
         )
     loaded = _read(path)
@@ -201,6 +230,12 @@ def _read(path: pathlib.Path) -> Weights:
             f"The card {card_path.name!r} must be JSON. Received: {error}"
         ) from error
     card = card if isinstance(card, dict) else {}
+    # `meta_training` trains other optimizers, too, and names them in the card.
+    if card.get("optimizer", "hierarchical_rnn") != "hierarchical_rnn":
+        raise ValueError(
+            f"{path.name!r} must hold weights of the hierarchical RNN. Received: "
+            f"weights of {card['optimizer']!r}, which only `meta_training` can use"
+        )
     missing = {"config", "sha256"} - set(card)
     if missing:
         raise ValueError(
@@ -267,14 +302,6 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "sha256": sha256,
     }
     text = json.dumps(entries, indent=1) + "\n"
-    for target, content in (
-        (path, buffer.getvalue()),
-        (path.with_suffix(".json"), text.encode()),
-    ):
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            aside.write_bytes(content)
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+    write_aside(path, buffer.getvalue())
+    write_aside(path.with_suffix(".json"), text.encode())
     return sha256

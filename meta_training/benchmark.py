@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from learned_optimizer import load_weights
-from meta_training.estimators import estimator
+from meta_training.estimators import compiled_estimator, estimator
 from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.fully_connected import FullyConnected
 from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import load_trained
 from meta_training.trainer import Trainer
 from meta_training.training_config import preset
 from meta_training.trajectories import Trajectories, TrajectoryOptions
@@ -31,6 +31,7 @@ from meta_training.windows import UnrollOptions
 FLAGS = flags.FLAGS
 flags.DEFINE_boolean("json", False, "One JSON object on the last line.")
 flags.DEFINE_integer("repetitions", 20, "Windows that are timed.", lower_bound=1)
+flags.DEFINE_integer("parts", 2, "Parts that are run side by side.", lower_bound=1)
 flags.DEFINE_boolean("released", False, "Also time the start of a `released` run.")
 flags.DEFINE_multi_string("only", [], "Names of the benchmarks to run; none: all.")
 
@@ -50,21 +51,24 @@ BENCHMARKS = {
 
 def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> float:
     """The median over `repetitions` windows on 16 instances of a task."""
-    weights = load_weights("default")
+    weights = load_trained("default")
     estimator_class = estimator(estimator_name)
-    batch = ProblemBatch([task] * 16, block_size, estimator_class.replicas)
+    batch = ProblemBatch(
+        [task] * 16, block_size, estimator_class.replicas, parts=FLAGS.parts
+    )
     options = TrajectoryOptions(
         min_window_steps=STEPS, mean_window_steps=STEPS, max_window_steps=STEPS
     )
-    made = estimator_class(batch, weights.config, UnrollOptions(max_steps=STEPS))
-    trajectories = Trajectories(batch, weights.config, options, seed=0)
+    made, estimate = compiled_estimator(
+        estimator_class, batch, weights.optimizer, UnrollOptions(max_steps=STEPS)
+    )
+    trajectories = Trajectories(batch, weights.optimizer, options, seed=0)
     carry = tf.nest.map_structure(tf.constant, trajectories.advance(0))
     trajectories.close()
     meta_parameters = {
         name: tf.constant(value) for name, value in weights.meta_parameters.items()
     }
     state = tf.nest.map_structure(tf.constant, made.initial_state())
-    estimate = tf.function(made.estimate, jit_compile=True, autograph=False)
     steps = tf.constant(STEPS)
 
     def window(number):

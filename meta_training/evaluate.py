@@ -6,6 +6,8 @@ Writes `report.md`, figures and CSV files into the output folder. What was run i
 in its `cache`, from which a second set of weights takes the baselines.
 """
 
+import collections
+import dataclasses
 import os
 import pathlib
 import shlex
@@ -18,12 +20,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from absl import app, flags, logging
 
-from learned_optimizer.weights import load_weights
 from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
 from meta_training.networks import list_network_groups, network_group
 from meta_training.reports import write_report
 from meta_training.runs import BASELINES
 from meta_training.tasks import list_task_sets, task_set
+from meta_training.trainable_optimizers import TrainedWeights, load_trained
 
 FLAGS = flags.FLAGS
 
@@ -76,6 +78,25 @@ def find_tasks(name: str):
     raise ValueError(f"tasks must be one of {known}; received {name!r}")
 
 
+def find_weights(names: list[str]) -> list[TrainedWeights]:
+    """Weights by name or path.
+
+    Every run of meta-training calls its weights alike, so those that share their name
+    with others go by their path.
+
+    Raises:
+        ValueError: some cannot be loaded.
+    """
+    found = [load_trained(name) for name in names]
+    counts = collections.Counter(weights.name for weights in found)
+    return [
+        weights
+        if counts[weights.name] == 1
+        else dataclasses.replace(weights, name=name.removesuffix(".npz"))
+        for name, weights in zip(names, found, strict=True)
+    ]
+
+
 def _numbers(name, texts):
     try:
         return tuple(sorted(float(text) for text in texts))
@@ -101,7 +122,7 @@ def main(arguments):
             learning_rates=_numbers("learning_rates", FLAGS.learning_rates),
         )
         tasks = find_tasks(FLAGS.tasks)
-        weights = [load_weights(name) for name in FLAGS.weights]
+        weights = find_weights(FLAGS.weights)
         initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
     except ValueError as error:
         raise app.UsageError(str(error)) from error
@@ -119,6 +140,9 @@ def main(arguments):
     )
     command = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
     report = write_report(results, output, command)
+    # So that a card can show that its figures are of its very numbers.
+    lines = [f"{w.name} {w.card.get('sha256', 'unsaved')}" for w in weights]
+    (output / "weights.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     logging.info("%s after %.0f s", report, time.perf_counter() - begin)
 
 

@@ -1,6 +1,6 @@
 """Weights against Adam, RMSProp, SGD with momentum and AdamW, on any tasks.
 
-The learned optimizer runs untuned, from its card's initial rate; each baseline runs
+Learned optimizers run untuned, from their card's initial rate; each baseline runs
 from every one of a range of learning rates. All train on the same draws: a task and a
 seed fix the data, the start, the minibatches and the noise. Tasks of equal
 `batch_key`, all rates and all seeds go side by side in one compiled loop, and what
@@ -17,11 +17,11 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer.weights import Weights
 from meta_training.runs import (
     BASELINES,
     LearnedRuns,
@@ -34,6 +34,11 @@ from meta_training.runs import (
 from meta_training.runs.draws import Draws
 from meta_training.runs.loop import group_size
 from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.trainable_optimizers import (
+    HierarchicalRule,
+    TrainedWeights,
+    as_trained,
+)
 
 # Twelve rates half a decade apart; Keras's defaults are among them.
 LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
@@ -120,7 +125,7 @@ def require_rates(name: str, rates) -> None:
 
 
 def evaluate(
-    weights: Sequence[Weights],
+    weights: Sequence[TrainedWeights],
     tasks: Sequence[Task],
     settings: Settings,
     cache: pathlib.Path | str,
@@ -131,11 +136,12 @@ def evaluate(
     """Trains all tasks with all optimizers, or reads what was trained before.
 
     Args:
-        weights: of the learned optimizers.
+        weights: of the learned optimizers; those of `learned_optimizer` will do, too.
         tasks: with names of their own.
         settings: of the runs.
         cache: folder of what has been run; made if it is not there.
-        initial_rates: start the learned rates from these too.
+        initial_rates: start the learned rates from these too, unless an optimizer
+            has learned where they start.
         baselines: names of `BASELINES`; may be empty.
         log: is told of each computation.
 
@@ -159,6 +165,7 @@ def evaluate(
             f"received {sorted(unknown)}"
         )
     tasks = with_unique_names(tasks)
+    weights = [as_trained(one) for one in weights]
     names = [one.name for one in weights]
     if len(set(names)) != len(names):
         raise ValueError(f"weights must have names of their own, received {names}")
@@ -178,7 +185,7 @@ def evaluate(
                 _distribute(parts[name], members, found, position)
     labels = tuple(name for name, _ in tasks)
     families = tuple(task.family for _, task in tasks)
-    described = [(one.name, True, one.initial_learning_rate, r) for one, r in learned]
+    described = [(one.name, True, one.default_rate, r) for one, r in learned]
     described += [
         (name, False, BASELINES[name][1], settings.learning_rates) for name in baselines
     ]
@@ -226,8 +233,9 @@ def chunk_tasks(tasks: Sequence[Task], settings: Settings) -> list[list[int]]:
 
 
 def _learned_rates(weights, initial_rates):
-    own = weights.initial_learning_rate
-    return tuple(sorted({own, *initial_rates}))
+    if not weights.optimizer.takes_initial_rates:
+        return (weights.default_rate,)
+    return tuple(sorted({weights.default_rate, *initial_rates}))
 
 
 def _distribute(parts, members, found, position):
@@ -250,16 +258,23 @@ class _ChunkRunner:
 
     def __init__(self, settings, cache, log):
         self._settings, self._cache, self._log = settings, cache, log
+        self._compiled: tuple[Any, TrainingLoop | None] = (None, None)
         cache.mkdir(parents=True, exist_ok=True)
 
     def learned(self, tasks, weights, rates):
         digest = hashlib.sha256()
         for name, array in sorted(weights.meta_parameters.items()):
             digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
-        identity = {"config": weights.config.to_dict(), "sha256": digest.hexdigest()}
+        identity = {
+            "config": weights.optimizer.to_dict(),
+            "sha256": digest.hexdigest(),
+        }
+        # Without it, as when there was but one, what is cached of that one stays good.
+        if weights.optimizer.name != HierarchicalRule.name:
+            identity["optimizer"] = weights.optimizer.name
 
         def optimizer(task, runs):
-            return LearnedRuns(weights.config, task.parameter_shapes, runs)
+            return LearnedRuns(weights.optimizer, task.parameter_shapes, runs)
 
         arguments = {"meta_parameters": weights.meta_parameters}
         return self._run(tasks, weights.name, identity, optimizer, arguments, 1, rates)
@@ -305,10 +320,14 @@ class _ChunkRunner:
             "learning_rate": run_rates,
             "log_learning_rate": np.log(run_rates),
         }
-        loop = TrainingLoop(
-            tasks[0], optimizer(tasks[0], len(run_rates)), draw_of_run, draws
-        )
-        runs = loop(settings.record_steps, arguments)
+        # Weights of one optimizer that come one after the other, seeds of a run of
+        # meta-training say, share one compilation.
+        program = json.dumps({**key, "sha256": None}, sort_keys=True)
+        if self._compiled[0] != program:
+            made = optimizer(tasks[0], len(run_rates))
+            loop = TrainingLoop(tasks[0], made, draw_of_run, draws)
+            self._compiled = (program, loop)
+        runs = self._compiled[1](settings.record_steps, arguments)
         shape = (optimizers, len(rates), len(tasks), settings.seeds)
         found = (
             runs.losses.reshape(-1, *shape),

@@ -1,33 +1,31 @@
-"""Files that are whole or not there: written aside, then renamed."""
+"""Named arrays as files, without pickle."""
 
 import io
-import os
 import pathlib
 
 import numpy as np
 
+from learned_optimizer.files import write_aside
 
-def write_aside(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file so that whoever is killed, or runs out of disk, leaves the old."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+
+def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """Named arrays as the bytes of one npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def arrays_from_bytes(content: bytes) -> dict[str, np.ndarray]:
+    """The reverse; nothing in it is ever unpickled."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes named arrays as one npz, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_aside(path, buffer.getvalue())
+    write_aside(path, arrays_to_bytes(arrays))
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The reverse; nothing in it is ever unpickled."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays_from_bytes(path.read_bytes())

@@ -12,6 +12,9 @@ packing is a reshape, a pad and one concatenation, unpacking a split, and XLA ne
 gathers single elements. A *problem* is a task, or one of several replicas of it:
 replicas share instance, minibatches and noise (an antithetic pair, for instance), and
 differ in their parameters and in the meta-parameters that update them.
+
+A batch may be made of several *parts*, each with groups of its own that lie together:
+`part` is a batch of one part's tasks alone, laid out as they are in the whole.
 """
 
 import dataclasses
@@ -68,6 +71,15 @@ class Group:
         return np.array([getattr(task, name) for task in self.tasks], np.float32)
 
 
+class Bounds(NamedTuple):
+    """Where a part lies in the arrays of a batch, a slice each."""
+
+    groups: slice
+    blocks: slice
+    tensors: slice
+    problems: slice
+
+
 class Draws(NamedTuple):
     """What is random in one inner step. Dicts by group number; absent: not needed.
 
@@ -93,6 +105,7 @@ class ProblemBatch:
         groups: The groups, in the order of their first tasks.
         layout: Where every tensor of every problem lies in the packed array.
         problem_task: `[problems]`, the task of each problem.
+        num_parts: How many parts there are, each with one task or more.
     """
 
     def __init__(
@@ -101,6 +114,7 @@ class ProblemBatch:
         block_size: int = 16,
         replicas: int = 1,
         objective_rows: int | None = None,
+        parts: int = 1,
     ):
         """Groups the tasks.
 
@@ -110,14 +124,21 @@ class ProblemBatch:
             replicas: Problems a task.
             objective_rows: Rows of data on which the recorded objective is
                 evaluated, at a place drawn anew each step; None: all of them.
+            parts: How many parts to make, of about equal cost; fewer where there
+                are fewer tasks.
         """
         if not tasks:
             raise ValueError("a batch must have one task or more, received none")
+        if not isinstance(parts, int) or parts < 1:
+            raise ValueError(f"parts must be a positive integer, received {parts!r}")
         self.tasks = tuple(tasks)
         self.objective_rows = objective_rows
+        self._task_part = _deal_out(self.tasks, parts, objective_rows)
+        self.num_parts = int(self._task_part.max()) + 1
         members: dict[Any, list[int]] = {}
-        for index, task in enumerate(tasks):
-            members.setdefault(task.batch_key, []).append(index)
+        for index in np.argsort(self._task_part, kind="stable"):
+            key = (self._task_part[index], tasks[index].batch_key)
+            members.setdefault(key, []).append(int(index))
         self.groups: list[Group] = []
         shapes, problems = [], []
         first_problem = 0
@@ -139,6 +160,47 @@ class ProblemBatch:
         self.problem_task = np.concatenate(
             [np.tile(group.members, replicas) for group in self.groups]
         ).astype(np.int32)
+
+    def part(self, number: int) -> "ProblemBatch":
+        """The batch of one part's tasks."""
+        return ProblemBatch(
+            [
+                task
+                for task, part in zip(self.tasks, self._task_part, strict=True)
+                if part == number
+            ],
+            self.layout.block_size,
+            self.groups[0].replicas,
+            self.objective_rows,
+        )
+
+    def part_bounds(self) -> list[Bounds]:
+        """Where each part lies."""
+        layout = self.layout
+        found = []
+        for number in range(self.num_parts):
+            groups = [
+                index
+                for index, group in enumerate(self.groups)
+                if self._task_part[group.members[0]] == number
+            ]
+            first, last = self.groups[groups[0]], self.groups[groups[-1]]
+            tensors = slice(
+                first.first_tensor,
+                last.first_tensor + len(last.task.parameter_shapes) * last.num_problems,
+            )
+            blocks = np.searchsorted(
+                layout.block_tensor, [tensors.start, tensors.stop]
+            ).tolist()
+            found.append(
+                Bounds(
+                    slice(groups[0], groups[-1] + 1),
+                    slice(*blocks),
+                    tensors,
+                    slice(first.first_problem, last.problems.stop),
+                )
+            )
+        return found
 
     @property
     def num_problems(self) -> int:
@@ -306,6 +368,42 @@ class ProblemBatch:
         gradients = gradients * inverse_scale
         usable = tf.abs(gradients) < LARGEST_GRADIENT
         return tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0)
+
+
+def _deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
+    """`[tasks]`, the part of each, so that parts cost about the same.
+
+    Tasks of one `batch_key` stay together, to be compiled once, unless they are more
+    than a part should have.
+    """
+    if parts == 1:
+        return np.zeros(len(tasks), int)
+
+    def cost(task):
+        rows = task.rows or 0
+        if task.batch_size is not None:
+            rows = task.batch_size + min(rows, objective_rows or rows)
+        # A row costs an evaluation some ten operations a parameter, the update rule
+        # and its gradient some thousands.
+        return task.parameter_count * (1 + rows / 100)
+
+    costs = np.array([cost(task) for task in tasks])
+    units: dict[Any, list[int]] = {}
+    for index, task in enumerate(tasks):
+        units.setdefault(task.batch_key, []).append(index)
+    pieces = []
+    for unit in units.values():
+        share = costs[unit].sum() * parts / costs.sum()
+        count = parts if share > 1 else 1
+        pieces += [piece for piece in np.array_split(unit, count) if len(piece)]
+    found = np.zeros(len(tasks), int)
+    totals = np.zeros(parts)
+    for piece in sorted(pieces, key=lambda piece: -costs[piece].sum()):
+        part = int(totals.argmin())
+        totals[part] += costs[piece].sum()
+        found[piece] = part
+    # Parts without tasks are left out, the others numbered anew.
+    return np.unique(found, return_inverse=True)[1]
 
 
 def _replicate(instance, replicas):

@@ -4,13 +4,12 @@
 on drops the rows after its checkpoint first: the steps are done again.
 """
 
-import csv
 import pathlib
 
 import tensorflow as tf
 import tqdm
 
-from meta_training.files import write_aside
+from meta_training.csv_log import CsvLog
 
 
 class RunLog:
@@ -23,9 +22,11 @@ class RunLog:
     """
 
     def __init__(self, folder: pathlib.Path, outer_step: int, outer_steps: int):
+        # The step that the checkpoint comes before is done again; it was validated.
+        last_steps = {"train": outer_step - 1, "validation": outer_step}
         self._files = {
-            name: _CsvFile(folder / f"{name}.csv", outer_step, name == "validation")
-            for name in ("train", "validation")
+            name: CsvLog(folder / f"{name}.csv", ["outer_step"], last_step, digits=6)
+            for name, last_step in last_steps.items()
         }
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
         self._bar = tqdm.tqdm(
@@ -39,7 +40,7 @@ class RunLog:
 
     def row(self, outer_step: int, figures: dict[str, float]) -> None:
         """The figures of one outer step."""
-        self._files["train"].write(outer_step, figures)
+        self._write("train", outer_step, figures)
         self._summaries("", outer_step, figures)
         self._bar.set_postfix(
             loss=f"{figures['loss']:.3f}",
@@ -50,7 +51,7 @@ class RunLog:
 
     def validation(self, outer_step: int, figures: dict[str, float]) -> None:
         """The figures of one validation, after `outer_step` updates."""
-        self._files["validation"].write(outer_step, figures)
+        self._write("validation", outer_step, figures)
         self._summaries("validation/", outer_step, figures)
 
     def flush(self) -> None:
@@ -67,46 +68,27 @@ class RunLog:
         self._writer.close()
         self._bar.close()
 
+    def _write(self, name, outer_step, figures):
+        self._files[name].write({"outer_step": outer_step, **figures})
+        self._files[name].flush()
+
     def _summaries(self, prefix, outer_step, figures):
         with self._writer.as_default(step=outer_step):
             for name, value in figures.items():
                 tf.summary.scalar(prefix + name, value)
 
 
-class _CsvFile:
-    """Rows of an outer step and its figures; columns are those of the first row."""
+class SilentLog:
+    """Says nothing: the log of a process that is not the chief."""
 
-    def __init__(self, path: pathlib.Path, outer_step: int, with_last: bool):
-        self._names = None
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
-            kept = rows[:1] + [
-                row
-                for row in rows[1:]
-                if len(row) == len(rows[0]) and int(row[0]) < outer_step + with_last
-            ]
-            if rows:
-                self._names = rows[0][1:]
-            text = "".join(",".join(row) + "\n" for row in kept)
-            write_aside(path, text.encode())
-        self._file = open(path, "a", newline="", encoding="utf-8")
+    def row(self, outer_step: int, figures: dict[str, float]) -> None:
+        """The figures of one outer step."""
 
-    def write(self, outer_step, figures):
-        writer = csv.writer(self._file, lineterminator="\n")
-        if self._names is None:
-            self._names = list(figures)
-            writer.writerow(["outer_step", *self._names])
-        writer.writerow(
-            [
-                outer_step,
-                *(f"{figures.get(name, float('nan')):.6g}" for name in self._names),
-            ]
-        )
-        self.flush()
+    def validation(self, outer_step: int, figures: dict[str, float]) -> None:
+        """The figures of one validation."""
 
-    def flush(self):
-        self._file.flush()
+    def flush(self) -> None:
+        """Puts everything on disk."""
 
-    def close(self):
-        self._file.close()
+    def close(self) -> None:
+        """Ends the log."""

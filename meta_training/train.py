@@ -1,4 +1,4 @@
-r"""Meta-trains the optimizer.
+r"""Meta-trains an optimizer.
 
     python -m meta_training.train --preset=default --train_dir=/tmp/runs/a \
         --init_weights=bootstrap-v1 --outer_steps=2000
@@ -7,12 +7,18 @@ Started again with the same flags, a run goes on from its last checkpoint.
 """
 
 import dataclasses
+import importlib
+import os
+import sys
 
 from absl import app, flags, logging
 
+from learned_optimizer.nominal import NominalRate
 from meta_training import estimators, meta_optimizers
+from meta_training.distribution import STRATEGIES, distribution
 from meta_training.meta_objectives import list_meta_objectives
 from meta_training.tasks import list_task_sets
+from meta_training.trainable_optimizers import list_optimizers
 from meta_training.trainer import Trainer
 from meta_training.training_config import TrainingConfig, preset
 from meta_training.trajectories import TrajectoryOptions
@@ -21,13 +27,28 @@ from meta_training.windows import UnrollOptions
 FLAGS = flags.FLAGS
 flags.DEFINE_string("train_dir", None, "Folder of the run.", required=True)
 flags.DEFINE_enum("preset", "default", ["released", "default"], "Where settings start.")
-flags.DEFINE_enum("strategy", "one_device", ["one_device"], "How work is distributed.")
+flags.DEFINE_enum("strategy", "one_device", STRATEGIES, "How work is distributed.")
+flags.DEFINE_integer("replicas", None, "Devices of mirrored; by default all.")
 flags.DEFINE_boolean("validate", True, "Whether held-out networks choose a checkpoint.")
 
 # Flags without a value leave a setting as the preset has it.
-flags.DEFINE_enum("task_set", None, list_task_sets(), "Set of tasks.")
-flags.DEFINE_enum("estimator", None, estimators.list_estimators(), "Of the gradient.")
-flags.DEFINE_enum("meta_objective", None, list_meta_objectives(), "What is minimised.")
+flags.DEFINE_list("modules", [], "Of your own, with what their imports register.")
+flags.DEFINE_string(
+    "optimizer", None, "What is trained: {}.".format(", ".join(list_optimizers()))
+)
+flags.DEFINE_string(
+    "task_set", None, "Set of tasks: {}.".format(", ".join(list_task_sets()))
+)
+flags.DEFINE_string(
+    "estimator",
+    None,
+    "Of the gradient: {}.".format(", ".join(estimators.list_estimators())),
+)
+flags.DEFINE_string(
+    "meta_objective",
+    None,
+    "What is minimised: {}.".format(", ".join(list_meta_objectives())),
+)
 flags.DEFINE_enum("counting", None, ["released", "corrected"], "Of objectives.")
 flags.DEFINE_enum("meta_optimizer", None, meta_optimizers.LIST, "Of meta-parameters.")
 flags.DEFINE_string("init_weights", None, "Name or path of weights to start from.")
@@ -42,7 +63,9 @@ _INTEGERS = {
     "validate_every": "Outer steps between validations; 0: never.",
     "seed": "Of everything random.",
     "copies": "Instances of each task.",
+    "cohorts": "Cohorts of trajectories; by default one a replica or worker.",
     "block_size": "Elements a block of the packed layout.",
+    "parts": "Parts of a window that are run side by side.",
     "objective_rows": "Rows on which objectives are recorded; 0: all.",
     "min_window_steps": "Least inner steps of a window.",
     "max_window_steps": "Most inner steps of a window.",
@@ -63,21 +86,37 @@ _FLOATS = {
     "scale_jitter": "Spread of the scale from tensor to tensor.",
     "redraw_probability": "Chance of new learning rates at a window's start.",
     "divergence_bound": "Growth of an objective that cuts a task off.",
+    "ratio": "Of the nominal learning rate to the size of parameters.",
+    "memory": "Steps in which deviations from the nominal rate are forgotten.",
+    "decay_steps": "Steps after which the nominal rate falls.",
+    "power": "With what power of the steps it falls.",
+    "lowest": "Least deviation of log learning rates from the nominal one.",
+    "highest": "Largest deviation.",
+    "largest": "Times the size of the problem that a tensor counts for at most.",
+    "shallow_tensors": "From so many tensors on steps are shorter.",
 }
 for _name, _help in _INTEGERS.items():
     flags.DEFINE_integer(_name, None, _help)
 for _name, _help in _FLOATS.items():
     flags.DEFINE_float(_name, None, _help)
 flags.DEFINE_float("window_steps", None, "Mean inner steps of a window.")
+flags.DEFINE_list("trained_arrays", None, "Names, or PREFIX*; empty: all.")
+flags.DEFINE_boolean("nominal", None, "A nominal learning rate (see its module).")
 # A flag cannot say None, so 0 does.
 _ZERO_IS_NONE = ("objective_rows", "clip_through_time", "clip_value", "clip_norm")
 
 
-def config_from_flags() -> TrainingConfig:
-    """The preset with what the flags change."""
-    changes = {}
-    for part in (TrainingConfig, TrajectoryOptions, UnrollOptions):
+def config_from_flags(cohorts: int = 1) -> TrainingConfig:
+    """The preset with what the flags change.
+
+    Args:
+        cohorts: Their number where no flag gives it.
+    """
+    changes = {"cohorts": cohorts}
+    for part in (TrainingConfig, TrajectoryOptions, UnrollOptions, NominalRate):
         for field in dataclasses.fields(part):
+            if field.name == "nominal":
+                continue
             value = FLAGS[field.name].value if field.name in FLAGS else None
             if value is not None:
                 changes[field.name] = value
@@ -86,6 +125,16 @@ def config_from_flags() -> TrainingConfig:
             changes[name] = None
     if FLAGS.window_steps is not None:
         changes["mean_window_steps"] = FLAGS.window_steps
+    nominal = {field.name for field in dataclasses.fields(NominalRate)}
+    if FLAGS.nominal is False and nominal & set(changes):
+        raise ValueError(
+            f"--nonominal goes without {sorted(nominal)}, received "
+            f"{sorted(nominal & set(changes))}"
+        )
+    if FLAGS.nominal is False:
+        changes["nominal"] = None
+    elif FLAGS.nominal:
+        changes.setdefault("ratio", NominalRate().ratio)
     return preset(FLAGS.preset, **changes)
 
 
@@ -94,9 +143,11 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"train takes flags alone, received {arguments[1:]}")
     try:
-        config = config_from_flags()
-        trainer = Trainer(config, FLAGS.train_dir)
-        if FLAGS.validate and config.validate_every:
+        _import_modules(FLAGS.modules)
+        where = distribution(FLAGS.strategy, FLAGS.replicas)
+        config = config_from_flags(where.num_replicas)
+        trainer = Trainer(config, FLAGS.train_dir, where)
+        if where.is_chief and FLAGS.validate and config.validate_every:
             trainer.validate_with(_validator(trainer))
     except ValueError as error:
         raise app.UsageError(str(error)) from error
@@ -111,13 +162,27 @@ def main(arguments):
     trainer.train()
 
 
+def _import_modules(names):
+    """Imports modules of the user's, which register tasks and the like."""
+    # As for a script, what lies in the current folder can be imported.
+    sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"--modules must name modules that can be imported, received {name!r}: "
+                f"{error}"
+            ) from error
+
+
 def _validator(trainer):
     try:
         from meta_training.validation import default_validator
     except ImportError as error:
         logging.warning("no validation: %s", error)
         return None
-    return default_validator(trainer.architecture)
+    return default_validator(trainer.optimizer)
 
 
 def run():

@@ -6,6 +6,7 @@ next, so a run that was killed goes on from it and ends with the same meta-param
 as one that was not.
 """
 
+import json
 import os
 import pathlib
 import subprocess
@@ -13,25 +14,23 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from learned_optimizer import (
-    Config,
-    Weights,
-    fresh_weights,
-    load_weights,
-    save_weights,
-)
 from meta_training import estimators
+from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
+from meta_training.distribution.one_device import OneDevice
 from meta_training.files import load_arrays, save_arrays
 from meta_training.meta_objectives import meta_objective
 from meta_training.meta_optimizers import MetaOptimizer, norm
 from meta_training.problem_batch import ProblemBatch
-from meta_training.run_log import RunLog
+from meta_training.run_log import RunLog, SilentLog
+from meta_training.trainable_optimizers import (
+    TrainableOptimizer,
+    TrainedWeights,
+    save_trained,
+    starting_weights,
+)
 from meta_training.training_config import TrainingConfig
-from meta_training.trajectories import Trajectories
-from meta_training.windows import Window
 
 CHECKPOINT = "checkpoint.npz"
 WEIGHTS = "weights.npz"
@@ -45,39 +44,67 @@ class Trainer:
 
     Attributes:
         config: The settings.
-        folder: Where checkpoint, weights and logs are.
+        folder: Where checkpoint, weights and logs are; the chief alone touches it.
+        distribution: Where windows are run.
         meta_parameters: `{name: array}`, the newest.
         outer_step: Updates done.
     """
 
-    def __init__(self, config: TrainingConfig, folder):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        folder,
+        distribution: Distribution | None = None,
+    ):
         """Starts a run, or goes on with the one in `folder`.
 
         Args:
             config: The settings.
             folder: A new or empty one, or that of a run of the same settings.
+            distribution: Where windows are run; None: one after the other, here.
         """
         self.config = config
         self.folder = pathlib.Path(folder)
-        config.settle(self.folder)
+        self.distribution = distribution or OneDevice()
+        self.distribution.check(config.cohorts)
+        if self.distribution.is_chief:
+            config.settle(self.folder)
+        self.distribution.agree(json.dumps(config.to_dict(), sort_keys=True))
         tasks = config.tasks()
         _check_positive(tasks, config)
         estimator_class = estimators.estimator(config.estimator)
         self.batch = ProblemBatch(
-            tasks, config.block_size, estimator_class.replicas, config.objective_rows
+            tasks,
+            config.block_size,
+            estimator_class.replicas,
+            config.objective_rows,
+            config.parts,
         )
-        self._start = self._start_weights()
-        settings = {"sigma": config.pes_sigma} if config.estimator == "pes" else {}
-        self.estimator = estimator_class(
-            self.batch, self._start.config, config.unroll, **settings
+        self._start = starting_weights(
+            config.optimizer, config.init_weights, config.nominal, config.seed
         )
-        self.trajectories = Trajectories(
-            self.batch,
-            self._start.config,
-            config.trajectories,
-            config.seed,
-            [config.weight(task) for task in tasks],
+        settings = {}
+        if config.estimator == "pes":
+            settings = {"sigma": config.pes_sigma, "is_perturbed": config.is_trained}
+        self.estimator, estimate = estimators.compiled_estimator(
+            estimator_class, self.batch, self.optimizer, config.unroll, **settings
         )
+        weights = [config.weight(task) for task in tasks]
+        self.cohorts = [
+            Cohort(
+                number,
+                CohortTrajectories(
+                    number,
+                    self.batch,
+                    self.optimizer,
+                    config.trajectories,
+                    config.seed,
+                    weights,
+                ),
+                self.estimator.initial_state(),
+            )
+            for number in self.distribution.numbers(config.cohorts)
+        ]
         self._meta_optimizer = MetaOptimizer(
             config.meta_optimizer,
             config.meta_learning_rate,
@@ -86,37 +113,33 @@ class Trainer:
             clip_norm=config.clip_norm,
         )
         self._validate: Validate | None = None
-        # Without second thoughts of autograph: it would double the time of tracing.
-        self._estimate = tf.function(
-            self.estimator.estimate, jit_compile=True, autograph=False
-        )
         self.meta_parameters = dict(self._start.meta_parameters)
         self.outer_step = 0
         self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
-        self._carried = self.estimator.initial_state()
         self._best_score = np.inf
         self._seconds = 0.0
         self._inner_steps = 0
         self._first = True
-        if (self.folder / CHECKPOINT).is_file():
-            self._restore()
+        self._restore()
+        self.distribution.start(self.cohorts, estimate)
         families = [self.batch.tasks[task].family for task in self.batch.problem_task]
         self._families = {
             family: np.array(families) == family for family in sorted(set(families))
         }
 
     @property
-    def architecture(self) -> Config:
-        """The architecture that is trained."""
-        return self._start.config
+    def optimizer(self) -> TrainableOptimizer:
+        """What is trained."""
+        return self._start.optimizer
 
     def validate_with(self, validate: Validate | None) -> None:
         """Has `validate` called with the meta-parameters every so often.
 
         Its result is a dict of figures in which a lower `score` is better: the
-        weights that were best are kept apart.
+        weights that were best are kept apart. Of several processes the chief alone
+        validates.
         """
-        self._validate = validate
+        self._validate = validate if self.distribution.is_chief else None
 
     def train(self, until: int | None = None) -> dict[str, np.ndarray]:
         """Goes on until the last outer step, or `until`.
@@ -128,7 +151,9 @@ class Trainer:
         first_validation = (
             self._validate and self.config.validate_every and not self.outer_step
         )
-        log = RunLog(self.folder, self.outer_step, last)
+        log = SilentLog()
+        if self.distribution.is_chief:
+            log = RunLog(self.folder, self.outer_step, last)
         try:
             if first_validation:
                 self._run_validation(log)
@@ -143,28 +168,23 @@ class Trainer:
                     self.save()
         finally:
             log.close()
-            self.trajectories.close()
+            self.distribution.close()
+            for cohort in self.cohorts:
+                cohort.trajectories.close()
         return self.meta_parameters
 
     def _outer_step(self) -> dict[str, float]:
-        """One window and one update of the meta-parameters."""
+        """The windows of one update of the meta-parameters, and that update."""
         began = time.monotonic()
         step = self.outer_step
-        carry = self.trajectories.advance(step)
-        num_steps = self.trajectories.window_steps(step)
-        estimate = self._estimate(
-            self.meta_parameters_on_device(),
-            carry,
-            self._carried,
-            tf.constant(num_steps),
-            tf.constant(self.trajectories.unroll_seed(step)),
-        )
-        window = estimate.window
-        if step == 0:
-            self._check_start(window)
-        self.trajectories.take(window)
-        self._carried = estimate.state
-        gradient = {name: np.array(value) for name, value in estimate.gradient.items()}
+        reports, figures = self.distribution.next_outcome(self.meta_parameters)
+        for report in reports:
+            self._check_start(report)
+        gradient = {
+            name: sum(report.gradient[name] for report in reports)
+            * np.float32(self.config.is_trained(name) / len(reports))
+            for name in self.meta_parameters
+        }
         raw_norm = norm(gradient)
         skipped = not np.isfinite(raw_norm)
         if not skipped:
@@ -175,36 +195,47 @@ class Trainer:
         self.outer_step += 1
         seconds = time.monotonic() - began
         self._seconds += seconds
-        self._inner_steps += num_steps * self.batch.num_problems
+        inner_steps = sum(
+            int(report.num_steps) * self.batch.num_problems for report in reports
+        )
+        self._inner_steps += inner_steps
         if self._first:
             self._first = False
             logging.info("first outer step after %.0f s", seconds)
-        losses = np.array(window.losses)
+        losses = np.array([report.losses for report in reports])
+        weighted = [np.sum(report.losses * report.weights) for report in reports]
+        rates = [report.mean_log_learning_rate for report in reports]
         return {
-            "loss": float(np.sum(losses * carry.weights)),
+            "loss": float(np.mean(weighted)),
             "mean_loss": float(losses.mean()),
-            "cut_off": float(np.sum(np.array(window.alive) == 0)),
-            "fresh": float(np.sum(carry.fresh)),
-            "window_steps": num_steps,
-            "mean_log_learning_rate": float(np.mean(window.mean_log_learning_rate)),
+            "cut_off": float(sum(np.sum(report.alive == 0) for report in reports)),
+            "fresh": float(sum(np.sum(report.fresh) for report in reports)),
+            "window_steps": float(np.mean([report.num_steps for report in reports])),
+            "mean_log_learning_rate": float(np.mean(rates)),
             "gradient_norm": raw_norm,
             "clipped_gradient_norm": 0.0 if skipped else norm(gradient),
             "skipped": float(skipped),
             "meta_learning_rate": self._meta_optimizer.rate(step),
             "seconds": seconds,
-            "inner_steps_per_second": num_steps * self.batch.num_problems / seconds,
+            "inner_steps_per_second": inner_steps / seconds,
+            **figures,
         } | {
-            f"loss/{family}": float(losses[members].mean())
+            f"loss/{family}": float(losses[:, members].mean())
             for family, members in self._families.items()
         }
 
-    def meta_parameters_on_device(self):
-        """The meta-parameters as tensors."""
-        return {name: tf.constant(v) for name, v in self.meta_parameters.items()}
-
     def save(self) -> None:
-        """Writes checkpoint and weights, each whole or not at all."""
-        arrays = {
+        """Writes checkpoint and weights, each whole or not at all.
+
+        In a run of several processes, all must call this together.
+        """
+        arrays = {}
+        for cohort in self.cohorts:
+            arrays |= cohort.state()
+        arrays = self.distribution.gather(arrays)
+        if not self.distribution.is_chief:
+            return
+        arrays |= {
             "outer_step": np.array(self.outer_step),
             "best_score": np.array(self._best_score),
             "seconds": np.array(self._seconds),
@@ -216,15 +247,15 @@ class Trainer:
         self._save_weights(WEIGHTS)
 
     def _parts(self):
-        return {
-            "meta_parameters": self.meta_parameters,
-            "slots": self._slots,
-            "estimator": self._carried,
-            "trajectories": self.trajectories.state(),
-        }
+        return {"meta_parameters": self.meta_parameters, "slots": self._slots}
 
     def _restore(self) -> None:
-        arrays = load_arrays(self.folder / CHECKPOINT)
+        """Goes on from the chief's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        there = self.distribution.is_chief and path.is_file()
+        arrays = self.distribution.share(load_arrays(path) if there else {})
+        if not arrays:
+            return
         parts = {
             prefix: {
                 name.removeprefix(f"{prefix}/"): array
@@ -239,14 +270,14 @@ class Trainer:
         self._inner_steps = int(arrays["inner_steps"])
         self.meta_parameters = parts["meta_parameters"]
         self._slots = parts["slots"]
-        self._carried = parts["estimator"]
-        self.trajectories.restore(parts["trajectories"])
+        for cohort in self.cohorts:
+            cohort.restore(arrays, self.outer_step)
         logging.info("resumed from outer step %d", self.outer_step)
 
     def _save_weights(self, name, **entries) -> None:
-        weights = Weights(
+        weights = TrainedWeights(
             pathlib.Path(name).stem,
-            self._start.config,
+            self.optimizer,
             self.meta_parameters,
             self._start.initial_learning_rate,
         )
@@ -259,9 +290,9 @@ class Trainer:
             "settings": self.config.to_dict(),
             **entries,
         }
-        save_weights(weights, self.folder / name, card)
+        save_trained(weights, self.folder / name, card)
 
-    def _run_validation(self, log: RunLog) -> None:
+    def _run_validation(self, log: RunLog | SilentLog) -> None:
         results = self._validate(self.meta_parameters)
         log.validation(self.outer_step, results)
         score = results.get("score", np.inf)
@@ -275,18 +306,14 @@ class Trainer:
             self._best_score,
         )
 
-    def _start_weights(self) -> Weights:
-        if self.config.init_weights is None:
-            return fresh_weights(seed=self.config.seed)
-        return load_weights(self.config.init_weights)
-
-    def _check_start(self, window: Window) -> None:
+    def _check_start(self, report: Report) -> None:
         """Refuses tasks whose objective cannot be trained on."""
-        first = np.array(window.initial_objective)
+        if not report.first:
+            return
         needs_positive = meta_objective(
             self.config.unroll.meta_objective
         ).needs_positive
-        for problem, value in enumerate(first):
+        for problem, value in enumerate(report.initial_objective):
             task = self.batch.tasks[self.batch.problem_task[problem]]
             if not np.isfinite(value):
                 raise ValueError(

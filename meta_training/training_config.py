@@ -5,13 +5,16 @@ settings; those of `MAY_CHANGE` alone may differ from sitting to sitting.
 """
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
 from typing import Any
 
+from learned_optimizer.files import write_aside
+from learned_optimizer.nominal import NominalRate
 from meta_training import estimators, meta_optimizers
-from meta_training.files import write_aside
 from meta_training.tasks import task_set
+from meta_training.trainable_optimizers import HierarchicalRule, trainable_optimizer
 from meta_training.trajectories import TrajectoryOptions
 from meta_training.windows import UnrollOptions
 
@@ -26,14 +29,23 @@ class TrainingConfig:
     """The settings of a run.
 
     Attributes:
+        optimizer: Name of the trainable optimizer.
         task_set: Name of the set of tasks.
         copies: Instances of each task that train side by side.
+        cohorts: Cohorts of trajectories, each of all tasks and all copies, with a
+            seed of its own; the meta-gradient is the mean over them. They are what a
+            distribution deals out.
         minibatch_weight: How much a task that draws minibatches counts.
         noisy_weight: How much a task with gradient noise or zeroed elements counts.
         deterministic_weight: How much any other task counts.
         estimator: Name of the estimator of the meta-gradient.
+        trained_arrays: Names of the meta-parameter arrays that are trained; a name
+            ending in `*` stands for all that begin so. Empty: all arrays.
         pes_sigma: Standard deviation of the perturbations of `pes`.
         init_weights: Weights to start from, by name or path; None: fresh ones.
+        nominal: Whether the architecture has a nominal learning rate, see
+            `learned_optimizer.nominal`: its fields, or None for what the weights
+            have. The weights are widened where they had none.
         outer_steps: Meta-parameter updates.
         seed: Of everything random.
         meta_optimizer: `adam` or `rmsprop`.
@@ -42,6 +54,8 @@ class TrainingConfig:
         clip_value: Bound on each element of the meta-gradient, None: none.
         clip_norm: Bound on its norm, None: none.
         block_size: Elements a block of the packed layout.
+        parts: Into how many parts a window's problems are dealt out, to keep so many
+            cores busy; what is drawn at random depends on it.
         objective_rows: Rows on which objectives are recorded; None: all.
         checkpoint_every: Outer steps between checkpoints.
         validate_every: Outer steps between validations; 0: never.
@@ -49,14 +63,18 @@ class TrainingConfig:
         unroll: How windows are unrolled.
     """
 
+    optimizer: str = "hierarchical_rnn"
     task_set: str = "released"
     copies: int = 1
+    cohorts: int = 1
     minibatch_weight: float = 1.0
     noisy_weight: float = 1.0
     deterministic_weight: float = 1.0
     estimator: str = "truncated"
+    trained_arrays: tuple[str, ...] = ()
     pes_sigma: float = 0.01
     init_weights: str | None = None
+    nominal: NominalRate | None = None
     outer_steps: int = 1000
     seed: int = 0
     meta_optimizer: str = "rmsprop"
@@ -65,6 +83,7 @@ class TrainingConfig:
     clip_value: float | None = None
     clip_norm: float | None = None
     block_size: int = 16
+    parts: int = 1
     objective_rows: int | None = None
     checkpoint_every: int = 10
     validate_every: int = 50
@@ -72,7 +91,8 @@ class TrainingConfig:
     unroll: UnrollOptions = UnrollOptions(max_steps=500)
 
     def __post_init__(self):
-        for name in ("copies", "outer_steps", "block_size", "checkpoint_every"):
+        positive = ("copies", "cohorts", "outer_steps", "block_size", "parts")
+        for name in (*positive, "checkpoint_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
@@ -88,6 +108,13 @@ class TrainingConfig:
                 "max_steps of the unroll must be the most steps of a window, received "
                 f"{self.unroll.max_steps} and {self.trajectories.max_window_steps}"
             )
+        object.__setattr__(self, "trained_arrays", tuple(self.trained_arrays))
+        trainable_optimizer(self.optimizer)
+        if self.nominal is not None and self.optimizer != HierarchicalRule.name:
+            raise ValueError(
+                f"nominal is a setting of {HierarchicalRule.name}, received it with "
+                f"the optimizer {self.optimizer}"
+            )
         estimators.estimator(self.estimator)
         if self.meta_optimizer not in meta_optimizers.LIST:
             raise ValueError(
@@ -99,6 +126,12 @@ class TrainingConfig:
         """The tasks, each `copies` times."""
         return [task for task in task_set(self.task_set) for _ in range(self.copies)]
 
+    def is_trained(self, name: str) -> bool:
+        """Whether the array called `name` is trained."""
+        return not self.trained_arrays or any(
+            fnmatch.fnmatchcase(name, pattern) for pattern in self.trained_arrays
+        )
+
     def weight(self, task) -> float:
         """How much a task counts."""
         if task.batch_size is not None:
@@ -109,7 +142,9 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        values["trained_arrays"] = list(self.trained_arrays)
+        return values
 
     def settle(self, folder: pathlib.Path) -> None:
         """Makes `folder` the folder of this run, or finds that it is that.
@@ -122,7 +157,11 @@ class TrainingConfig:
         path = folder / FILE
         wanted = self.to_dict()
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            # Settings that came later than the run had their defaults in it.
+            found = _completed(
+                json.loads(path.read_text(encoding="utf-8")),
+                TrainingConfig().to_dict(),
+            )
             names = sorted(set(found) | set(wanted))
             differing = [
                 f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
@@ -142,13 +181,24 @@ class TrainingConfig:
         write_aside(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
+def _completed(found: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`found` with what it lacks of `defaults`, also in the parts that are dicts."""
+    nested = {
+        name: _completed(value, defaults[name])
+        for name, value in found.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**defaults, **found, **nested}
+
+
 def preset(name: str, **changes) -> TrainingConfig:
     """The settings of a preset, with changes.
 
     `released`: the released command line: windows of 50 + Exp(200) steps (cut off at
     1,000, which bounds the memory), about 41 windows a trajectory, learning rates from
     1e-6 to 1e-2, RMSProp at 1e-6, elements of the meta-gradient within 1e4, nothing
-    clipped through time. `default`: what ships, see design, section 5.
+    clipped through time. `default`: what ships: a nominal learning rate, cheap windows
+    of 150 steps on average, see BUILD_NOTES.md.
 
     Args:
         name: `released` or `default`.
@@ -159,13 +209,21 @@ def preset(name: str, **changes) -> TrainingConfig:
             f"preset must be one of {', '.join(_PRESETS)}; received {name!r}"
         )
     values, trajectories, unroll = (dict(part) for part in _PRESETS[name])
+    nominal = {}
+    if changes.get("optimizer", HierarchicalRule.name) != HierarchicalRule.name:
+        values.pop("nominal", None)
     for key, value in changes.items():
         if key in _TRAJECTORY_FIELDS:
             trajectories[key] = value
         elif key in _UNROLL_FIELDS:
             unroll[key] = value
+        elif key in _NOMINAL_FIELDS:
+            nominal[key] = value
         else:
             values[key] = value
+    if nominal:
+        base = values.get("nominal") or NominalRate()
+        values["nominal"] = dataclasses.replace(base, **nominal)
     unroll["max_steps"] = trajectories["max_window_steps"]
     return TrainingConfig(
         **values,
@@ -176,10 +234,13 @@ def preset(name: str, **changes) -> TrainingConfig:
 
 _TRAJECTORY_FIELDS = {f.name for f in dataclasses.fields(TrajectoryOptions)}
 _UNROLL_FIELDS = {f.name for f in dataclasses.fields(UnrollOptions)}
+# The settings of the nominal rate, which a run has if one of them is given.
+_NOMINAL_FIELDS = {f.name for f in dataclasses.fields(NominalRate)}
 _PRESETS: dict[str, tuple[dict, dict, dict]] = {
     "released": (
         {
             "task_set": "released",
+            "parts": 2,
             "meta_optimizer": "rmsprop",
             "meta_learning_rate": 1e-6,
             "clip_value": 1e4,
@@ -190,26 +251,29 @@ _PRESETS: dict[str, tuple[dict, dict, dict]] = {
     "default": (
         {
             "task_set": "default",
+            "parts": 2,
             "minibatch_weight": 2.0,
             "deterministic_weight": 0.5,
             "meta_optimizer": "adam",
-            "meta_learning_rate": 2e-3,
+            "meta_learning_rate": 1e-3,
             "cosine_decay": True,
             "clip_norm": 1.0,
-            "objective_rows": 256,
+            "block_size": 32,
+            "objective_rows": 64,
+            "nominal": NominalRate(),
         },
         {
             "min_window_steps": 50,
-            "mean_window_steps": 200.0,
-            "max_window_steps": 400,
-            "mean_horizon": 2500.0,
-            "low_learning_rate": 1e-4,
+            "mean_window_steps": 150.0,
+            "max_window_steps": 300,
+            "mean_horizon": 3000.0,
+            "low_learning_rate": 1e-6,
             "high_learning_rate": 1e-1,
             "spread_over_elements": False,
-            "scale_range": 100.0,
-            "scale_jitter": 0.5,
-            "redraw_probability": 0.3,
+            "scale_range": 10.0,
+            "scale_jitter": 0.3,
+            "redraw_probability": 0.1,
         },
-        {"clip_through_time": 0.06},
+        {"clip_through_time": 0.06, "second_derivatives": False},
     ),
 }

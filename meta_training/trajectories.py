@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer import update_rule
-from learned_optimizer.config import MIN_LOG_LEARNING_RATE, Config
-from learned_optimizer.update_rule import State
+from learned_optimizer.config import MIN_LOG_LEARNING_RATE
 from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.base import Task
+from meta_training.trainable_optimizers.base import TrainableOptimizer
 from meta_training.windows import Carry, InnerState, Window
 
 # What a random generator is for; the seed sequence of each ends in one of these.
@@ -118,7 +117,7 @@ class Trajectories:
     def __init__(
         self,
         batch: ProblemBatch,
-        config: Config,
+        optimizer: TrainableOptimizer,
         options: TrajectoryOptions,
         seed: int,
         weights=None,
@@ -127,14 +126,14 @@ class Trajectories:
 
         Args:
             batch: The tasks side by side.
-            config: The architecture.
+            optimizer: What is trained.
             options: How trajectories start and end.
             seed: Of everything random.
             weights: `[tasks]`, how much each counts; None: all alike.
         """
         self.batch = batch
         self.options = options
-        self._config = config
+        self._optimizer = optimizer
         self._seed = seed
         layout = batch.layout
         packed = (layout.num_blocks, layout.block_size)
@@ -145,12 +144,14 @@ class Trajectories:
         self.initial_objective = np.zeros(batch.num_problems, np.float32)
         self.inner = InnerState(
             np.zeros(packed, np.float32),
-            np.zeros(packed if config.attention else (0, packed[1]), np.float32),
-            State(
-                *(
-                    np.zeros([int(size) for size in shape], np.float32)
-                    for shape in update_rule.state_shapes(layout, config).values()
-                )
+            np.zeros(
+                packed if optimizer.uses_attention else (0, packed[1]), np.float32
+            ),
+            optimizer.state_type(
+                **{
+                    name: np.zeros([int(size) for size in shape], np.float32)
+                    for name, shape in optimizer.state_shapes(layout).items()
+                }
             ),
         )
         self._inverse_scale = np.ones((packed[0], 1), np.float32)
@@ -268,7 +269,9 @@ class Trajectories:
         self.inner = InnerState(
             arrays["values"].copy(),
             arrays["attended_values"].copy(),
-            State(*(arrays[name].copy() for name in State._fields)),
+            self._optimizer.state_type(
+                **{name: arrays[name].copy() for name in self.inner.state._fields}
+            ),
         )
 
     def close(self) -> None:
@@ -315,9 +318,9 @@ class Trajectories:
 
     def _draw_learning_rates(self, task, generator):
         """Draws the learning rates of a task, alike for all its replicas."""
-        rates = self.inner.state.log_learning_rate
-        if not rates.shape[0]:
+        if not self._optimizer.takes_initial_rates:
             return
+        rates = self.inner.state.log_learning_rate
         options = self.options
         low, high = np.log([options.low_learning_rate, options.high_learning_rate])
         replicas = self._blocks(task)
@@ -329,7 +332,7 @@ class Trajectories:
                 fraction = 0.5 * generator.random() + 0.5 * generator.random(shape)
             drawn = low + (high - low) * fraction + self._log_scale[task]
             drawn = np.clip(
-                drawn, MIN_LOG_LEARNING_RATE, self._config.max_log_learning_rate
+                drawn, MIN_LOG_LEARNING_RATE, self._optimizer.max_log_learning_rate
             )
             for replica in replicas:
                 rates[0, replica[tensor]] = drawn

@@ -1,13 +1,13 @@
-"""The inner loop: a window of steps of the learned optimizer on all problems at once.
+"""The inner loop: a window of steps of a trainable optimizer on all problems at once.
 
 `Unroll.run` takes the inner state through a window of steps and records objectives;
 `Unroll.run_and_differentiate` also takes the gradient of the meta-objective with
 respect to the meta-parameters, back through the whole window. Backpropagation is a
-second loop that runs the steps in reverse: the first loop keeps the inner state
-before every step (24 numbers a parameter), the second recomputes each step from it and
-pulls the gradient through. So memory grows by the state alone, one step is all that
-XLA ever differentiates, and between two steps the gradient that flows back can be
-clipped (design, section 5).
+second loop that runs the steps in reverse: the first loop keeps the inner state before
+every step (of the hierarchical RNN 24 numbers a parameter), the second recomputes each
+step from it and pulls the gradient through. So memory grows by the state alone, one
+step is all that XLA ever differentiates, and between two steps the gradient that flows
+back can be clipped (design, section 5).
 
 A diverging problem is *cut off*: from the step at which its objective is not finite or
 beyond a bound, its objectives count as a constant and its gradients as zero, so that
@@ -18,20 +18,23 @@ import math
 
 import tensorflow as tf
 
-from learned_optimizer import update_rule
-from learned_optimizer.config import Config
-from learned_optimizer.update_rule import State
 from meta_training.meta_objectives import meta_objective, step_weights
 from meta_training.problem_batch import ProblemBatch
+from meta_training.trainable_optimizers.base import TrainableOptimizer
 from meta_training.windows import Carry, InnerState, UnrollOptions, Window
 
 
 class Unroll:
-    """Runs windows of one batch of problems with one architecture."""
+    """Runs windows of one batch of problems with one optimizer."""
 
-    def __init__(self, batch: ProblemBatch, config: Config, options: UnrollOptions):
+    def __init__(
+        self,
+        batch: ProblemBatch,
+        optimizer: TrainableOptimizer,
+        options: UnrollOptions,
+    ):
         self.batch = batch
-        self.config = config
+        self.optimizer = optimizer
         self.options = options
         self._meta_objective = meta_objective(options.meta_objective)
         self._block_problem = batch.block_problem
@@ -50,7 +53,9 @@ class Unroll:
             meta_parameters, inner, carry, num_steps, seed, keep_states=False
         )
         losses = self._losses(recorded, alive, initial, num_steps)
-        return self._window(inner, recorded, alive, initial, losses, num_steps)
+        return self._window(
+            meta_parameters, inner, recorded, alive, initial, losses, num_steps
+        )
 
     def run_and_differentiate(self, meta_parameters, carry: Carry, num_steps, seed):
         """The same, and the gradient of the weighted sum of its losses.
@@ -79,46 +84,57 @@ class Unroll:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = {name: gradients[name] + at_start[name] for name in gradients}
-        window = self._window(inner, recorded, alive, initial, losses, num_steps)
+        window = self._window(
+            meta_parameters, inner, recorded, alive, initial, losses, num_steps
+        )
         return window, gradients
 
     def _begin(self, meta_parameters, carry: Carry) -> InnerState:
         """The inner state with that of fresh problems at its learned start."""
-        layout = self.batch.layout
-        fresh = carry.fresh > 0
-        by_block = tf.gather(fresh, self._block_problem)[None, :, None]
-        by_tensor = tf.gather(fresh, layout.tensor_problem)
-        levels = {
-            "tensor_state": by_tensor,
-            "global_state": fresh,
-            "started": by_tensor,
-        }
-
-        def choose(name, carried):
-            if name == "log_learning_rate":
-                return tf.convert_to_tensor(carried)
-            start = update_rule.initial_field(
-                name, layout, meta_parameters, self.config, 0.0
-            )
-            return tf.where(levels.get(name, by_block), start, carried)
-
         inner = carry.inner
-        state = State(
-            *(
-                choose(name, carried)
-                for name, carried in zip(State._fields, inner.state, strict=True)
-            )
-        )
         values = tf.convert_to_tensor(inner.values)
         attended = tf.convert_to_tensor(inner.attended_values)
-        if self.config.attention:
-            attended = tf.where(by_block[0], values, attended)
+        is_fresh = self._by_level(carry.fresh > 0)
+        start = self.optimizer.initial_state(
+            self.batch.layout, meta_parameters, 0.0, values
+        )
+
+        def choose(name, level, fresh, carried):
+            # Learning rates are drawn where a trajectory starts, on the host.
+            if name == "log_learning_rate":
+                return tf.convert_to_tensor(carried)
+            return tf.where(is_fresh[level], fresh, carried)
+
+        state = self._map_state(choose, start, inner.state)
+        if self.optimizer.uses_attention:
+            attended = tf.where(is_fresh["parameter"], values, attended)
         return InnerState(values, attended, state)
+
+    def _by_level(self, by_problem):
+        """`[problems]` numbers against the last axes of the fields of each level."""
+        by_tensor = tf.gather(by_problem, self.batch.layout.tensor_problem)
+        return {
+            "parameter": tf.gather(by_problem, self._block_problem)[:, None],
+            "tensor": by_tensor,
+            "problem": by_problem,
+        }
+
+    def _map_state(self, function, *states):
+        """A state of `function(name, level, *fields)`, field by field."""
+        levels = self.optimizer.state_levels
+        names = self.optimizer.state_type._fields
+        return self.optimizer.state_type(
+            *(
+                function(name, levels[name], *fields)
+                for name, *fields in zip(names, *states, strict=True)
+            )
+        )
 
     def _step(self, meta_parameters, inner, alive, initial, carry, seed, step):
         """One inner step: `(inner, objectives, alive, initial)` after it."""
         batch = self.batch
-        attended = inner.attended_values if self.config.attention else inner.values
+        has_attention = self.optimizer.uses_attention
+        attended = inner.attended_values if has_attention else inner.values
         objectives, gradients = batch.evaluate(
             inner.values,
             attended,
@@ -135,16 +151,11 @@ class Unroll:
         alive = alive * tf.cast(tf.abs(objectives) < bound, tf.float32)
         by_block = tf.gather(alive, self._block_problem)[:, None]
         gradients = tf.where(by_block > 0, gradients, 0.0)
-        update = update_rule.update(
-            inner.values,
-            gradients,
-            inner.state,
-            batch.layout,
-            meta_parameters,
-            self.config,
+        update = self.optimizer.update(
+            inner.values, gradients, inner.state, batch.layout, meta_parameters
         )
         attended = inner.attended_values
-        if self.config.attention:
+        if has_attention:
             attended = update.attended_values
         new = InnerState(update.values, attended, update.state)
         return new, objectives, alive, initial
@@ -245,7 +256,8 @@ class Unroll:
         """
         names = list(meta_parameters)
         meta_values = [tf.convert_to_tensor(meta_parameters[name]) for name in names]
-        structure = InnerState(0, 0, State(*([0] * len(State._fields))))
+        state_type = self.optimizer.state_type
+        structure = InnerState(0, 0, state_type(*([0] * len(state_type._fields))))
         bound = None
         if self.options.clip_through_time is not None:
             bound = self.options.clip_through_time * carry.weights
@@ -300,33 +312,27 @@ class Unroll:
         gradient = tf.nest.map_structure(_finite, gradient)
         if bound is None:
             return gradient
-        by_block = tf.gather(bound, self._block_problem)[:, None]
-        by_tensor = tf.gather(bound, self.batch.layout.tensor_problem)
+        bounds = self._by_level(bound)
         # Parameters are clipped as the task sees them, whatever their scale.
-        of_values = by_block * carry.inverse_scale
-        levels = {
-            "tensor_state": by_tensor,
-            "global_state": bound,
-            "started": by_tensor,
-        }
-        state = State(
-            *(
-                _clip_by(part, levels.get(name, by_block))
-                for name, part in zip(State._fields, gradient.state, strict=True)
-            )
+        of_values = bounds["parameter"] * carry.inverse_scale
+        state = self._map_state(
+            lambda name, level, part: _clip_by(part, bounds[level]), gradient.state
         )
         attended = gradient.attended_values
-        if self.config.attention:
+        if self.optimizer.uses_attention:
             attended = _clip_by(attended, of_values)
         return InnerState(_clip_by(gradient.values, of_values), attended, state)
 
-    def _window(self, inner, objectives, alive, initial, losses, num_steps) -> Window:
+    def _window(
+        self, meta_parameters, inner, objectives, alive, initial, losses, num_steps
+    ) -> Window:
         layout = self.batch.layout
+        log_rates = self.optimizer.log_learning_rates(
+            inner.state, layout, meta_parameters
+        )
         rates = tf.zeros([layout.num_problems])
-        if self.config.dynamic_output_scale:
-            sums = tf.reduce_sum(
-                inner.state.log_learning_rate[0] * layout.mask(), axis=-1
-            )
+        if log_rates is not None:
+            sums = tf.reduce_sum(log_rates * layout.mask(), axis=-1)
             sums = tf.math.unsorted_segment_sum(
                 sums, self._block_problem, layout.num_problems
             )

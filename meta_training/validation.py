@@ -5,7 +5,7 @@ that is excellent on its task set can be worthless on a perceptron. So every so 
 the `validation` networks, on data and in shapes that no task has, are trained from
 several initial learning rates, and the checkpoint with the lowest `score` is kept.
 
->>> validate = default_validator(weights.config)             # doctest: +SKIP
+>>> validate = default_validator(weights.optimizer)          # doctest: +SKIP
 >>> results = validate(weights.meta_parameters)              # doctest: +SKIP
 >>> results["score"]                                         # doctest: +SKIP
 -2.4
@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from learned_optimizer.config import Config
 from meta_training.networks import network_group
 from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_steps
 from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.trainable_optimizers import TrainableOptimizer
 
 INITIAL_LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 # From so many parameters on a network is large: one initial rate, fewer steps.
@@ -37,10 +37,11 @@ class Validator:
     The loops are compiled at the first call and reused by later ones.
 
     Args:
-        config: Architecture of the meta-parameters.
+        optimizer: Whose meta-parameters they are.
         networks: What to train. Defaults to the `validation` group.
         initial_learning_rates: Where the learned rates start, a run each. A network
-            of `LARGE` parameters or more starts from the middle one alone.
+            of `LARGE` parameters or more starts from the middle one alone, and so does
+            an optimizer that has learned where they start.
         steps: Inner steps of a network. Defaults to 1,500.
         large_steps: Inner steps of a large one. Defaults to 120.
 
@@ -50,7 +51,7 @@ class Validator:
 
     def __init__(
         self,
-        config: Config,
+        optimizer: TrainableOptimizer,
         networks: Sequence[Task] | None = None,
         initial_learning_rates: Sequence[float] = INITIAL_LEARNING_RATES,
         steps: int = 1500,
@@ -66,14 +67,16 @@ class Validator:
         networks = network_group("validation") if networks is None else networks
         if not networks:
             raise ValueError("networks must have one member or more, received none")
-        self.config = config
+        self.optimizer = optimizer
         self._loops = []
         for network in networks:
             is_large = network.parameter_count >= LARGE
-            own_rates = (sorted(rates)[len(rates) // 2],) if is_large else rates
+            own_rates = rates
+            if is_large or not optimizer.takes_initial_rates:
+                own_rates = (sorted(rates)[len(rates) // 2],)
             self._loops.append(
                 _NetworkLoop(
-                    network, config, own_rates, large_steps if is_large else steps
+                    network, optimizer, own_rates, large_steps if is_large else steps
                 )
             )
 
@@ -103,14 +106,14 @@ class Validator:
         return {**totals, **results}
 
 
-def default_validator(config: Config, **options) -> Validator:
+def default_validator(optimizer: TrainableOptimizer, **options) -> Validator:
     """The validator of the trainer: the `validation` networks.
 
     Args:
-        config: Architecture of the meta-parameters.
+        optimizer: Whose meta-parameters they are.
         **options: Of `Validator`.
     """
-    return Validator(config, **options)
+    return Validator(optimizer, **options)
 
 
 def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
@@ -141,13 +144,13 @@ def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
 class _NetworkLoop:
     """One network from several initial rates, in one compiled loop."""
 
-    def __init__(self, network, config, rates, steps):
+    def __init__(self, network, optimizer, rates, steps):
         self._name = network.name
         self._rates = rates
         self.record_steps = record_steps(steps, _RECORDS)
-        optimizer = LearnedRuns(config, network.parameter_shapes, len(rates))
+        runs = LearnedRuns(optimizer, network.parameter_shapes, len(rates))
         draws = draw_runs([network], [_SEED], steps)
-        self._loop = TrainingLoop(network, optimizer, np.zeros(len(rates)), draws)
+        self._loop = TrainingLoop(network, runs, np.zeros(len(rates)), draws)
 
     def train(self, meta_parameters):
         """The losses, `[records, runs]`."""

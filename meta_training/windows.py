@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from learned_optimizer.update_rule import State
 from meta_training.meta_objectives import meta_objective
 
 
@@ -59,12 +58,12 @@ class InnerState(NamedTuple):
         values: `[blocks, block_size]` parameters.
         attended_values: Where the next gradient is taken; of size 0 without
             attention.
-        state: The state of the optimizer.
+        state: The state of the optimizer, its `state_type`.
     """
 
     values: Any
     attended_values: Any
-    state: State
+    state: Any
 
 
 class Carry(NamedTuple):

@@ -3,8 +3,8 @@
 import abc
 from typing import Any, ClassVar, NamedTuple
 
-from learned_optimizer.config import Config
 from meta_training.problem_batch import ProblemBatch
+from meta_training.trainable_optimizers.base import TrainableOptimizer
 from meta_training.unroll import Unroll
 from meta_training.windows import Carry, UnrollOptions, Window
 
@@ -34,19 +34,23 @@ class Estimator(abc.ABC):
     replicas: ClassVar[int] = 1
 
     def __init__(
-        self, batch: ProblemBatch, config: Config, options: UnrollOptions, **settings
+        self,
+        batch: ProblemBatch,
+        optimizer: TrainableOptimizer,
+        options: UnrollOptions,
+        **settings,
     ):
         """Prepares the inner loop.
 
         Args:
             batch: The tasks, with `replicas` problems each.
-            config: The architecture.
+            optimizer: What is trained.
             options: How windows are unrolled.
             **settings: Those of the estimator.
         """
         if settings:
             raise ValueError(f"this estimator has no settings {sorted(settings)}")
-        self.unroll = Unroll(batch, config, options)
+        self.unroll = Unroll(batch, optimizer, options)
 
     def initial_state(self) -> dict[str, Any]:
         """The state before the first window, float32 NumPy arrays."""

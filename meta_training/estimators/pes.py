@@ -12,7 +12,6 @@ began, since they all led here:
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer.meta_parameters import specifications
 from meta_training.estimators.base import Estimate, Estimator, register_estimator
 
 
@@ -22,19 +21,22 @@ class PersistentEvolutionStrategies(Estimator):
 
     Attributes:
         sigma: Standard deviation of the perturbations.
+        is_perturbed: `(array name) -> bool`; the gradient of the others is 0. The
+            fewer numbers are perturbed, the less noise is in the gradient.
     """
 
     replicas = 2
 
-    def __init__(self, batch, config, options, sigma: float = 0.01):
+    def __init__(self, batch, optimizer, options, sigma=0.01, is_perturbed=None):
         if not sigma > 0:
             raise ValueError(f"sigma must be positive, received {sigma!r}")
-        super().__init__(batch, config, options)
+        super().__init__(batch, optimizer, options)
         self.sigma = sigma
+        self.is_perturbed = is_perturbed or (lambda name: True)
         tasks = len(batch.tasks)
         self._shapes = {
             specification.name: (tasks, *specification.shape)
-            for specification in specifications(config)
+            for specification in optimizer.specifications()
         }
         signs, pairs = [], np.zeros((2, tasks), np.int32)
         for group in batch.groups:
@@ -83,7 +85,7 @@ class PersistentEvolutionStrategies(Estimator):
         # Apart from the seeds of the inner steps, which count upwards.
         drawn = tf.random.stateless_normal([sum(sizes)], tf.stack([seed, -1]))
         return {
-            name: self.sigma * tf.reshape(piece, shape)
+            name: self.sigma * self.is_perturbed(name) * tf.reshape(piece, shape)
             for (name, shape), piece in zip(
                 self._shapes.items(), tf.split(drawn, sizes), strict=True
             )

@@ -1,6 +1,7 @@
 """The figures of an evaluation, to be read at the width of a README."""
 
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,12 +47,15 @@ def write_figures(results: Sequence[Result], folder: pathlib.Path) -> list[str]:
                 names.append(_save(_differences(result, adam), folder, name))
     for result in results:
         if result.is_learned and len(result.rates) > 1:
-            name = f"initial_rates_{result.optimizer}.png"
+            # Weights may go by their path, which is no part of a file's name.
+            label = re.sub(r"[^\w.-]+", "_", result.optimizer).strip("_")
+            name = f"initial_rates_{label}.png"
             names.append(_save(_initial_rates(result), folder, name))
     return names
 
 
-def _pyplot():
+def load_pyplot():
+    """`matplotlib.pyplot` for files alone, in the looks of all figures here."""
     try:
         import matplotlib
     except ImportError as error:
@@ -68,7 +72,7 @@ def _pyplot():
 
 def _save(figure, folder, name):
     figure.savefig(folder / name, dpi=110)
-    _pyplot().close(figure)
+    load_pyplot().close(figure)
     return name
 
 
@@ -94,7 +98,7 @@ def _drawn_settings(results):
 
 
 def _curves_by_task(results):
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     tasks = results[0].tasks
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
@@ -123,13 +127,13 @@ def _curves_by_task(results):
         axis.set_axis_off()
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(3, len(labels))
+        handles, labels, loc="outside lower center", ncols=min(columns, len(labels))
     )
     return figure
 
 
 def _curve_of_all(results):
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
     for label, result, rates, colour, style in _drawn_settings(results):
         logs = log_losses(result.losses)[:, rates, np.arange(len(rates))]
@@ -147,7 +151,7 @@ def _curve_of_all(results):
 
 def _differences(result, adam):
     """Where the learned optimizer wins: a bar a task, sorted."""
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     own = choices(result, METRICS[0])[0].scores.mean(axis=1)
     tuned = choices(adam, METRICS[0])[2].scores.mean(axis=1)
     ordered = np.sort(own - tuned)
@@ -163,7 +167,7 @@ def _differences(result, adam):
 
 
 def _initial_rates(result):
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
     if len(result.tasks) <= PANELS:
         final = progress(result).final

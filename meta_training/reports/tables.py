@@ -44,7 +44,7 @@ def write_tables(results: Sequence[Result], folder: pathlib.Path) -> None:
 
 def _write(path, columns, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
 

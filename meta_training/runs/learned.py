@@ -1,13 +1,12 @@
-"""The learned optimizer on stacked runs: each run is a problem of one packed layout."""
+"""Trained optimizers on stacked runs: each run is a problem of one packed layout."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer.config import Config
 from learned_optimizer.packing import Layout
-from learned_optimizer.update_rule import compute_step, initial_state
+from meta_training.trainable_optimizers.base import TrainableOptimizer
 
 # As in Keras's class the update goes chunk by chunk, of so many elements, so that what
 # a chunk needs stays in the cache: with 86,000 parameters it takes half the time.
@@ -18,20 +17,20 @@ _BLOCK_COST = 8
 
 
 class LearnedRuns:
-    """The hierarchical RNN as an optimizer of runs, see `baselines`.
+    """A trainable optimizer as an optimizer of runs, see `baselines`.
 
     Its `arguments` are `meta_parameters`, their dict, and `log_learning_rate`,
     `[runs]`, the logarithm of each run's initial rate. As with the Keras class, a
     tensor whose gradient is not finite is left as it is.
 
     Args:
-        config: The architecture.
+        optimizer: What trains.
         shapes: Of the parameters of one run.
         runs: How many there are.
     """
 
-    def __init__(self, config: Config, shapes, runs: int):
-        self.config = config
+    def __init__(self, optimizer: TrainableOptimizer, shapes, runs: int):
+        self.optimizer = optimizer
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.runs = runs
         counts = [math.prod(shape) for shape in self.shapes]
@@ -47,8 +46,11 @@ class LearnedRuns:
 
     def start(self, values, arguments):
         rates = tf.gather(arguments["log_learning_rate"], self.layout.block_problem)
-        state = initial_state(
-            self.layout, arguments["meta_parameters"], self.config, rates[:, tf.newaxis]
+        state = self.optimizer.initial_state(
+            self.layout,
+            arguments["meta_parameters"],
+            rates[:, tf.newaxis],
+            self.pack(values),
         )
         state = type(state)(*(tf.convert_to_tensor(field) for field in state))
         return state, list(values)
@@ -66,13 +68,8 @@ class LearnedRuns:
             bad_blocks, self.layout.block_tensor, self.layout.num_tensors
         )
         active = tf.cast(tf.equal(bad_tensors, 0), tf.float32)
-        step = compute_step(
-            packed,
-            state[0],
-            self.layout,
-            arguments["meta_parameters"],
-            self.config,
-            active=active,
+        step = self.optimizer.compute_step(
+            packed, state[0], self.layout, arguments["meta_parameters"], active
         )
         new_values = self._subtract(values, step.step)
         attended = new_values

@@ -12,6 +12,10 @@ from meta_training.tasks.image_networks import ImageNetwork
 from meta_training.tasks.perceptrons import Autoencoder, Perceptron, Regression
 from meta_training.tasks.registry import register_task_set
 from meta_training.tasks.released_sets import released
+from meta_training.tasks.residual_networks import (
+    ResidualImageNetwork,
+    ResidualPerceptron,
+)
 from meta_training.tasks.sequence_networks import AttentionNetwork, RecurrentNetwork
 from meta_training.tasks.softmax_regression import SoftmaxRegression
 
@@ -102,6 +106,27 @@ def sequence_networks() -> list[RecurrentNetwork | AttentionNetwork]:
     ]
 
 
+@register_task_set("residual_networks")
+def residual_networks() -> list[ResidualPerceptron | ResidualImageNetwork]:
+    """Nine to 25 layers with batch normalisation, on vectors and on images."""
+    variants = (
+        {"activation": "relu", "initialisation": "he_normal"},
+        {"activation": "relu", "initialisation": "glorot_uniform"},
+        {"activation": "gelu", "initialisation": "glorot_uniform", "label_noise": 0.1},
+    )
+    return [
+        network
+        for variant in variants
+        for network in (
+            ResidualPerceptron(16, 16, 4, 10, batch_size=32, **variant),
+            ResidualPerceptron(
+                12, 8, 12, 6, source="teacher", batch_size=32, **variant
+            ),
+            ResidualImageNetwork((8, 8, 1), (5, 8), 2, 8, batch_size=16, **variant),
+        )
+    ]
+
+
 @register_task_set("default_networks")
 def default_networks():
     """What `default` has beyond `released`."""
@@ -112,6 +137,12 @@ def default_networks():
         *regressions(),
         *sequence_networks(),
     ]
+
+
+@register_task_set("deep_networks")
+def deep_networks():
+    """`default_networks` and residual ones."""
+    return default_networks() + residual_networks()
 
 
 @register_task_set("default")

@@ -41,7 +41,7 @@ class ImageNetwork(ClassifierNetwork):
         require_positive_integers("image_shape", *self.image_shape)
         require_positive_integers("filters", *self.filters)
         require_member("reduction", self.reduction, ("stride", "pool"))
-        require_member("source", self.source, ("patterns", "gratings"))
+        require_member("source", self.source, random_data.IMAGE_SOURCES)
         halvings = 2 ** len(self.filters)
         if any(length % halvings for length in self.image_shape[:2]):
             raise ValueError(
@@ -60,10 +60,7 @@ class ImageNetwork(ClassifierNetwork):
         return (*shapes, (inputs, self.classes), (self.classes,))
 
     def sample_data(self, generator):
-        draw = {
-            "patterns": random_data.pattern_images,
-            "gratings": random_data.grating_images,
-        }[self.source]
+        draw = random_data.IMAGE_SOURCES[self.source]
         return draw(generator, self.rows, self.image_shape, self.classes)
 
     def outputs(self, parameters, data, activate):

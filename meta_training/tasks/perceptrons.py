@@ -38,7 +38,7 @@ class Perceptron(ClassifierNetwork):
         require_positive_integers("hidden_sizes", *self.hidden_sizes)
         require_positive_integers("features", self.features)
         require_member("normalisation", self.normalisation, _NORMALISED_AXIS)
-        require_member("source", self.source, ("mixture", "teacher"))
+        require_member("source", self.source, random_data.VECTOR_SOURCES)
 
     @property
     def parameter_shapes(self):
@@ -59,10 +59,7 @@ class Perceptron(ClassifierNetwork):
         return start
 
     def sample_data(self, generator):
-        draw = {
-            "mixture": random_data.gaussian_mixture,
-            "teacher": random_data.teacher_labels,
-        }[self.source]
+        draw = random_data.VECTOR_SOURCES[self.source]
         return draw(generator, self.rows, self.features, self.classes)
 
     def outputs(self, parameters, data, activate):

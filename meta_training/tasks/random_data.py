@@ -168,3 +168,8 @@ def _vary_images(generator, images):
         low, high = images.min(), images.max()
         images = (images - low) / (high - low)
     return (scale * images).astype(np.float32)
+
+
+# What a classifier's `source` can name, by the kind of its data.
+VECTOR_SOURCES = {"mixture": gaussian_mixture, "teacher": teacher_labels}
+IMAGE_SOURCES = {"patterns": pattern_images, "gratings": grating_images}

@@ -42,6 +42,14 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.float64(x)))
 
 
+def log_sizes(values):
+    """Log root mean squares of a model's arrays, those of zeros as the others'."""
+    sizes = [np.sqrt(np.mean(np.float64(value) ** 2)) for value in values]
+    known = [np.log(size) for size in sizes if size > 0]
+    mean = np.mean(known) if known else np.log(0.1)
+    return [np.log(size) if size > 0 else mean for size in sizes]
+
+
 class OptimizerByHand:
     """A learned optimizer on a list of NumPy arrays.
 
@@ -99,7 +107,10 @@ class OptimizerByHand:
         rates = initial_learning_rate
         if not isinstance(rates, list):
             rates = [np.log(rates)] * len(self.values)
-        for value, rate in zip(self.values, rates, strict=True):
+        sizes_of_values = log_sizes(self.values)
+        for value, rate, log_size in zip(
+            self.values, rates, sizes_of_values, strict=True
+        ):
             count = value.size
             ones = np.ones((1, count), np.float32)
             self.states.append(
@@ -118,6 +129,8 @@ class OptimizerByHand:
                     if len(sizes) > 1
                     else np.zeros(0, np.float32),
                     "started": np.float32(0),
+                    "log_size": np.float32(log_size),
+                    "steps_taken": np.float32(0),
                 }
             )
         self.global_state = (
@@ -163,6 +176,8 @@ class OptimizerByHand:
             position = active.index(i)
             after["tensor_state"] = np.asarray(result.state.tensor_state)[:, position]
             after["started"] = np.float32(1)
+            after["log_size"] = before["log_size"]
+            after["steps_taken"] = before["steps_taken"] + np.float32(1)
             self.states[i] = after
             step = value - np.asarray(result.values)[start:stop, 0]
             attended_step = value - np.asarray(result.attended_values)[start:stop, 0]
@@ -190,6 +205,15 @@ class OptimizerByHand:
             + meta["learning_rate_bias"]
         )
         eta = np.clip(eta, MIN_LOG_LEARNING_RATE, self.config.max_log_learning_rate)
+        nominal = self.config.nominal
+        if nominal:
+            center = (
+                np.log(nominal.ratio)
+                + before["log_size"]
+                - nominal.power
+                * np.log(1 + before["steps_taken"] / nominal.decay_steps)
+            )
+            eta = np.clip(eta, center + nominal.lowest, center + nominal.highest)
         return np.exp(eta + meta["step_length_offset"])
 
     def _clipped(self, gradients):
@@ -226,6 +250,13 @@ class OptimizerByHand:
             tensor_state=np.stack([state["tensor_state"] for state in states], axis=1),
             global_state=np.reshape(self.global_state, (-1, 1)),
             started=np.array([state["started"] for state in states], np.float32),
+            **{
+                # Only a nominal learning rate has these.
+                name: np.array([[state[name] for state in states]])[
+                    : int(self.config.nominal is not None)
+                ]
+                for name in ("log_size", "steps_taken")
+            },
         )
         state = State(*(np.asarray(field, np.float32) for field in state))
         return update(

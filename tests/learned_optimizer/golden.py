@@ -97,4 +97,6 @@ def pack_state(tensors, global_state, layout, config) -> State:
         if config.levels >= 3
         else np.zeros((0, 1), np.float32),
         started=np.zeros(len(tensors), np.float32),
+        log_size=np.zeros((0, len(tensors)), np.float32),
+        steps_taken=np.zeros((0, len(tensors)), np.float32),
     )

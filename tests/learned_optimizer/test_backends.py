@@ -54,6 +54,7 @@ def test_mixed_precision_and_a_loss_scale(backend):
     by_hand.assert_follows(inner, model.trainable_variables, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_without_tensorflow_none_is_imported(backend):
     # A process without pytest: `keras.utils.set_random_seed`, which seeds each test,

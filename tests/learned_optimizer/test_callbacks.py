@@ -154,6 +154,7 @@ def test_learned_rates_are_written_as_they_are(update_freq, steps, tmp_path):
                     assert scalars[step] == pytest.approx(wanted, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend", [pytest.param("jax", marks=pytest.mark.backend("jax"))]
 )

@@ -93,7 +93,7 @@ GROUPS = {
 
 
 # A child process each, of 20 seconds and more: the quick ones are one of each kind.
-QUICK_GROUPS = ("clipping", "averages")
+QUICK_GROUPS = ("averages",)
 
 
 @pytest.mark.parametrize(

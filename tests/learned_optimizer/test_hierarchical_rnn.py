@@ -484,7 +484,9 @@ def test_a_frozen_layer_does_not_move_and_the_rest_learn_as_if_alone():
         model = keras.Sequential(
             [keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)]
         )
-        optimizer = make_optimizer(use_ema=True)
+        # Without a nominal rate: there a bias starts as large as the tensors are that
+        # the optimizer was built with, frozen later or not.
+        optimizer = make_optimizer(use_ema=True, weights="bootstrap-v1")
         if not frozen_first:
             # Built with all variables, one layer frozen later.
             optimizer.build(model.trainable_variables)
@@ -669,7 +671,8 @@ def test_the_state_is_in_optimizer_variables(trained):
         for variable in tf.nest.flatten(getattr(optimizer, f"_{name}")):
             assert id(variable) in held
     meta = [x for x in optimizer.variables if x.name.startswith("meta_")]
-    assert sum(int(np.prod(x.shape)) for x in meta) == 8349
+    wanted = optimizer.weights.meta_parameters.values()
+    assert sum(int(np.prod(x.shape)) for x in meta) == sum(x.size for x in wanted)
     assert not any(x.trainable for x in optimizer.variables)
 
 
@@ -750,7 +753,7 @@ def test_compile_takes_its_registered_name():
         (dict(initial_learning_rate=float("inf")), ValueError, "positive"),
         (dict(initial_learning_rate="fast"), ValueError, "Received: .*'fast'"),
         (dict(initial_learning_rate=True), ValueError, "Received: .*True"),
-        (dict(weights="no such name"), ValueError, "Shipped names: bootstrap-v1"),
+        (dict(weights="no such name"), ValueError, "Shipped names: "),
         (dict(weights="/no/such/file.npz"), ValueError, "existing .npz file"),
         (dict(weights=3.5), TypeError, "Received: 3.5 of type float"),
         (dict(weights={"name": "x"}), ValueError, "have the keys"),

@@ -436,6 +436,7 @@ def run_small_training(folder, backend, *arguments):
     return json.loads((folder / "losses.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("jax", "torch")],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from learned_optimizer import packing
 from learned_optimizer.features import asinh, decay_sigmoid
 from learned_optimizer.packing import Layout
+from learned_optimizer.tensor_pass import sum_log_learning_rates
 from learned_optimizer.update_rule import (
     State,
     compute_step,
@@ -33,6 +34,7 @@ CONFIGS = {
     "one level": dict(level_sizes=(5,), extreme_indicator=True),
     "last tensor": dict(global_rnn_input="last_tensor"),
     "tensor mean": dict(learning_rate_mean="tensor", multiple_scale_decays=True),
+    "nominal": dict(nominal=dict(ratio=0.5, memory=3.0, decay_steps=2.0)),
     "no output scale": dict(dynamic_output_scale=False, relative_learning_rate=False),
     "attention, no output scale": dict(
         attention=True, dynamic_output_scale=False, relative_learning_rate=False
@@ -143,7 +145,17 @@ def assert_same_results(one, other, order=None):
     )
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+# The switches of these are in others too, or in the golden cases.
+SLOW_CONFIGS = ("one level", "last tensor", "tensor mean", "no output scale")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW_CONFIGS else ())
+        for name in CONFIGS
+    ],
+)
 def plain(request):
     """A config's weights, inputs, and what the plain rule makes of them."""
     weights = perturbed_weights(**CONFIGS[request.param])
@@ -250,6 +262,39 @@ def test_row_lengths_may_be_data(plain):
     assert_same_results(Result.of(outcome, layout), wanted)
 
 
+@pytest.mark.parametrize(
+    "lengths",
+    [[5], [256, 1, 257], [0, 255, 0, 513, 0], [1] * 300, [1000, 0, 0], [0], []],
+    ids=lambda lengths: f"{len(lengths)} tensors of {sum(lengths)} elements",
+)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_sums_over_tensors_whose_lengths_are_data(lengths, compiled):
+    generator = np.random.default_rng(0)
+    values = np.float32(generator.standard_normal((sum(lengths), 2)))
+
+    @tf.function(jit_compile=compiled)
+    def sums(values, lengths):
+        layout = Layout.from_row_lengths(lengths, tf.shape(values)[0])
+        return layout.block_tensor, packing.sum_blocks(values, layout)
+
+    block_tensor, found = sums(values, tf.constant(lengths, tf.int32))
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    np.testing.assert_array_equal(block_tensor, rows)
+    wanted = np.zeros((len(lengths), 2))
+    np.add.at(wanted, rows, values)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sum_over_a_long_tensor_keeps_its_digits():
+    layout = Layout.from_row_lengths(tf.constant([500_000, 3]), 500_003)
+    rates = np.full((1, 500_003, 1), -6.9078, np.float32)
+    found = sum_log_learning_rates(rates, layout) / layout.tensor_elements
+    np.testing.assert_allclose(found, -6.9078, rtol=2e-4)
+    # One after another they would not.
+    in_order = np.cumsum(rates.reshape(-1)[:-3], dtype=np.float32)[-1]
+    assert abs(in_order / 500_000 + 6.9078) > 1e-2
+
+
 def test_each_problem_may_have_meta_parameters_of_its_own(plain):
     weights, inputs, alone = plain
     other_weights = perturbed_weights(seed=5, **dataclasses.asdict(weights.config))
@@ -311,6 +356,8 @@ def test_inactive_tensors_stay_and_the_others_are_as_without_them(plain):
             tensor_state=before.state["tensor_state"][:, chosen],
             global_state=before.state["global_state"],
             started=before.state["started"][chosen],
+            log_size=before.state["log_size"][:, chosen],
+            steps_taken=before.state["steps_taken"][:, chosen],
         )
         wanted = run(later.take(chosen), weights, part, state=state)
         for position, i in enumerate(chosen):

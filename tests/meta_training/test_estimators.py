@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import Config, load_weights
+from learned_optimizer import load_weights
 from meta_training.estimators import estimator, list_estimators, register_estimator
 from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.bowl import Bowl
 from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import HierarchicalRule
 from meta_training.trajectories import Trajectories, TrajectoryOptions
 from meta_training.unroll import Unroll
 from meta_training.windows import UnrollOptions, Window
@@ -26,13 +27,13 @@ OPTIONS = UnrollOptions(max_steps=4)
 def test_pes_follows_its_definition_over_two_windows():
     tasks = [Quadratic(3), Bowl(5.0, noise_stdev=0.1), Quadratic(3)]
     batch = ProblemBatch(tasks, 4, replicas=2)
-    pes = estimator("pes")(batch, Config(), OPTIONS, sigma=0.02)
-    trajectories = Trajectories(batch, Config(), TRAJECTORIES, 0)
+    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.02)
+    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
     estimate = tf.function(pes.estimate, autograph=False)
 
     alone = ProblemBatch(tasks, 4)
-    by_hand = Trajectories(alone, Config(), TRAJECTORIES, 0)
-    run = tf.function(Unroll(alone, Config(), OPTIONS).run, autograph=False)
+    by_hand = Trajectories(alone, HierarchicalRule(), TRAJECTORIES, 0)
+    run = tf.function(Unroll(alone, HierarchicalRule(), OPTIONS).run, autograph=False)
     # One task at a time, with +e and with -e, the plain unroll.
     start = by_hand.advance(0)
     accumulated = {
@@ -81,7 +82,7 @@ def test_pes_follows_its_definition_over_two_windows():
 def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
     tasks = [Bowl(5.0)] * 4000
     batch = ProblemBatch(tasks, 2, replicas=2)
-    pes = estimator("pes")(batch, Config(), OPTIONS, sigma=0.1)
+    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.1)
     slope = np.linspace(-1, 1, 10).astype(np.float32)[:, None]
 
     def linear(meta_parameters, carry, num_steps, seed):
@@ -110,8 +111,8 @@ class _Carry:
 
 def test_pes_forgets_the_perturbations_of_a_finished_trajectory():
     batch = ProblemBatch([Bowl(5.0), Quadratic(3)], 4, replicas=2)
-    pes = estimator("pes")(batch, Config(), OPTIONS, sigma=0.1)
-    trajectories = Trajectories(batch, Config(), TRAJECTORIES, 0)
+    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.1)
+    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
     carry = trajectories.advance(0)
     trajectories.close()
     state = {name: np.ones_like(v) for name, v in pes.initial_state().items()}
@@ -137,6 +138,6 @@ def test_estimators_go_by_name():
         register_estimator("pes")
     batch = ProblemBatch([Bowl(5.0)], 2)
     with pytest.raises(ValueError, match="no settings"):
-        estimator("truncated")(batch, Config(), OPTIONS, sigma=1.0)
+        estimator("truncated")(batch, HierarchicalRule(), OPTIONS, sigma=1.0)
     with pytest.raises(ValueError, match="sigma must be positive"):
-        estimator("pes")(batch, Config(), OPTIONS, sigma=0.0)
+        estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.0)

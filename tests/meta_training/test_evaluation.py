@@ -1,6 +1,7 @@
 """The evaluation: against Keras's own optimizers, statistics by hand, end to end."""
 
 import csv
+import dataclasses
 import math
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
+from learned_optimizer.config import Config
 from learned_optimizer.weights import Weights, fresh_weights, load_weights
 from meta_training import evaluation
 from meta_training.evaluate import find_tasks
@@ -30,6 +32,7 @@ from meta_training.tasks import list_task_sets, task_set
 from meta_training.tasks.bowl import Bowl
 from meta_training.tasks.perceptrons import Perceptron
 from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import HierarchicalRule
 
 NETWORK = Perceptron(6, (7, 5), 3, rows=50, batch_size=8)
 STEPS = 50
@@ -114,7 +117,8 @@ def test_rates_are_twelve_half_a_decade_apart():
 def test_learned_loop_is_the_keras_class(draws):
     weights = load_weights("bootstrap-v1")
     rates = np.array([1e-3, 1e-2], np.float32)
-    optimizer = LearnedRuns(weights.config, NETWORK.parameter_shapes, 2)
+    rule = HierarchicalRule(weights.config)
+    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
     loop = TrainingLoop(NETWORK, optimizer, [0, 1], draws)
     arguments = {
         "meta_parameters": weights.meta_parameters,
@@ -132,8 +136,7 @@ def test_learned_loop_is_the_keras_class(draws):
 
 
 def test_gradients_that_are_not_finite_change_nothing():
-    config = fresh_weights().config
-    optimizer = LearnedRuns(config, [(3,), (2, 2)], 2)
+    optimizer = LearnedRuns(HierarchicalRule(), [(3,), (2, 2)], 2)
     values = [tf.ones([2, 3]), tf.ones([2, 2, 2])]
     arguments = {
         "meta_parameters": fresh_weights(seed=0).meta_parameters,
@@ -152,7 +155,7 @@ def test_gradients_that_are_not_finite_change_nothing():
     "shapes", [[(3,)], [(64, 128), (128,), (5, 7)], [(2,), (300,)]]
 )
 def test_unpacking_reverses_packing(shapes):
-    optimizer = LearnedRuns(fresh_weights().config, shapes, 3)
+    optimizer = LearnedRuns(HierarchicalRule(), shapes, 3)
     generator = np.random.default_rng(0)
     tensors = [generator.normal(size=(3, *s)).astype(np.float32) for s in shapes]
     packed = optimizer.pack(tensors)
@@ -363,6 +366,32 @@ def test_a_damaged_cache_is_run_again(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     (second,) = evaluate(**arguments)
     np.testing.assert_array_equal(first.losses, second.losses)
+
+
+def test_weights_of_one_optimizer_share_a_compilation(tmp_path, monkeypatch):
+    config = Config(level_sizes=(4,), gradient_timescales=2)
+    weights = [
+        dataclasses.replace(fresh_weights(config, seed=seed), name=f"seed {seed}")
+        for seed in (0, 1)
+    ]
+    arguments = ([Bowl(1.0)], Settings(steps=9, seeds=1, records=4))
+    alone = [
+        evaluate([one], *arguments, tmp_path / one.name, baselines=())[0]
+        for one in weights
+    ]
+    assert np.any(alone[0].losses != alone[1].losses)
+    made = []
+
+    class CountedLoop(TrainingLoop):
+        def __init__(self, *loop_arguments):
+            made.append(loop_arguments)
+            super().__init__(*loop_arguments)
+
+    monkeypatch.setattr(evaluation, "TrainingLoop", CountedLoop)
+    together = evaluate(weights, *arguments, tmp_path / "together", baselines=())
+    assert len(made) == 1
+    for found, wanted in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found.losses, wanted.losses)
 
 
 def test_large_groups_are_divided_the_same_for_all(monkeypatch):

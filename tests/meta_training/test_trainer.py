@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import load_weights
+from learned_optimizer.nominal import NominalRate
 from meta_training import files, training_config
 from meta_training.files import load_arrays
 from meta_training.meta_optimizers import MetaOptimizer, norm
@@ -72,7 +73,9 @@ def _not_finite():
 class TestResume:
     """A run that stops at a checkpoint, and one that does not."""
 
-    @pytest.mark.parametrize("estimator", ["truncated", "pes"])
+    @pytest.mark.parametrize(
+        "estimator", [pytest.param("truncated", marks=pytest.mark.slow), "pes"]
+    )
     def test_ends_with_the_same_meta_parameters(self, tmp_path, estimator, caplog):
         config = preset("default", estimator=estimator, **TINY)
         whole = Trainer(config, tmp_path / "whole").train()
@@ -141,7 +144,7 @@ def test_a_full_disk_leaves_the_last_file_whole(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("learned_optimizer.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         files.save_arrays(path, {"a": np.arange(9)})
     np.testing.assert_array_equal(load_arrays(path)["a"], np.arange(5))
@@ -187,7 +190,8 @@ def test_presets():
     assert len(released.tasks()) == 101
     default = preset("default", copies=2)
     assert len(default.tasks()) == 302
-    assert default.trajectories.redraw_probability == 0.3
+    assert default.nominal and not default.unroll.second_derivatives
+    assert preset("default", optimizer="trainable_adam").nominal is None
     assert training_config.TrainingConfig(**{"task_set": "released"}).copies == 1
 
 
@@ -258,3 +262,33 @@ def _checkpoint_time(folder):
         return (folder / "checkpoint.npz").stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+@pytest.mark.parametrize(
+    "estimator", ["truncated", pytest.param("pes", marks=pytest.mark.slow)]
+)
+def test_only_the_named_arrays_are_trained(estimator, tmp_path):
+    named = ("learning_rate_*", "gradient_shortcut")
+    config = preset(
+        "default",
+        **{**TINY, "outer_steps": 1},
+        estimator=estimator,
+        trained_arrays=named,
+        nominal=NominalRate(ratio=0.2),
+    )
+    trainer = Trainer(config, tmp_path)
+    before = dict(trainer.meta_parameters)
+    after = trainer.train()
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {
+        "learning_rate_weights",
+        "learning_rate_bias",
+        "learning_rate_momentum_logit",
+        "gradient_shortcut",
+    }
+    # Saved weights have the nominal rate, and the zeros that came with its input.
+    saved = load_weights(str(tmp_path / "weights.npz"))
+    assert saved.config.nominal == NominalRate(ratio=0.2)
+    kernel = saved.meta_parameters["parameter_gates_kernel"]
+    assert kernel.shape == (13 + 10, 20)
+    np.testing.assert_array_equal(kernel[12], 0)

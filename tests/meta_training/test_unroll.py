@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import Config, load_weights
+from learned_optimizer import load_weights
 from meta_training.meta_objectives import meta_objective, step_weights
 from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.base import Task
 from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import HierarchicalRule
 from meta_training.trajectories import Trajectories, TrajectoryOptions
 from meta_training.unroll import Unroll
 from meta_training.windows import UnrollOptions
@@ -46,10 +47,10 @@ class Cliff(Task):
 def unrolled(tasks, seed=0, weights=None, **options):
     """Window and meta-gradient of a window of 6 steps."""
     batch = ProblemBatch(tasks, 4)
-    trajectories = Trajectories(batch, Config(), TRAJECTORIES, seed, weights)
+    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, seed, weights)
     carry = trajectories.advance(0)
     trajectories.close()
-    unroll = Unroll(batch, Config(), UnrollOptions(max_steps=6, **options))
+    unroll = Unroll(batch, HierarchicalRule(), UnrollOptions(max_steps=6, **options))
     function = tf.function(unroll.run_and_differentiate, autograph=False)
     return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
 

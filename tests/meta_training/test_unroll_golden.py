@@ -11,6 +11,7 @@ from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.fully_connected import FullyConnected
 from meta_training.tasks.quadratics import Quadratic
 from meta_training.tasks.test_functions import Rosenbrock
+from meta_training.trainable_optimizers import HierarchicalRule
 from meta_training.unroll import Unroll
 from meta_training.windows import Carry, InnerState, UnrollOptions
 from tests.golden import read_golden
@@ -133,7 +134,7 @@ def test_meta_objective_and_meta_gradient(name, second, epsilon):
     options = UnrollOptions(
         max_steps=24, meta_objective=objective, second_derivatives=bool(second)
     )
-    unroll = Unroll(batch, config, options)
+    unroll = Unroll(batch, HierarchicalRule(config), options)
     meta_parameters = {k: tf.constant(v) for k, v in meta_parameters.items()}
     carry = first_carry(batch, instance, case, meta_parameters, config)
     # Compiled is how the trainer runs it; tracing alone is quicker for most cases.

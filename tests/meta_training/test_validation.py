@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from learned_optimizer.weights import fresh_weights, load_weights
 from meta_training.networks.architectures import HeldOutPerceptron
+from meta_training.trainable_optimizers import (
+    HierarchicalRule,
+    fresh_trained,
+    load_trained,
+)
 from meta_training.validation import (
     DIVERGED_FACTOR,
     LOSS_FLOOR,
@@ -52,12 +56,12 @@ def test_a_late_regression_is_worse_than_standing_still():
 
 
 def test_shipped_weights_score_better_than_fresh_ones_without_compiling_anew():
-    shipped = load_weights("bootstrap-v1")
-    validate = Validator(shipped.config, [SMALL], (1e-4, 1e-3), steps=60)
+    shipped = load_trained("bootstrap-v1")
+    validate = Validator(shipped.optimizer, [SMALL], (1e-4, 1e-3), steps=60)
     first = validate(shipped.meta_parameters)
     compiled = validate._loops[0]._loop._compiled
     traces = compiled.experimental_get_tracing_count()
-    fresh = validate(fresh_weights(shipped.config, seed=0).meta_parameters)
+    fresh = validate(fresh_trained(shipped.optimizer, seed=0).meta_parameters)
     again = validate(shipped.meta_parameters)
     assert compiled.experimental_get_tracing_count() == traces
     assert again == first
@@ -69,7 +73,7 @@ def test_shipped_weights_score_better_than_fresh_ones_without_compiling_anew():
 
 def test_large_networks_have_one_rate_and_fewer_steps():
     validate = default_validator(
-        fresh_weights().config,
+        HierarchicalRule(),
         steps=40,
         large_steps=9,
         initial_learning_rates=(1, 2, 3),
@@ -91,4 +95,4 @@ def test_large_networks_have_one_rate_and_fewer_steps():
 )
 def test_errors_state_the_rule_and_what_came(options, message):
     with pytest.raises(ValueError, match=message):
-        default_validator(fresh_weights().config, **options)
+        default_validator(HierarchicalRule(), **options)

@@ -1,5 +1,6 @@
-"""The demo runs from start to end and shows what it says."""
+"""The demos run from start to end and show what they say."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -26,3 +27,44 @@ def test_digits_demo(tmp_path):
         # Far below the ln 10 = 2.3 of a network that has learned nothing.
         assert float(loss) < 1.0
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_imagenet_demo(tmp_path):
+    """The command of `make demo`, with fewer steps."""
+    flags = [
+        *("--train_steps=6", "--num_images=40", "--num_validation_images=10"),
+        *("--image_size=32", "--batch_size=4", f"--data_dir={tmp_path / 'data'}"),
+        f"--output={tmp_path / 'demo'}",
+    ]
+    binaries = pathlib.Path(sys.executable).parent
+    # Newer than all that the environment is made from, else make would make it anew.
+    installed = tmp_path / "installed"
+    installed.touch()
+    command = subprocess.run(
+        [
+            *("make", "--dry-run", "--no-print-directory", "demo"),
+            *(f"BIN={binaries}", f"INSTALLED={installed}", f"ARGS={' '.join(flags)}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    result = subprocess.run(
+        command,
+        shell=True,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    table = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in table[2:]] == [
+        "HierarchicalRNN()",
+        "rmsprop, usual rate",
+    ]
+    picture = tmp_path / "demo" / "resnet_v2_50.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path / "demo" / "report.md") in result.stdout

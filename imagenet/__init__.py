@@ -1,0 +1,1 @@
+"""Inception V3 and ResNet V2 on ImageNet, or on images drawn on the spot."""

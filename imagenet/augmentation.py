@@ -1,0 +1,110 @@
+"""From the bytes of an image to the square that a model sees.
+
+Training: a random part of the image, as Inception was trained (Szegedy et al. 2015,
+section 6), perhaps mirrored, perhaps with its colours distorted (Howard 2013).
+Evaluation: the middle. A JPEG is decoded only where it is cropped.
+"""
+
+import tensorflow as tf
+
+# Of the shorter side in evaluation.
+CENTRAL_FRACTION = 0.875
+_ASPECT_RATIOS = (3 / 4, 4 / 3)
+# Of random crops that do not fit, after which the whole image is taken.
+_ATTEMPTS = 10
+_END_OF_JPEG = (0xFF, 0xD9)
+# How far before the end of a file its end mark may lie: some cameras pad.
+_PADDING = 1024
+
+
+def random_window(shape, seed, min_area: float):
+    """A part of an image of random area and aspect ratio.
+
+    Args:
+        shape: int32 `[3]`, height, width, channels.
+        seed: int64 `[2]`.
+        min_area: the least fraction of the image's area.
+
+    Returns:
+        int32 `[4]`: top, left, height, width.
+    """
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=_ASPECT_RATIOS,
+        area_range=(min_area, 1.0),
+        max_attempts=_ATTEMPTS,
+    )
+    return tf.concat([begin[:2], size[:2]], 0)
+
+
+def central_window(shape):
+    """The square in the middle, `CENTRAL_FRACTION` of the shorter side wide."""
+    height, width = shape[0], shape[1]
+    shorter = tf.cast(tf.minimum(height, width), tf.float32)
+    side = tf.maximum(1, tf.cast(tf.round(CENTRAL_FRACTION * shorter), tf.int32))
+    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+
+def decode_window(content, window_of_shape):
+    """Decodes a part of a JPEG; fails where the file is not a whole one.
+
+    Args:
+        content: the bytes, a scalar string.
+        window_of_shape: from the image's shape to top, left, height, width.
+
+    Returns:
+        uint8 `[height, width, 3]`, whatever the colour space of the file.
+    """
+    # Below the window nothing is decoded, and a cut would go unseen.
+    whole = tf.io.is_jpeg(content) & _ends(content)
+    with tf.control_dependencies([tf.debugging.Assert(whole, ["not a whole JPEG"])]):
+        shape = tf.io.extract_jpeg_shape(tf.identity(content))
+    return tf.io.decode_and_crop_jpeg(content, window_of_shape(shape), channels=3)
+
+
+def decode_whole(content, window_of_shape):
+    """The same of any format that TensorFlow knows, and of a JPEG with a long tail.
+
+    Slower: all of the image is decoded. It fails where a part of it cannot be.
+    """
+    image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    top, left, height, width = tf.unstack(window_of_shape(tf.shape(image)))
+    return image[top : top + height, left : left + width]
+
+
+def _ends(content):
+    """Whether a JPEG has its end mark near its end."""
+    length = tf.strings.length(content)
+    tail = tf.strings.substr(content, tf.maximum(0, length - _PADDING), _PADDING)
+    values = tf.io.decode_raw(tail, tf.uint8)
+    first, second = _END_OF_JPEG
+    return tf.reduce_any((values[:-1] == first) & (values[1:] == second))
+
+
+def resize(image, size: int):
+    """Float32 `[size, size, 3]`, 0 to 255, bilinear.
+
+    An image that shrinks to half or less is smoothed, which takes three times as long;
+    with less shrinking no pixel is passed over anyway.
+    """
+    image = tf.cond(
+        tf.reduce_max(tf.shape(image)[:2]) >= 2 * size,
+        lambda: tf.image.resize(image, [size, size], antialias=True),
+        lambda: tf.image.resize(image, [size, size]),
+    )
+    image.set_shape([size, size, 3])
+    return image
+
+
+def distort_colours(image, seed):
+    """Random brightness, saturation, hue and contrast; 0 to 255, float32."""
+    image = image / 255.0
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    image = tf.image.stateless_random_brightness(image, 32 / 255, seeds[0])
+    image = tf.image.stateless_random_saturation(image, 0.5, 1.5, seeds[1])
+    image = tf.image.stateless_random_hue(image, 0.2, seeds[2])
+    image = tf.image.stateless_random_contrast(image, 0.5, 1.5, seeds[3])
+    return tf.clip_by_value(image, 0.0, 1.0) * 255.0

@@ -1,0 +1,149 @@
+"""The networks of the ImageNet experiments, from `keras.applications`.
+
+The paper trains Inception V3 and ResNet V2. Keras's Inception V3 has no auxiliary
+head, so there is none here. No TensorFlow is imported: the JAX program uses the same
+networks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelKind:
+    """A network that can be trained.
+
+    Attributes:
+        constructor: Its function in `keras.applications`.
+        image_size: Height and width in pixels that it was made for.
+        smallest_image_size: The least that it can take.
+        scaling: How pixels are scaled, in the terms of `keras.applications`.
+    """
+
+    constructor: Callable
+    image_size: int
+    smallest_image_size: int
+    scaling: str = "tf"
+
+
+def narrow_resnet(**arguments) -> keras.Model:
+    """ResNet50V2 with an eighth of the filters: as deep, and quick to try."""
+    model = keras.applications.ResNet50V2(**arguments)
+
+    def narrowed(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Conv2D):
+            config["filters"] //= 8
+        return layer.__class__.from_config(config)
+
+    return keras.models.clone_model(model, clone_function=narrowed)
+
+
+MODELS = {
+    "inception_v3": ModelKind(keras.applications.InceptionV3, 299, 75),
+    "resnet_v2_50": ModelKind(keras.applications.ResNet50V2, 224, 32),
+    "resnet_v2_50_narrow": ModelKind(narrow_resnet, 224, 32),
+    "resnet_v2_101": ModelKind(keras.applications.ResNet101V2, 224, 32),
+    "resnet_v2_152": ModelKind(keras.applications.ResNet152V2, 224, 32),
+}
+
+
+def model_kind(name: str) -> ModelKind:
+    """The network of that name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if name not in MODELS:
+        raise ValueError(
+            f"the model must be one of {', '.join(MODELS)}. Received: {name!r}"
+        )
+    return MODELS[name]
+
+
+def checked_image_size(name: str, image_size: int | None) -> int:
+    """An image size that the network can take; None: the one it was made for.
+
+    Raises:
+        ValueError: It is too small.
+    """
+    kind = model_kind(name)
+    if image_size is None:
+        return kind.image_size
+    if image_size < kind.smallest_image_size:
+        raise ValueError(
+            f"{name} needs images of {kind.smallest_image_size} pixels a side or more. "
+            f"Received: {image_size}"
+        )
+    return image_size
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    image_size: int | None = None,
+    precision: str = "float32",
+    synchronized_batch_normalization: bool = False,
+    seed: int | None = None,
+) -> keras.Model:
+    """A network with fresh weights that returns logits.
+
+    Args:
+        name: A key of `MODELS`.
+        num_classes: Number of logits, 2 or more.
+        image_size: Height and width of the images; None: the usual one.
+        precision: A policy of Keras, one of `PRECISIONS`; logits are float32 always.
+        synchronized_batch_normalization: Whether batch statistics are taken over all
+            replicas together, so that they do not depend on how many there are.
+        seed: Of the initial weights; None: any.
+
+    Returns:
+        A model from `[batch, image_size, image_size, 3]` to `[batch, num_classes]`.
+
+    Raises:
+        ValueError: An argument breaks a rule.
+    """
+    image_size = checked_image_size(name, image_size)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"the precision must be one of {', '.join(PRECISIONS)}. "
+            f"Received: {precision!r}"
+        )
+    if num_classes < 2:
+        raise ValueError(f"two classes or more are needed. Received: {num_classes}")
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    before = keras.config.dtype_policy()
+    # The constructors of keras.applications take no dtype.
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = model_kind(name).constructor(
+            weights=None,
+            classes=num_classes,
+            input_shape=(image_size, image_size, 3),
+            classifier_activation=None,
+        )
+        if synchronized_batch_normalization:
+            model = _synchronized(model)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if precision == "float32":
+        return model
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")
+    return keras.Model(model.inputs[0], logits(model.outputs[0]), name=model.name)
+
+
+def _synchronized(model):
+    """The same network with batch statistics over all replicas, and fresh weights."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["synchronized"] = True
+        return layer.__class__.from_config(config)
+
+    return keras.models.clone_model(model, clone_function=clone)

@@ -1,0 +1,321 @@
+"""The optimizers that are compared, each as networks on ImageNet are trained with it.
+
+`HierarchicalRNN` has nothing to set. The baselines come with the rate, warm-up,
+schedule and weight decay of the works that are named beside them; the rates follow the
+batch size by the rule of the same works.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+
+from learned_optimizer import HierarchicalRNN
+
+SCHEDULES = ("usual", "cosine", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerKind:
+    """An optimizer and how it is usually run.
+
+    Attributes:
+        make: From the learning rate (or a schedule) and further arguments.
+        learning_rate: The usual rate, at `batch_size` images a step.
+        batch_size: To which the rate belongs; None: it does not follow the batch.
+        schedule: `"constant"`, `"cosine"` (half a cosine from the rate to 0), or
+            `"exponential"` (a factor of 0.94 every two epochs).
+        warmup_epochs: In which the rate rises from 0.
+        weight_decay: Of convolution and dense kernels.
+        decoupled: Whether the decay is taken off the kernels by the optimizer; else
+            it is added to their gradients, as an L2 term of the loss does.
+        source: Where that is from.
+    """
+
+    make: Callable[..., keras.optimizers.Optimizer]
+    learning_rate: float
+    batch_size: int | None
+    schedule: str
+    warmup_epochs: float
+    weight_decay: float
+    decoupled: bool
+    source: str
+
+
+OPTIMIZERS = {
+    "hierarchical_rnn": OptimizerKind(
+        HierarchicalRNN, 1.0, None, "constant", 0, 0.0, True, "nothing to set"
+    ),
+    "rmsprop": OptimizerKind(
+        lambda learning_rate: keras.optimizers.RMSprop(
+            learning_rate, rho=0.9, momentum=0.9, epsilon=1.0
+        ),
+        0.045,
+        32,
+        "exponential",
+        0,
+        4e-5,
+        False,
+        "Szegedy et al. 2016, section 8; decay of kernels as TF-Slim's Inception V3",
+    ),
+    "adam": OptimizerKind(
+        keras.optimizers.Adam,
+        1e-3,
+        None,
+        "cosine",
+        5,
+        0.0,
+        False,
+        "Keras's default rate, with warm-up and cosine decay",
+    ),
+    "adamw": OptimizerKind(
+        keras.optimizers.AdamW,
+        5e-4,
+        512,
+        "cosine",
+        5,
+        0.05,
+        True,
+        "Touvron et al. 2021 (DeiT), table 9",
+    ),
+    "momentum": OptimizerKind(
+        lambda learning_rate: keras.optimizers.SGD(learning_rate, momentum=0.9),
+        0.1,
+        256,
+        "cosine",
+        5,
+        1e-4,
+        False,
+        "Goyal et al. 2017, section 5.1; cosine of He et al. 2019, section 5.1",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """An optimizer with everything settled.
+
+    Attributes:
+        name: A key of `OPTIMIZERS`.
+        learning_rate: At its highest.
+        schedule: `"constant"`, `"cosine"` or `"exponential"`.
+        warmup_steps: Steps of the rise.
+        train_steps: Steps of the run, to which the cosine is stretched.
+        steps_per_epoch: By which the exponential decay counts.
+        weight_decay: Of kernels.
+        weights: Name or path of the learned optimizer's; None for the others.
+    """
+
+    name: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    train_steps: int
+    steps_per_epoch: float
+    weight_decay: float
+    weights: str | None
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether it is `HierarchicalRNN`."""
+        return self.name == "hierarchical_rnn"
+
+    @property
+    def gradient_decay(self) -> float:
+        """The part of the weight decay that goes into the gradients."""
+        return 0.0 if OPTIMIZERS[self.name].decoupled else self.weight_decay
+
+    def describe(self) -> str:
+        """One line for logs and reports."""
+        kind = OPTIMIZERS[self.name]
+        if self.is_learned:
+            parts = [f"HierarchicalRNN(weights={self.weights!r})"]
+            if self.learning_rate != 1.0:
+                parts.append(f"learning_rate {self.learning_rate:.4g}")
+        else:
+            parts = [f"{self.name}: rate {self.learning_rate:.4g}"]
+        if self.warmup_steps:
+            parts.append(f"warm-up over {self.warmup_steps} steps")
+        if self.schedule == "cosine":
+            parts.append(f"cosine to 0 at step {self.train_steps}")
+        elif self.schedule == "exponential":
+            parts.append("times 0.94 every two epochs")
+        if self.weight_decay:
+            how = "decoupled" if kind.decoupled else "in the gradient"
+            parts.append(f"weight decay of kernels {self.weight_decay:g}, {how}")
+        return ", ".join(parts) + f" ({kind.source})"
+
+    def rate(self) -> "float | keras.optimizers.schedules.LearningRateSchedule":
+        """The learning rate, or its schedule."""
+        if self.schedule == "constant" and not self.warmup_steps:
+            return self.learning_rate
+        return WarmUp(
+            self.learning_rate,
+            self.schedule,
+            self.warmup_steps,
+            self.train_steps,
+            self.steps_per_epoch,
+        )
+
+    def make(self, model: keras.Model) -> keras.optimizers.Optimizer:
+        """The optimizer, built for the model's variables.
+
+        Under a strategy this is to be called in its scope.
+
+        Raises:
+            ValueError: The weights are unknown or damaged.
+        """
+        arguments = {"weights": self.weights} if self.is_learned else {}
+        optimizer = OPTIMIZERS[self.name].make(self.rate(), **arguments)
+        if self.weight_decay and OPTIMIZERS[self.name].decoupled:
+            optimizer.weight_decay = self.weight_decay
+            kernels = {id(variable) for variable in kernels_of(model)}
+            optimizer.exclude_from_weight_decay(
+                [v for v in model.trainable_variables if id(v) not in kernels]
+            )
+        elif hasattr(optimizer, "weight_decay"):
+            # AdamW has a decay of its own unless it is told otherwise.
+            optimizer.weight_decay = None
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
+
+@keras.saving.register_keras_serializable(package="imagenet")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise from 0, then a cosine, an exponential decay, or nothing.
+
+    Args:
+        learning_rate: At its highest.
+        schedule: See `Choice`.
+        warmup_steps: Steps of the rise.
+        train_steps: Steps of the run.
+        steps_per_epoch: Steps of an epoch.
+    """
+
+    def __init__(
+        self, learning_rate, schedule, warmup_steps, train_steps, steps_per_epoch
+    ):
+        super().__init__()
+        self._config = {
+            "learning_rate": learning_rate,
+            "schedule": schedule,
+            "warmup_steps": warmup_steps,
+            "train_steps": train_steps,
+            "steps_per_epoch": steps_per_epoch,
+        }
+        self.warmup_steps = warmup_steps
+        self.after = self._after(
+            learning_rate, schedule, train_steps - warmup_steps, steps_per_epoch
+        )
+        self.learning_rate = learning_rate
+
+    @staticmethod
+    def _after(learning_rate, schedule, steps, steps_per_epoch):
+        schedules = keras.optimizers.schedules
+        if schedule == "cosine":
+            return schedules.CosineDecay(learning_rate, max(1, steps))
+        if schedule == "exponential":
+            return schedules.ExponentialDecay(
+                learning_rate, max(1, round(2 * steps_per_epoch)), 0.94, staircase=True
+            )
+        return lambda step: learning_rate
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        after = keras.ops.cast(
+            self.after(keras.ops.maximum(step - self.warmup_steps, 0.0)), "float32"
+        )
+        if not self.warmup_steps:
+            return after
+        # The first step already moves: a rate of 0 would waste it.
+        rising = self.learning_rate * (step + 1.0) / self.warmup_steps
+        return keras.ops.where(step < self.warmup_steps, rising, after)
+
+    def get_config(self):
+        return dict(self._config)
+
+
+def choose(
+    name: str,
+    *,
+    batch_size: int,
+    train_steps: int,
+    steps_per_epoch: float,
+    learning_rate: float | None = None,
+    schedule: str = "usual",
+    warmup_steps: int | None = None,
+    weight_decay: float | None = None,
+    weights: str = "default",
+) -> Choice:
+    """Settles an optimizer for a run.
+
+    Args:
+        name: A key of `OPTIMIZERS`.
+        batch_size: Images a step, over all devices.
+        train_steps: Steps of the run.
+        steps_per_epoch: Steps of an epoch.
+        learning_rate: None: the usual one for that batch.
+        schedule: One of `SCHEDULES`.
+        warmup_steps: None: as usual, but a tenth of the run at most.
+        weight_decay: None: the usual one.
+        weights: Of the learned optimizer.
+
+    Raises:
+        ValueError: An argument breaks a rule.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(
+            f"the optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {name!r}"
+        )
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"the schedule must be one of {', '.join(SCHEDULES)}. "
+            f"Received: {schedule!r}"
+        )
+    kind = OPTIMIZERS[name]
+    if learning_rate is None:
+        learning_rate = kind.learning_rate
+        if kind.batch_size:
+            learning_rate *= batch_size / kind.batch_size
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(
+            f"the learning rate must be positive. Received: {learning_rate}"
+        )
+    if schedule == "usual":
+        schedule = kind.schedule
+    if warmup_steps is None:
+        warmup_steps = min(
+            round(kind.warmup_epochs * steps_per_epoch), train_steps // 10
+        )
+    if not 0 <= warmup_steps <= train_steps:
+        raise ValueError(
+            "the warm-up must lie within the run. Received: "
+            f"{warmup_steps} steps of {train_steps}"
+        )
+    if weight_decay is None:
+        weight_decay = kind.weight_decay
+    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
+        raise ValueError(
+            f"the weight decay must be 0 or more. Received: {weight_decay}"
+        )
+    return Choice(
+        name,
+        float(learning_rate),
+        schedule,
+        int(warmup_steps),
+        int(train_steps),
+        float(steps_per_epoch),
+        float(weight_decay),
+        weights if name == "hierarchical_rnn" else None,
+    )
+
+
+def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer itself, out of a loss scale's wrapping if need be."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def kernels_of(model: keras.Model) -> list:
+    """The variables that weight decay is for: kernels, not biases and scales."""
+    return [v for v in model.trainable_variables if v.name.endswith("kernel")]

@@ -1,0 +1,219 @@
+"""The settings of a training run, checked before anything is computed."""
+
+import dataclasses
+import json
+import pathlib
+
+from imagenet.models import PRECISIONS, checked_image_size, model_kind
+from imagenet.optimizers import OPTIMIZERS, SCHEDULES
+
+STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
+SETTINGS_FILE = "settings.json"
+
+# What a checkpoint depends on: a run may go on longer, log differently or on other
+# devices, but not with another network, optimizer or data.
+IDENTITY = (
+    "model",
+    "dataset",
+    "image_size",
+    "num_classes",
+    "num_images",
+    "num_validation_images",
+    "min_crop_area",
+    "colour_distortion",
+    "batch_size",
+    "accumulation_steps",
+    "optimizer",
+    "weights",
+    "learning_rate",
+    "schedule",
+    "warmup_steps",
+    "weight_decay",
+    "label_smoothing",
+    "precision",
+    "synchronized_batch_normalization",
+    "input_shards",
+    "seed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """All that decides what a run computes.
+
+    Attributes:
+        model: A key of `imagenet.models.MODELS`.
+        dataset: `"imagenet2012"` or `"generated"`.
+        data_dir: Folder of the data.
+        model_dir: Folder of the run.
+        image_size: Height and width in pixels; None: that of the model.
+        num_classes: Of the generated data; None: its default.
+        num_images: Training images of the generated data; None: its default.
+        num_validation_images: Of the generated data; None: its default.
+        min_crop_area: Least part of an image that a training crop covers.
+        colour_distortion: Whether training distorts colours.
+        batch_size: Images a step, over all devices.
+        accumulation_steps: Parts in which each device takes its share of the batch;
+            the gradient is the mean over all, memory that of one part.
+        train_steps: Steps in all; None: `epochs` decide.
+        epochs: Passes over the training images; None: `train_steps` decide.
+        steps_per_loop: Steps between two looks at the clock, the logs and signals.
+        eval_every: Steps between evaluations; 0: at the end alone.
+        eval_batch_size: None: as `batch_size`.
+        eval_images: Evaluate on the first so many; None: on all.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many of them stay.
+        optimizer: A key of `imagenet.optimizers.OPTIMIZERS`.
+        weights: Of the learned optimizer.
+        learning_rate: None: the usual one.
+        schedule: One of `imagenet.optimizers.SCHEDULES`.
+        warmup_steps: None: the usual number.
+        weight_decay: None: the usual one.
+        label_smoothing: Share of the label that goes to all classes alike.
+        strategy: One of `STRATEGIES`.
+        replicas: Devices of `mirrored`; None: all GPUs, or all logical CPUs.
+        precision: One of `imagenet.models.PRECISIONS`.
+        synchronized_batch_normalization: Batch statistics over all replicas.
+        input_shards: Parts of the training images, each read in its own order; None:
+            one a worker. A run on one device with as many shards as another has
+            workers sees the same batches.
+        jit_compile: Whether XLA compiles forward and backward pass.
+        seed: Of initial weights, order and augmentation.
+
+    Raises:
+        ValueError: A setting breaks a rule.
+    """
+
+    model: str = "resnet_v2_50"
+    dataset: str = "generated"
+    data_dir: str = ""
+    model_dir: str = ""
+    image_size: int | None = None
+    num_classes: int | None = None
+    num_images: int | None = None
+    num_validation_images: int | None = None
+    min_crop_area: float = 0.08
+    colour_distortion: bool = False
+    batch_size: int = 32
+    accumulation_steps: int = 1
+    train_steps: int | None = None
+    epochs: float | None = None
+    steps_per_loop: int = 10
+    eval_every: int = 0
+    eval_batch_size: int | None = None
+    eval_images: int | None = None
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    optimizer: str = "hierarchical_rnn"
+    weights: str = "default"
+    learning_rate: float | None = None
+    schedule: str = "usual"
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    label_smoothing: float = 0.1
+    strategy: str = "one_device"
+    replicas: int | None = None
+    precision: str = "float32"
+    synchronized_batch_normalization: bool = False
+    input_shards: int | None = None
+    jit_compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        model_kind(self.model)
+        size = checked_image_size(self.model, self.image_size)
+        object.__setattr__(self, "image_size", size)
+        for name, allowed in (
+            ("dataset", ("imagenet2012", "generated")),
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("schedule", SCHEDULES),
+            ("strategy", STRATEGIES),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}. "
+                    f"Received: {getattr(self, name)!r}"
+                )
+        for name in (
+            "batch_size",
+            "accumulation_steps",
+            "steps_per_loop",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "train_steps",
+            "epochs",
+            "num_images",
+            "num_validation_images",
+            "eval_batch_size",
+            "eval_images",
+            "replicas",
+            "input_shards",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive. Received: {value}")
+        if self.eval_every < 0:
+            raise ValueError(
+                f"eval_every must be 0 or more. Received: {self.eval_every}"
+            )
+        if (self.train_steps is None) == (self.epochs is None):
+            raise ValueError(
+                "a run is as long as either train_steps or epochs say. Received: "
+                f"train_steps={self.train_steps}, epochs={self.epochs}"
+            )
+        if not 0 < self.min_crop_area <= 1:
+            raise ValueError(
+                f"min_crop_area must be in (0, 1]. Received: {self.min_crop_area}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing must be in [0, 1). Received: {self.label_smoothing}"
+            )
+        for name in ("data_dir", "model_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must name a folder. Received: nothing")
+        if self.replicas is not None and self.strategy != "mirrored":
+            raise ValueError(
+                "replicas is for strategy mirrored. Received: "
+                f"replicas={self.replicas}, strategy={self.strategy}"
+            )
+
+    def identity(self) -> dict:
+        """What all sittings of one run must have in common."""
+        return {name: getattr(self, name) for name in IDENTITY}
+
+    def settle(self, folder: pathlib.Path) -> None:
+        """Makes the folder this run's, or finds that it is already.
+
+        Raises:
+            ValueError: It is that of another run, or holds other files.
+        """
+        path = folder / SETTINGS_FILE
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} must be the settings of a run. Received: no JSON"
+                ) from error
+            mine = self.identity()
+            differing = [name for name in mine if found.get(name) != mine[name]]
+            if differing:
+                raise ValueError(
+                    f"{folder} is the model_dir of another run; choose another one, "
+                    "or go on with the same settings. They differ in "
+                    + ", ".join(
+                        f"{name} ({found.get(name)!r} there, {mine[name]!r} now)"
+                        for name in differing
+                    )
+                )
+            return
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(
+                "model_dir must be new, empty, or that of a run to go on with. "
+                f"Received: {folder}, which holds other things"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.identity(), indent=2) + "\n"
+        path.write_text(content, encoding="utf-8")

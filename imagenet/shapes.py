@@ -1,0 +1,150 @@
+"""Shapes as functions of the plane: how far inside of its edge a point lies.
+
+Each takes coordinates `x` and `y`, float32 of one shape, and returns about the distance
+to the edge, positive inside. All lie within the unit circle and fill much of it.
+"""
+
+import numpy as np
+
+
+def _radius(x, y):
+    return np.sqrt(x * x + y * y)
+
+
+def _disc(x, y):
+    return 0.85 - _radius(x, y)
+
+
+def _ellipse(x, y):
+    return 0.5 * (0.95 - _radius(x, 2 * y))
+
+
+def _box(x, y, half_width, half_height):
+    return np.minimum(half_width - np.abs(x), half_height - np.abs(y))
+
+
+def _square(x, y):
+    return _box(x, y, 0.7, 0.7)
+
+
+def _bar(x, y):
+    return _box(x, y, 0.92, 0.3)
+
+
+def _polygon(x, y, corners, radius=0.98):
+    sector = 2 * np.pi / corners
+    within = np.arctan2(y, x) % sector - sector / 2
+    return radius * np.cos(sector / 2) - _radius(x, y) * np.cos(within)
+
+
+def _triangle(x, y):
+    return _polygon(x, y, 3)
+
+
+def _pentagon(x, y):
+    return _polygon(x, y, 5)
+
+
+def _wavy(x, y, count, inner, outer, power=1):
+    """Between two radii, `count` times around."""
+    wave = np.abs(np.cos(np.arctan2(y, x) * (count / 2))) ** power
+    return inner + (outer - inner) * wave - _radius(x, y)
+
+
+def _star(x, y):
+    # Straight edges: a five-pointed star is a line folded over ten times.
+    sector = 2 * np.pi / 5
+    within = np.abs(np.arctan2(y, x) % sector - sector / 2)
+    across = _radius(x, y)
+    along, beside = across * np.cos(within), across * np.sin(within)
+    # From the inner corner, at angle 0 of the fold, to the point at half a sector.
+    inner, outer = 0.4, 0.98
+    end_along, end_beside = outer * np.cos(sector / 2), outer * np.sin(sector / 2)
+    edge_along, edge_beside = end_along - inner, end_beside
+    length = np.hypot(edge_along, edge_beside)
+    return (edge_along * beside - edge_beside * (along - inner)) / length
+
+
+def _sun(x, y):
+    return _wavy(x, y, 12, 0.62, 0.96)
+
+
+def _trefoil(x, y):
+    return 0.5 * _wavy(x, y, 3, 0.1, 0.98, 0.7)
+
+
+def _flower(x, y):
+    return _wavy(x, y, 6, 0.35, 0.96)
+
+
+def _plus(x, y):
+    return np.maximum(_box(x, y, 0.9, 0.26), _box(x, y, 0.26, 0.9))
+
+
+def _ring(x, y):
+    return 0.22 - np.abs(_radius(x, y) - 0.72)
+
+
+def _crescent(x, y):
+    return np.minimum(0.92 - _radius(x, y), _radius(x - 0.42, y) - 0.68)
+
+
+def _half_disc(x, y):
+    return np.minimum(0.95 - _radius(x, y), y + 0.1)
+
+
+def _heart(x, y):
+    # A square on its corner, with a half disc on each of its two upper sides.
+    half_side, height = 0.48, 0.12
+    along, across = 0.707 * (x + y - height), 0.707 * (x - y + height)
+    offset = 0.707 * half_side
+    return np.maximum(
+        half_side - np.maximum(np.abs(along), np.abs(across)),
+        half_side - _radius(np.abs(x) - offset, y - height + offset),
+    )
+
+
+def _arrow(x, y):
+    shaft = np.minimum(0.2 - np.abs(y), np.minimum(x + 0.92, 0.2 - x))
+    head = np.minimum(0.707 * (0.92 - x - np.abs(y)), x - 0.1)
+    return np.maximum(shaft, head)
+
+
+def _letter_l(x, y):
+    return np.maximum(_box(x + 0.36, y, 0.2, 0.8), _box(x, y - 0.6, 0.56, 0.2))
+
+
+def _letter_t(x, y):
+    return np.maximum(_box(x, y + 0.45, 0.74, 0.2), _box(x, y - 0.1, 0.2, 0.8))
+
+
+def _letter_u(x, y):
+    return np.maximum(_box(np.abs(x) - 0.5, y, 0.2, 0.7), _box(x, y - 0.5, 0.7, 0.2))
+
+
+def _hourglass(x, y):
+    return np.minimum(0.75 - np.abs(y), 0.12 + 0.62 * np.abs(y) - np.abs(x))
+
+
+SHAPES = {
+    "disc": _disc,
+    "ellipse": _ellipse,
+    "square": _square,
+    "bar": _bar,
+    "triangle": _triangle,
+    "pentagon": _pentagon,
+    "star": _star,
+    "sun": _sun,
+    "trefoil": _trefoil,
+    "flower": _flower,
+    "plus": _plus,
+    "ring": _ring,
+    "crescent": _crescent,
+    "half disc": _half_disc,
+    "heart": _heart,
+    "arrow": _arrow,
+    "letter L": _letter_l,
+    "letter T": _letter_t,
+    "letter U": _letter_u,
+    "hourglass": _hourglass,
+}

@@ -1,0 +1,35 @@
+"""Files and folders that are whole or not there: written aside, then renamed."""
+
+import os
+import pathlib
+import shutil
+
+
+def write_aside(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file so that whoever is killed, or runs out of disk, leaves the old."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def replace_folder(aside: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames `aside` to `path`; what was there goes, or stays if that fails."""
+    if not path.exists() or not any(path.iterdir()):
+        os.replace(aside, path)
+        return
+    # No file system exchanges folders portably: for a moment there is none. Who is
+    # killed just then leaves both, whole, beside it.
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, old)
+    try:
+        os.replace(aside, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

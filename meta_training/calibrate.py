@@ -1,0 +1,99 @@
+r"""Sets the level of the learned rates by whole runs, see `calibration.py`.
+
+python -m meta_training.calibrate --weights=runs/a/weights.npz \
+        --output=runs/a/calibrated.npz
+"""
+
+import dataclasses
+import pathlib
+import time
+
+from absl import app, flags, logging
+
+from learned_optimizer import load_weights, save_weights
+from meta_training.calibration import KNOBS, Calibration, Trial
+from meta_training.tasks import list_task_sets, task_set
+from meta_training.trainable_optimizers import HierarchicalRule
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_string("weights", None, "Name or path of weights.", required=True)
+    flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
+    flags.DEFINE_enum(
+        "task_set", "default_networks", list_task_sets(), "What the runs train."
+    )
+    flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of the draws of the tasks.", lower_bound=0)
+    flags.DEFINE_float(
+        "low_learning_rate", 1e-6, "Lower end of initial learning rates."
+    )
+    flags.DEFINE_float("high_learning_rate", 1e-1, "Upper end of them.")
+    flags.DEFINE_list("knobs", list(KNOBS), "Arrays that are shifted, in this order.")
+    flags.DEFINE_float("first_step", 1.0, "First length of a shift.", lower_bound=1e-6)
+    flags.DEFINE_float("smallest_step", 0.25, "Its least length.", lower_bound=1e-6)
+
+
+def main(arguments):
+    """Searches, and writes weights with the trials on their card."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"calibrate takes flags alone, received {arguments[1:]}")
+    output = pathlib.Path(FLAGS.output)
+    try:
+        if output.suffix != ".npz":
+            raise ValueError(f"--output must end in .npz, received {FLAGS.output!r}")
+        weights = load_weights(FLAGS.weights)
+        calibration = Calibration(
+            task_set(FLAGS.task_set),
+            HierarchicalRule(weights.config),
+            FLAGS.steps,
+            FLAGS.low_learning_rate,
+            FLAGS.high_learning_rate,
+            seed=FLAGS.seed,
+        )
+        unknown = sorted(set(FLAGS.knobs) - set(weights.meta_parameters))
+        if unknown:
+            raise ValueError(
+                f"--knobs must be among {sorted(weights.meta_parameters)}, "
+                f"received {unknown}"
+            )
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    began = time.monotonic()
+
+    def report(trial: Trial):
+        logging.info("%s %+g: score %.4f", trial.knob, trial.shift, trial.score)
+
+    best, trials = calibration.search(
+        weights.meta_parameters,
+        FLAGS.knobs,
+        FLAGS.first_step,
+        FLAGS.smallest_step,
+        report,
+    )
+    entry = {
+        "of": weights.name,
+        "sha256_before": weights.card.get("sha256"),
+        "task_set": FLAGS.task_set,
+        "steps": FLAGS.steps,
+        "initial_learning_rates": [FLAGS.low_learning_rate, FLAGS.high_learning_rate],
+        "seed": FLAGS.seed,
+        "seconds": round(time.monotonic() - began),
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+    }
+    found = dataclasses.replace(
+        weights, name=output.stem, meta_parameters=best, shipped=False
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    history = [*weights.card.get("calibrations", []), entry]
+    save_weights(found, output, {"calibrations": history})
+    logging.info("%s: score %.4f", output, min(trial.score for trial in trials))
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,203 @@
+"""A cohort: one trajectory of every task, and what the estimator carries along them.
+
+A run has one cohort or several. Each has a seed of its own, and its windows are
+estimated by themselves, wherever that may be: cohorts are what a distribution deals
+out. What a run computes depends on the number of its cohorts and not on where they
+are, so one device and many replicas come to the same meta-parameters.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.estimators import Estimate
+from meta_training.trajectories import _WINDOW, Trajectories
+from meta_training.windows import Carry
+
+
+class Report(NamedTuple):
+    """What the outer loop learns of one window, as NumPy arrays.
+
+    Attributes:
+        gradient: Of the weighted sum of the losses, a dict like the meta-parameters.
+        losses: `[problems]`, the meta-objective of each.
+        weights: `[problems]`, how much each counts.
+        fresh: `[problems]`, 1 where a trajectory started with the window.
+        alive: `[problems]`, 0 where it was cut off.
+        initial_objective: `[problems]`, first objective of the trajectory.
+        mean_log_learning_rate: `[problems]`, after the window.
+        num_steps: Scalar, inner steps.
+        first: Scalar, 1 if it was the first window of its cohort.
+    """
+
+    gradient: dict[str, np.ndarray]
+    losses: np.ndarray
+    weights: np.ndarray
+    fresh: np.ndarray
+    alive: np.ndarray
+    initial_objective: np.ndarray
+    mean_log_learning_rate: np.ndarray
+    num_steps: np.ndarray
+    first: np.ndarray
+
+    def to_vector(self) -> np.ndarray:
+        """All numbers in a row, float32."""
+        return np.concatenate(
+            [np.ravel(part).astype(np.float32) for part in tf.nest.flatten(self)]
+        )
+
+    def from_vector(self, vector: np.ndarray) -> "Report":
+        """A report of the shapes of this one, with the numbers of `vector`."""
+        parts, start = [], 0
+        for part in tf.nest.flatten(self):
+            size = np.size(part)
+            parts.append(vector[start : start + size].reshape(np.shape(part)))
+            start += size
+        return tf.nest.pack_sequence_as(self, parts)
+
+
+class WindowStart(NamedTuple):
+    """What an estimator needs for a window, besides the meta-parameters.
+
+    Attributes:
+        carry: Where the trajectories stand.
+        carried: What the last window's estimate carried on.
+        num_steps: Scalar int32 tensor.
+        seed: Scalar int32 tensor.
+    """
+
+    carry: Carry
+    carried: dict[str, Any]
+    num_steps: Any
+    seed: Any
+
+
+def cohort_seed(seed: int, number: int) -> int:
+    """The seed of a cohort; that of cohort 0 is the run's own."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
+
+
+class CohortTrajectories(Trajectories):
+    """The trajectories of one cohort.
+
+    Its windows are as long as those of all other cohorts of the run: replicas that
+    work in step would wait for the longest.
+    """
+
+    def __init__(self, number: int, batch, optimizer, options, seed: int, weights=None):
+        """Makes room for them.
+
+        Args:
+            number: Of the cohort.
+            batch: The tasks side by side.
+            optimizer: What is trained.
+            options: How trajectories start and end.
+            seed: Of the run.
+            weights: `[tasks]`, how much each counts; None: all alike.
+        """
+        super().__init__(batch, optimizer, options, cohort_seed(seed, number), weights)
+        self._run_seed = seed
+
+    def _generator(self, purpose, *key):
+        if purpose == _WINDOW:
+            return np.random.default_rng([self._run_seed, purpose, *map(int, key)])
+        return super()._generator(purpose, *key)
+
+
+class Cohort:
+    """One cohort between its windows, and during one.
+
+    Attributes:
+        number: Among those of the run.
+        trajectories: Its trajectories.
+        carried: What the estimator carries on.
+        windows: Windows done.
+    """
+
+    def __init__(self, number: int, trajectories: Trajectories, carried):
+        self.number = number
+        self.trajectories = trajectories
+        self.carried = carried
+        self.windows = 0
+        self._before: dict[str, np.ndarray] | None = None
+        self._start: WindowStart | None = None
+
+    def begin(self) -> WindowStart:
+        """Starts the next window."""
+        # A checkpoint may be written while the window is under way elsewhere. It
+        # holds where the window starts, from which `advance` does the same again.
+        self._before = {
+            name: array.copy() for name, array in self.trajectories.state().items()
+        }
+        step = self.windows
+        carry = self.trajectories.advance(step)
+        self._start = WindowStart(
+            carry,
+            self.carried,
+            tf.constant(self.trajectories.window_steps(step)),
+            tf.constant(self.trajectories.unroll_seed(step)),
+        )
+        return self._start
+
+    def end(self, estimate: Estimate) -> Report:
+        """Takes over where the window led to."""
+        window, carry = estimate.window, self._start.carry
+        self.trajectories.take(window)
+        self.carried = estimate.state
+        report = Report(
+            {name: np.array(value) for name, value in estimate.gradient.items()},
+            np.array(window.losses),
+            np.array(carry.weights),
+            np.array(carry.fresh),
+            np.array(window.alive),
+            np.array(window.initial_objective),
+            np.array(window.mean_log_learning_rate),
+            np.array(self._start.num_steps),
+            np.array(self.windows == 0),
+        )
+        self.windows += 1
+        self._before = self._start = None
+        return report
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint needs, as named arrays.
+
+        Those of cohort 0 have the names that a run of one cohort always had.
+        """
+        trajectories = self._before or self.trajectories.state()
+        parts = {
+            "trajectories": trajectories,
+            "estimator": self.carried,
+            "cohort": {"windows": np.array(self.windows)},
+        }
+        return {
+            f"{self._prefix(part)}/{name}": np.array(array)
+            for part, arrays in parts.items()
+            for name, array in arrays.items()
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray], windows: int) -> None:
+        """The reverse of `state`.
+
+        Args:
+            arrays: Those of `state`; others are ignored.
+            windows: Windows done, where `arrays` do not say it.
+        """
+
+        def part(name):
+            prefix = f"{self._prefix(name)}/"
+            return {
+                key.removeprefix(prefix): array
+                for key, array in arrays.items()
+                if key.startswith(prefix)
+            }
+
+        self.trajectories.restore(part("trajectories"))
+        self.carried = part("estimator")
+        self.windows = int(part("cohort").get("windows", windows))
+
+    def _prefix(self, part):
+        return part if self.number == 0 else f"{part}_{self.number}"

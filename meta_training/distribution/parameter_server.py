@@ -1,0 +1,164 @@
+"""Workers that do not wait for each other, as in the paper.
+
+The meta-parameters lie on the parameter server. The chief owns all else: trajectories,
+meta-optimizer, checkpoint, log. It hands a window of each cohort to whichever worker is
+free; the worker reads the meta-parameters as they are by then, runs the window and
+returns the estimate. As soon as one is back, the chief applies it, writes the new
+meta-parameters to the server and hands out the cohort's next window. By then others
+have moved the meta-parameters on: the gradient is a little stale.
+
+Workers keep nothing. One that dies costs what it was at: TensorFlow's coordinator hands
+its window to another, and back to it when it comes back.
+"""
+
+import os
+import queue
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from meta_training.distribution.base import Distribution, Outcome
+from meta_training.distribution.cluster import Cluster, cluster_of_environment
+
+_JOBS = {"chief": (1, 1), "ps": (1, None), "worker": (1, None)}
+_SECONDS_BETWEEN_CHECKS = 1.0
+
+
+def parameter_server_cluster() -> Cluster:
+    """The cluster of TF_CONFIG.
+
+    Raises:
+        ValueError: it is missing or describes no such cluster.
+    """
+    return cluster_of_environment(ParameterServer.name, _JOBS)
+
+
+def serve(cluster: Cluster) -> None:
+    """Is a worker or a parameter server until the process is ended."""
+    # A call to a process that is gone fails at once, and does not wait for it.
+    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+    server = tf.distribute.Server(
+        cluster.spec(),
+        job_name=cluster.task_type,
+        task_index=cluster.task_index,
+        protocol="grpc",
+    )
+    logging.info("%s %d waits for work", cluster.task_type, cluster.task_index)
+    server.join()
+
+
+class ParameterServer(Distribution):
+    """The chief's side of `tf.distribute.ParameterServerStrategy`."""
+
+    name = "parameter_server"
+
+    def __init__(self, cluster: Cluster):
+        """Waits for the workers and parameter servers.
+
+        Args:
+            cluster: In which this process is the chief.
+        """
+        os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+        self.num_replicas = cluster.count("worker")
+        logging.info(
+            "waiting for %d workers and %d parameter servers",
+            self.num_replicas,
+            cluster.count("ps"),
+        )
+        self._strategy = tf.distribute.ParameterServerStrategy(cluster.resolver())
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        self._results: queue.SimpleQueue = queue.SimpleQueue()
+        self._waiting: list = []
+        self._updates = 0
+
+    def check(self, cohorts):
+        if cohorts < self.num_replicas:
+            raise ValueError(
+                f"strategy {self.name} needs a cohort of trajectories for each worker: "
+                f"`cohorts` must be {self.num_replicas} or more, received "
+                f"cohorts={cohorts}"
+            )
+
+    def start(self, cohorts, estimate):
+        self._estimate = estimate
+        self._waiting = list(cohorts)
+        self._window = None
+
+    def next_outcome(self, meta_parameters) -> Outcome:
+        try:
+            if self._window is None:
+                self._prepare(meta_parameters)
+            self._write(meta_parameters)
+            for cohort in self._waiting:
+                self._schedule(cohort)
+            self._waiting = []
+            cohort, estimate, version = self._next_result()
+        except tf.errors.UnavailableError as error:
+            raise RuntimeError(
+                "a parameter server is gone, which the run cannot do without; when it "
+                "and then the chief are started again, with the same flags, the run "
+                "goes on from its last checkpoint"
+            ) from error
+        self._waiting.append(cohort)
+        staleness = float(self._updates - version)
+        self._updates += 1
+        figures = {"cohort": float(cohort.number), "staleness": staleness}
+        return Outcome([cohort.end(estimate)], figures)
+
+    def _prepare(self, meta_parameters):
+        """Makes the variable and the function that workers run."""
+        self._names = list(meta_parameters)
+        shapes = [np.shape(meta_parameters[name]) for name in self._names]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        # One variable, so that no window sees half of an update. Its last number
+        # counts updates, by which staleness is known.
+        with self._strategy.scope():
+            self._variable = tf.Variable(tf.zeros([sum(sizes) + 1]), trainable=False)
+
+        @tf.function(autograph=False)
+        def window(*start):
+            # The variable is not on the worker, so it is read out here: the compiled
+            # function takes values.
+            *pieces, version = tf.split(self._variable.read_value(), [*sizes, 1])
+            values = {
+                name: tf.reshape(piece, shape)
+                for name, piece, shape in zip(self._names, pieces, shapes, strict=True)
+            }
+            return self._estimate(values, *start), version[0]
+
+        self._window = window
+
+    def _write(self, meta_parameters):
+        numbers = [np.ravel(meta_parameters[name]) for name in self._names]
+        numbers = np.concatenate([*numbers, [self._updates]]).astype(np.float32)
+        self._variable.assign(numbers)
+
+    def _schedule(self, cohort):
+        start = tf.nest.map_structure(tf.convert_to_tensor, tuple(cohort.begin()))
+        result = self._coordinator.schedule(self._window, args=start)
+        # The coordinator tells nobody when a result is there: a thread each waits.
+        threading.Thread(
+            target=self._wait_for, args=(cohort, result), daemon=True
+        ).start()
+
+    def _wait_for(self, cohort, result):
+        while True:
+            try:
+                self._results.put((cohort, *result.fetch()))
+                return
+            except tf.errors.OpError:
+                # A worker that died just before its result was copied: the
+                # coordinator has the window run again. All else it raises in
+                # `_next_result`.
+                time.sleep(_SECONDS_BETWEEN_CHECKS)
+
+    def _next_result(self):
+        while True:
+            try:
+                return self._results.get(timeout=_SECONDS_BETWEEN_CHECKS)
+            except queue.Empty:
+                # Raises what went wrong where that is no worker's death.
+                self._coordinator.done()

@@ -1,0 +1,79 @@
+"""Replicas that work in step, on the devices of this process."""
+
+import tensorflow as tf
+
+from meta_training.distribution.base import Distribution, Outcome
+from meta_training.distribution.cohort import WindowStart
+
+
+class Replicas(Distribution):
+    """Runs a window on each of the strategy's devices here, all at once.
+
+    The reports come to the host, where the meta-optimizer is; their mean is taken
+    there, in the order of the cohorts and not in that in which devices are done. So
+    the sum is the same to the last bit however many devices there are.
+
+    Attributes:
+        strategy: A strategy of TensorFlow's.
+        local_replicas: Devices of this process.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, local_replicas: int):
+        self.strategy = strategy
+        self.local_replicas = local_replicas
+        self.num_replicas = strategy.num_replicas_in_sync
+
+    def start(self, cohorts, estimate):
+        self._cohorts = cohorts
+        self._structure = None
+
+        def on_replica(meta_parameters, *flat):
+            start = WindowStart(*tf.nest.pack_sequence_as(self._structure, flat))
+            return estimate(meta_parameters, *start)
+
+        # `estimate` alone is compiled with XLA: a compiled `run` of a whole strategy
+        # fails. The graph around it is what lets the replicas run side by side.
+        @tf.function(autograph=False)
+        def run(meta_parameters, *flat):
+            return self.strategy.run(on_replica, args=(meta_parameters, *flat))
+
+        self._run = run
+
+    def next_outcome(self, meta_parameters) -> Outcome:
+        reports = []
+        for first in range(0, len(self._cohorts), self.local_replicas):
+            reports += self._round(
+                meta_parameters, self._cohorts[first : first + self.local_replicas]
+            )
+        return Outcome(self._exchange(reports), {})
+
+    def _round(self, meta_parameters, cohorts):
+        """A window of each of as many cohorts as there are devices here."""
+        starts = [cohort.begin() for cohort in cohorts]
+        self._structure = starts[0]
+        flat = [
+            self._per_replica(values)
+            for values in zip(*map(tf.nest.flatten, starts), strict=True)
+        ]
+        estimates = self._run(meta_parameters, *flat)
+        by_replica = [
+            self.strategy.experimental_local_results(value)
+            for value in tf.nest.flatten(estimates)
+        ]
+        return [
+            cohort.end(tf.nest.pack_sequence_as(estimates, values))
+            for cohort, values in zip(
+                cohorts, zip(*by_replica, strict=True), strict=True
+            )
+        ]
+
+    def _per_replica(self, values):
+        """A value for each device of this process, as the strategy has them."""
+        values = iter(values)
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda _: tf.convert_to_tensor(next(values))
+        )
+
+    def _exchange(self, reports):
+        """The reports of all processes; those of this one are all there are."""
+        return reports

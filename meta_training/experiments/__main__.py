@@ -1,0 +1,121 @@
+r"""The paper's experiments, one or all:
+
+    python -m meta_training.experiments all --budget=small
+    python -m meta_training.experiments ablations --budget=full
+    python -m meta_training.experiments report --budget=full
+
+An experiment that is done with the same settings is not run again, so `all`, started
+again after it was killed, goes on where it was. `all` and `report` copy what is done
+into `--results` and write `REPORT.md`.
+"""
+
+import os
+import pathlib
+import sys
+
+# Before TensorFlow is imported: its notes on the processor are no news here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+from absl import app, flags, logging
+
+from meta_training.experiments.catalogue import experiment, list_experiments
+from meta_training.experiments.registry import BUDGETS
+from meta_training.experiments.report import write_report
+from meta_training.experiments.runner import Request, collect, run_experiment
+from meta_training.reports.figures import load_pyplot
+from meta_training.trainable_optimizers import load_trained
+
+FLAGS = flags.FLAGS
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_enum("budget", "small", BUDGETS, "How much is computed.")
+    flags.DEFINE_string(
+        "output", None, "Where experiments are run; by default experiments/BUDGET."
+    )
+    flags.DEFINE_string(
+        "results",
+        None,
+        "Where reports read them; by default the repository's folder, or, outside of "
+        "a checkout, experiments/results.",
+    )
+    flags.DEFINE_string("report", None, "The report; by default REPORT.md at the top.")
+    flags.DEFINE_integer(
+        "seeds", None, "Draws of each task instead of the budget's.", lower_bound=1
+    )
+    flags.DEFINE_string("weights", "default", "Name or path of the weights judged.")
+
+
+def main(arguments):
+    """Runs what is named."""
+    names = arguments[1:]
+    known = [*list_experiments(), "all", "report"]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        _refuse(
+            f"name one or more of {', '.join(known)}. "
+            f"Received: {', '.join(unknown) or 'none'}"
+        )
+    if keras.config.backend() != "tensorflow":
+        _refuse(
+            "meta_training needs the Keras backend 'tensorflow'. "
+            f"Received: {keras.config.backend()!r}"
+        )
+    try:
+        weights = load_trained(FLAGS.weights)
+    except ValueError as error:
+        _refuse(error)
+    # Runs of meta-training remember where they started from; a folder may be spelt in
+    # many ways.
+    output = pathlib.Path(FLAGS.output or f"experiments/{FLAGS.budget}").absolute()
+    results, report = _places()
+    request = Request(FLAGS.budget, FLAGS.seeds, weights, FLAGS.weights)
+    chosen = [name for name in names if name != "report"]
+    if "all" in names:
+        chosen = list_experiments()
+    try:
+        # What cannot be written is to be known before anything is computed.
+        load_pyplot()
+        places = [output] if chosen else []
+        if {"all", "report"} & set(names):
+            places += [results, report.parent]
+        for folder in places:
+            folder.mkdir(parents=True, exist_ok=True)
+        if report.is_dir():
+            raise ValueError(f"--report must be a file. Received: {str(report)!r}")
+        for name in chosen:
+            run_experiment(experiment(name), request, output, logging.info)
+        if {"all", "report"} & set(names):
+            collect(output, results, list_experiments())
+            shown = write_report(results, report)
+            logging.info("%s: %s", report, ", ".join(shown) or "no experiment yet")
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        _refuse(error)
+
+
+def _refuse(message):
+    """Ends with one line on standard error."""
+    sys.exit(f"experiments: {' '.join(str(message).split())}")
+
+
+def _places():
+    """The folder of results and the path of the report."""
+    in_checkout = (ROOT / "setup.py").is_file()
+    results = ROOT / "meta_training" / "results" / "experiments"
+    if not in_checkout:
+        results = pathlib.Path("experiments", "results")
+    report = ROOT if in_checkout else pathlib.Path()
+    return (
+        pathlib.Path(FLAGS.results or results),
+        pathlib.Path(FLAGS.report or report / "REPORT.md"),
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

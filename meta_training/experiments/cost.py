@@ -1,0 +1,188 @@
+"""Wall clock and memory of a step against batch size and parameters, beside Adam."""
+
+import json
+import subprocess
+import sys
+
+from meta_training.experiments.evaluated import link, read_csv, write_csv
+from meta_training.experiments.pictures import save_figure, subplots
+from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.reports.report import markdown_table
+
+WAYS = ("hierarchical_rnn", "adam")
+LABELS = {"hierarchical_rnn": "HierarchicalRNN", "adam": "Adam"}
+_LOOKS = {"hierarchical_rnn": "#d1495b", "adam": "#30638e"}
+_TEXT = ("optimizer",)
+BATCHES = "batch_sizes.csv"
+PARAMETERS = "parameters.csv"
+_BATCH_COLUMNS = ("optimizer", "batch_size", "parameters", "milliseconds", "peak_bytes")
+_PARAMETER_COLUMNS = (
+    *("optimizer", "parameters", "tensors", "milliseconds", "ns_per_parameter"),
+    *("state_bytes_per_parameter", "compile_seconds", "peak_bytes"),
+)
+
+
+@register_experiment
+class Cost(Experiment):
+    """Measures on this machine, which should be quiet."""
+
+    name = "cost"
+    title = "Wall clock and memory"
+    claim = (
+        "The learned optimizer costs a fixed amount of work and memory a parameter, so "
+        "its share of a training step falls as the batch grows, until it hardly "
+        "matters."
+    )
+    budgets = {
+        "small": {
+            "batch_sizes": [1, 16],
+            "width": 16,
+            "parameters": [10_000, 100_000],
+            "tensors": 10,
+            "repetitions": 5,
+        },
+        "full": {
+            "batch_sizes": [1, 4, 16, 64, 256],
+            "width": 64,
+            "parameters": [10_000, 100_000, 1_000_000, 10_000_000, 30_000_000],
+            "tensors": 50,
+            "repetitions": 15,
+        },
+    }
+
+    def run(self, job):
+        settings = job.settings
+        rows = []
+        for batch_size in settings["batch_sizes"]:
+            for way in WAYS:
+                job.log(f"{way}, batch size {batch_size}")
+                found = _child(
+                    "meta_training.experiments.training_step",
+                    optimizer=way,
+                    batch_size=batch_size,
+                    width=settings["width"],
+                    repetitions=settings["repetitions"],
+                )
+                rows.append([found[name] for name in _BATCH_COLUMNS])
+        write_csv(job.folder / BATCHES, _BATCH_COLUMNS, rows)
+        rows = []
+        for parameters in settings["parameters"]:
+            job.log(f"{parameters} parameters")
+            found = _measure(parameters, settings["tensors"], settings["repetitions"])
+            for way in WAYS:
+                figures = {
+                    **found[way],
+                    "optimizer": way,
+                    "tensors": settings["tensors"],
+                }
+                rows.append([figures[name] for name in _PARAMETER_COLUMNS])
+        write_csv(job.folder / PARAMETERS, _PARAMETER_COLUMNS, rows)
+        _draw(job.folder)
+
+    def findings(self, folder, settings):
+        batches = read_csv(folder / BATCHES, _TEXT)
+        parameters = read_csv(folder / PARAMETERS, _TEXT)
+        return "\n\n".join(
+            [
+                "A training step of a residual network of "
+                f"{batches[0]['parameters']:,.0f} parameters on images of 32 pixels; "
+                "memory is the most that its process held, TensorFlow included.",
+                _beside(batches, "batch_size", "batch size"),
+                "The optimizer alone, on made-up gradients.",
+                _beside(parameters, "parameters", "parameters"),
+                f"All figures: {link(BATCHES, PARAMETERS)}.",
+            ]
+        )
+
+    def describe(self, settings):
+        return (
+            f"medians of {settings['repetitions']} steps on the machine that ran this, "
+            "each training step in a process of its own; other work on the machine, if "
+            "there was any, is in the times"
+        )
+
+
+def _child(module, **arguments) -> dict:
+    """The JSON object that a module ends with.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    command = [sys.executable, "-m", module]
+    command += [f"--{name}={value}" for name, value in arguments.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            "a measurement must end well. Received: exit status "
+            f"{done.returncode} of {module}: {done.stderr.strip()[-500:]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(parameters, tensors, repetitions):
+    # That module defines flags, which are none of this command's.
+    from learned_optimizer.benchmark import measure
+
+    def peak(way):
+        return _child(
+            "learned_optimizer.benchmark",
+            peak=way,
+            parameters=parameters,
+            tensors=tensors,
+        )
+
+    return measure(WAYS, (None, parameters, tensors), repetitions, 2, peak)
+
+
+def _beside(rows, key, label):
+    """Our figures beside Adam's, a row a value of `key`."""
+    cells = []
+    for value in dict.fromkeys(row[key] for row in rows):
+        ours, adam = (
+            next(r for r in rows if r[key] == value and r["optimizer"] == way)
+            for way in WAYS
+        )
+        cells.append(
+            [
+                f"{value:,.0f}",
+                f"{ours['milliseconds']:.1f}",
+                f"{adam['milliseconds']:.1f}",
+                f"{ours['milliseconds'] / adam['milliseconds']:.2f}",
+                f"{ours['peak_bytes'] / 1e9:.2f}",
+                f"{adam['peak_bytes'] / 1e9:.2f}",
+            ]
+        )
+    header = [label, "HierarchicalRNN, ms", "Adam, ms", "ratio"]
+    header += ["HierarchicalRNN, peak GB", "Adam, peak GB"]
+    return markdown_table(header, cells)
+
+
+def _draw(folder):
+    """Times and memory, against batch size and against parameters."""
+    figure, axes = subplots(4, width=4.8, height=3.1)
+    panels = (
+        (BATCHES, "batch_size", "batch size"),
+        (PARAMETERS, "parameters", "parameters"),
+    )
+    for number, (file, key, label) in enumerate(panels):
+        rows = read_csv(folder / file, _TEXT)
+        kind = "training step" if number == 0 else "optimizer alone"
+        for way in WAYS:
+            own = [row for row in rows if row["optimizer"] == way]
+            for axis, column, unit in (
+                (axes[2 * number], "milliseconds", 1.0),
+                (axes[2 * number + 1], "peak_bytes", 1e9),
+            ):
+                axis.plot(
+                    [row[key] for row in own],
+                    [row[column] / unit for row in own],
+                    "o-",
+                    color=_LOOKS[way],
+                    label=LABELS[way],
+                )
+        axes[2 * number].set(yscale="log", title=f"{kind}, ms")
+        highest = max(row["peak_bytes"] for row in rows) / 1e9
+        axes[2 * number + 1].set(title=f"{kind}, peak GB", ylim=(0, 1.1 * highest))
+        for axis in axes[2 * number : 2 * number + 2]:
+            axis.set(xscale="log", xlabel=label)
+    save_figure(figure, axes[0], folder / "cost.png")

@@ -1,0 +1,125 @@
+"""An earlier learned optimizer beside the hierarchical RNN, on networks, for long."""
+
+import numpy as np
+
+from meta_training.experiments.evaluated import (
+    CURVES,
+    RUNS,
+    RunTable,
+    count,
+    describe_evaluation,
+    evaluate_into,
+    link,
+    read_csv,
+)
+from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.experiments.training import TRAINING, describe_training
+from meta_training.experiments.variant import train_and_evaluate
+from meta_training.reports.report import markdown_table
+from meta_training.trainable_optimizers import trainable_optimizer
+from meta_training.training_config import preset
+
+# A run so many times longer than the trajectories of meta-training.
+LONGER = 10
+_TRAINED = {
+    "coordinatewise_rnn": "coordinate-wise RNN",
+    "hierarchical_rnn": "hierarchical RNN, trained alike",
+}
+
+
+@register_experiment
+class EarlierOptimizers(Experiment):
+    """The coordinate-wise RNN, meta-trained alike, on held-out networks."""
+
+    name = "earlier_optimizers"
+    title = "Earlier learned optimizers"
+    claim = (
+        "Learned optimizers before this one do not carry over to problems unlike those "
+        "they were meta-trained on, nor to runs much longer; this one does."
+    )
+    budgets = {
+        "small": {
+            "training": TRAINING["small"],
+            "meta_seed": 0,
+            "sets": ["test"],
+            "tasks": ["relu_perceptron"],
+            "steps": LONGER * 30,
+            "seeds": 1,
+            "record_every": 3,
+        },
+        "full": {
+            "training": TRAINING["full"],
+            "meta_seed": 0,
+            "sets": ["test"],
+            "tasks": None,
+            "steps": LONGER * 1000,
+            "seeds": 3,
+            "record_every": 100,
+        },
+    }
+
+    def run(self, job):
+        weights = []
+        for name, label in _TRAINED.items():
+            # A nominal rate, as the preset has it, is a setting of one of them alone.
+            nominal = preset("default", optimizer=name).nominal
+            changes = {} if nominal is None else {"nominal": nominal}
+            job.log(label)
+            weights += train_and_evaluate(
+                job,
+                trainable_optimizer(name, changes),
+                label,
+                [job.settings["meta_seed"]],
+            )
+        evaluate_into(job, [job.weights, *weights])
+
+    def findings(self, folder, settings):
+        table = RunTable(folder)
+        trained = settings["steps"] // LONGER
+        rows = []
+        for name in table.optimizers:
+            short = [
+                row["typical_loss"]
+                for row in read_csv(folder / CURVES, ("optimizer", "setting", "task"))
+                if row["optimizer"] == name and row["step"] == trained
+            ]
+            rate = table.default_rate(name)
+            runs = [
+                row
+                for row in table.rows
+                if row["optimizer"] == name and row["rate"] == rate
+            ]
+            final = [row["final_log_loss"] for row in runs]
+            rows.append(
+                [
+                    name,
+                    f"{np.exp(np.mean(np.log(short))):.3g}",
+                    f"{np.mean(final):.2f}",
+                    # At 0 the run ends where it began.
+                    f"{sum(value > -0.7 for value in final)} of {len(final)}",
+                    f"{table.kept(name):.3g}",
+                ]
+            )
+        header = [
+            "optimizer",
+            f"loss at step {trained}, geometric mean",
+            f"log-loss at step {settings['steps']}, mean",
+            "runs that did not halve their loss",
+            "worst final over best loss",
+        ]
+        return (
+            f"{count(len(table.tasks), 'held-out network')}, {settings['steps']} "
+            f"steps, {LONGER} times the length of a trajectory of this meta-training "
+            f"({trained}). Both RNNs were trained with the same tasks, steps, seed and "
+            "trainer and were not calibrated; the hierarchical one has a nominal "
+            "learning rate, as the weights that ship do. "
+            f"`{table.optimizers[0]}` had a longer training and a calibration.\n\n"
+            + markdown_table(header, rows)
+            + f"\n\nEvery run: {link(RUNS)}; curves: {link(CURVES)}."
+        )
+
+    def describe(self, settings):
+        return (
+            f"{describe_training(settings['training'])}; evaluated on "
+            f"{describe_evaluation(settings, 'held-out network')}"
+        )

@@ -1,0 +1,204 @@
+"""What experiments share that train tasks with several optimizers: `evaluation`, CSV.
+
+`evaluate_into` leaves `runs.csv`, a row a run, and `curves.csv`, the curves that are
+drawn; the rest reads numbers back from `runs.csv`.
+"""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from meta_training.evaluate import find_tasks
+from meta_training.evaluation import Result, Settings, evaluate
+from meta_training.experiments.registry import Job
+from meta_training.reports.figures import write_figures
+from meta_training.reports.statistics import LOSS_FLOOR
+from meta_training.reports.tables import write_tables
+from meta_training.tasks.base import Task
+from meta_training.trainable_optimizers import TrainedWeights
+
+RUNS = "runs.csv"
+CURVES = "curves.csv"
+# The columns of `RUNS` that stay text.
+_TEXT = ("optimizer", "family", "task")
+
+
+def choose_tasks(sets: Sequence[str], names: Sequence[str] | None = None) -> list[Task]:
+    """The tasks of held-out groups or task sets, or those of them with these names.
+
+    Raises:
+        ValueError: There is no such set, or no task of such a name in them.
+    """
+    tasks = list(dict.fromkeys(task for name in sets for task in find_tasks(name)))
+    if names is None:
+        return tasks
+    by_name = {task.name: task for task in tasks}
+    missing = sorted(set(names) - set(by_name))
+    if missing:
+        raise ValueError(
+            f"tasks must be among those of {', '.join(sets)}. Received: {missing}"
+        )
+    return [by_name[name] for name in names]
+
+
+def evaluate_tasks(
+    settings: Mapping[str, Any],
+    weights: Sequence[TrainedWeights],
+    baselines: Sequence[str],
+    cache: pathlib.Path,
+    log: Callable[[str], None],
+) -> list[Result]:
+    """Trains the tasks of the settings, or finds in the cache what was trained.
+
+    The settings name `sets`, `tasks`, `steps`, `seeds`, and where they are needed
+    `records`, `record_every`, `learning_rates` and `initial_rates`.
+
+    Args:
+        settings: Of an experiment.
+        weights: Of the learned optimizers.
+        baselines: Names of `runs.BASELINES`.
+        cache: Folder of what has been run.
+        log: Is told of each computation.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    chosen = {name: value for name, value in settings.items() if name in known}
+    if "learning_rates" in chosen:
+        chosen["learning_rates"] = tuple(chosen["learning_rates"])
+    return evaluate(
+        weights,
+        choose_tasks(settings["sets"], settings["tasks"]),
+        Settings(**chosen),
+        cache,
+        settings.get("initial_rates", ()),
+        baselines,
+        log,
+    )
+
+
+def evaluate_into(
+    job: Job,
+    weights: Sequence[TrainedWeights],
+    baselines: Sequence[str] = (),
+    figures: bool = True,
+) -> None:
+    """Evaluates, and leaves the tables, and figures, in the folder of the job.
+
+    Args:
+        job: The run.
+        weights: Of the learned optimizers.
+        baselines: Names of `runs.BASELINES`.
+        figures: Whether to leave the figures of an evaluation.
+    """
+    results = evaluate_tasks(job.settings, weights, baselines, job.cache, job.log)
+    write_tables(results, job.folder)
+    if figures:
+        write_figures(results, job.folder)
+
+
+def read_csv(path: pathlib.Path, text: Sequence[str] = _TEXT) -> list[dict]:
+    """The rows of a CSV file, numbers as floats but for the columns of `text`."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {
+                name: value if name in text else float(value or "nan")
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows) -> None:
+    """Writes rows; floats with six digits."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow(
+                [f"{v:.6g}" if isinstance(v, float | np.floating) else v for v in row]
+            )
+
+
+class RunTable:
+    """The rows of `runs.csv`, and the numbers that findings are made of.
+
+    Attributes:
+        rows: One a run.
+        optimizers: Their names, in the order of the file.
+        tasks: The same of tasks.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.rows = read_csv(folder / RUNS)
+        self.optimizers = list(dict.fromkeys(row["optimizer"] for row in self.rows))
+        self.tasks = list(dict.fromkeys(row["task"] for row in self.rows))
+
+    def by_rate(self, optimizer: str, task: str, column: str) -> dict[float, float]:
+        """Means over seeds of a column, by learning rate."""
+        found: dict[float, list[float]] = {}
+        for row in self.rows:
+            if (row["optimizer"], row["task"]) == (optimizer, task):
+                found.setdefault(row["rate"], []).append(row[column])
+        return {rate: float(np.mean(values)) for rate, values in found.items()}
+
+    def default_rate(self, optimizer: str) -> float:
+        """The rate that it has untuned."""
+        return next(
+            row["rate"]
+            for row in self.rows
+            if row["optimizer"] == optimizer and row["is_default_rate"]
+        )
+
+    def untuned(self, optimizer: str, column: str) -> np.ndarray:
+        """`[tasks]` means over seeds at the default rate."""
+        rate = self.default_rate(optimizer)
+        return np.array(
+            [self.by_rate(optimizer, task, column)[rate] for task in self.tasks]
+        )
+
+    def tuned(self, optimizer: str, column: str) -> np.ndarray:
+        """`[tasks]` means over seeds at the best rate of each by that very column."""
+        return np.array(
+            [
+                np.nanmin(list(self.by_rate(optimizer, task, column).values()))
+                for task in self.tasks
+            ]
+        )
+
+    def kept(self, optimizer: str) -> float:
+        """Largest final over best loss at the default rate, floored at `LOSS_FLOOR`."""
+        rate = self.default_rate(optimizer)
+        ratios = [
+            max(row["final_loss"], LOSS_FLOOR) / max(row["best_loss"], LOSS_FLOOR)
+            for row in self.rows
+            if row["optimizer"] == optimizer and row["rate"] == rate
+        ]
+        # A loss that is not finite has lost everything.
+        return max(ratio if np.isfinite(ratio) else np.inf for ratio in ratios)
+
+
+def at_or_below(own: np.ndarray, other: np.ndarray) -> int:
+    """On how many tasks `own` is at or below `other`."""
+    return int(np.sum(own <= other))
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural but for 1."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def describe_evaluation(settings, noun: str = "task") -> str:
+    """The budget of an evaluation in words."""
+    tasks = choose_tasks(settings["sets"], settings["tasks"])
+    return (
+        f"{count(len(tasks), noun)}, {count(settings['seeds'], 'draw')} of each, "
+        f"{settings['steps']} steps"
+    )
+
+
+def link(*names: str) -> str:
+    """Links to CSV files of the same folder."""
+    return ", ".join(f"[{name}]({name})" for name in names)

@@ -1,0 +1,200 @@
+"""Inception V3 and ResNet V2, from the curves that `imagenet.benchmark` left."""
+
+import csv
+import hashlib
+import pathlib
+
+import numpy as np
+
+from meta_training.experiments.evaluated import link, read_csv, write_csv
+from meta_training.experiments.pictures import save_figure, subplots
+from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.reports.report import markdown_table
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Beside the package in a checkout; `imagenet` is not imported.
+RESULTS = ROOT / "imagenet" / "results"
+COLUMNS = (
+    "model",
+    "optimizer",
+    "learning_rate",
+    "seed",
+    "step",
+    "seconds",
+    "loss",
+    "accuracy",
+    "weights_sha256",
+)
+# A run is judged by its last steps; curves are means over so many points of a run.
+LAST_STEPS = 100
+POINTS = 100
+_TEXT = ("source", "model", "optimizer", "learning_rate", "seed", "weights_sha256")
+_COLOURS = {
+    "hierarchical_rnn": "#d1495b",
+    "adam": "#30638e",
+    "rmsprop": "#7d7d7d",
+    "momentum": "#6a994e",
+    "adamw": "#edae49",
+}
+
+
+@register_experiment
+class ImagenetNetworks(Experiment):
+    """Reads the results of the ImageNet package; trains nothing."""
+
+    name = "imagenet"
+    title = "Inception V3 and ResNet V2"
+    claim = (
+        "The learned optimizer, meta-trained on tiny problems, trains Inception V3 and "
+        "ResNet V2 on ImageNet for thousands of steps, problems of a vastly different "
+        "scale."
+    )
+    budgets = {"small": {}, "full": {}}
+
+    def run(self, job):
+        runs, curves = [], []
+        for path in _files():
+            source = path.relative_to(RESULTS).as_posix()
+            for key, rows in _runs_of(path).items():
+                loss = np.array([row["loss"] for row in rows])
+                last = loss[-LAST_STEPS:]
+                runs.append(
+                    [source, *key[:-1], len(loss), last.mean(), rows[-1]["seconds"]]
+                    + [key[-1]]
+                )
+                for part in np.array_split(
+                    np.arange(len(rows)), min(POINTS, len(rows))
+                ):
+                    middle = [
+                        np.mean([rows[i][name] for i in part]) for name in _NUMBERS
+                    ]
+                    curves.append([source, *key[:-1], *middle])
+        write_csv(job.folder / "runs.csv", _RUN_COLUMNS, runs)
+        write_csv(job.folder / "curves.csv", _CURVE_COLUMNS, curves)
+        if runs:
+            _draw(job.folder)
+        else:
+            job.log(f"{RESULTS.parent.name}/{RESULTS.name} has no curves.csv")
+
+    def findings(self, folder, settings):
+        runs = read_csv(folder / "runs.csv", _TEXT)
+        if not runs:
+            return (
+                "Nothing has been run yet: `imagenet/results/` holds no `curves.csv`. "
+                "`python -m imagenet.benchmark` makes one (hours; see its `--help`); "
+                "then this experiment reads it."
+            )
+        rows = []
+        for source, model, optimizer, rate in dict.fromkeys(
+            (run["source"], run["model"], run["optimizer"], run["learning_rate"])
+            for run in runs
+        ):
+            own = [
+                run
+                for run in runs
+                if (run["source"], run["model"], run["optimizer"])
+                == (source, model, optimizer)
+                and run["learning_rate"] == rate
+            ]
+            losses = [run["mean_loss_of_last_steps"] for run in own]
+            rows.append(
+                [
+                    source,
+                    model,
+                    optimizer,
+                    rate or "its usual",
+                    str(len(own)),
+                    f"{min(run['steps'] for run in own):.0f}",
+                    f"{np.mean(losses):.4g}",
+                ]
+            )
+        header = [
+            "results",
+            "network",
+            "optimizer",
+            "rate",
+            "seeds",
+            "steps",
+            f"mean loss of the last {LAST_STEPS} steps",
+        ]
+        weights = sorted({run["weights_sha256"] for run in runs} - {""})
+        return (
+            "Training losses as `imagenet.benchmark` wrote them; images, sizes and "
+            "commands are in the report beside each file. Weights of the learned "
+            f"optimizer: sha256 {', '.join(weights) or 'unknown'}.\n\n"
+            + markdown_table(header, rows)
+            + f"\n\nNumbers: {link('runs.csv', 'curves.csv')}."
+        )
+
+    def describe(self, settings):
+        return "reads `imagenet/results/`, whatever its budget was; trains nothing"
+
+    def inputs(self):
+        return {
+            path.relative_to(RESULTS).as_posix(): hashlib.sha256(
+                path.read_bytes()
+            ).hexdigest()
+            for path in _files()
+        }
+
+
+_NUMBERS = ("step", "seconds", "loss", "accuracy")
+_RUN_COLUMNS = (
+    *("source", "model", "optimizer", "learning_rate", "seed", "steps"),
+    *("mean_loss_of_last_steps", "seconds", "weights_sha256"),
+)
+_CURVE_COLUMNS = ("source", *COLUMNS[:4], *_NUMBERS)
+
+
+def _files() -> list[pathlib.Path]:
+    return sorted(RESULTS.rglob("curves.csv"))
+
+
+def _runs_of(path) -> dict[tuple, list[dict]]:
+    """The rows of each run of a file, in the order of steps.
+
+    Raises:
+        ValueError: The columns are not those that `imagenet.comparison` writes.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file), [])
+    if tuple(header) != COLUMNS:
+        raise ValueError(
+            f"{path.relative_to(RESULTS)} must have the columns {', '.join(COLUMNS)}. "
+            f"Received: {', '.join(header)}"
+        )
+    found: dict[tuple, list[dict]] = {}
+    for row in read_csv(path, _TEXT):
+        key = tuple(row[name] for name in (*COLUMNS[:4], COLUMNS[-1]))
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def _draw(folder):
+    """Loss against steps: a panel a network."""
+    curves = read_csv(folder / "curves.csv", _TEXT)
+    panels = list(dict.fromkeys((row["source"], row["model"]) for row in curves))
+    figure, axes = subplots(len(panels))
+    for axis, panel in zip(axes, panels, strict=True):
+        rows = [row for row in curves if (row["source"], row["model"]) == panel]
+        runs = dict.fromkeys(
+            (row["optimizer"], row["learning_rate"], row["seed"]) for row in rows
+        )
+        seen = set()
+        for run in runs:
+            own = [
+                row
+                for row in rows
+                if (row["optimizer"], row["learning_rate"], row["seed"]) == run
+            ]
+            axis.plot(
+                [row["step"] for row in own],
+                [row["loss"] for row in own],
+                color=_COLOURS.get(run[0]),
+                label=None if run[0] in seen else run[0].replace("_", " "),
+                lw=1.6,
+            )
+            seen.add(run[0])
+        axis.set(title=panel[1].replace("_", " "), xlabel="step")
+        axis.set_ylabel("training loss")
+    save_figure(figure, axes[0], folder / "curves.png")

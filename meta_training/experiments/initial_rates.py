@@ -1,0 +1,101 @@
+"""How much the choice of the initial learning rate matters, beside Adam's rate."""
+
+import numpy as np
+
+from meta_training.experiments.evaluated import (
+    RUNS,
+    RunTable,
+    describe_evaluation,
+    evaluate_into,
+    link,
+)
+from meta_training.experiments.pictures import save_figure, subplots
+from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.reports.report import markdown_table
+from meta_training.reports.statistics import LOSS_FLOOR
+
+
+@register_experiment
+class InitialLearningRate(Experiment):
+    """From rates over many decades, untuned; Adam at the same ones."""
+
+    name = "initial_learning_rate"
+    title = "The choice of the initial learning rate"
+    claim = (
+        "The learned optimizer adapts its learning rates by itself, so where they "
+        "start should hardly matter: the released code meta-trains it from rates drawn "
+        "over four decades."
+    )
+    budgets = {
+        "small": {
+            "sets": ["test"],
+            "tasks": ["relu_perceptron"],
+            "steps": 60,
+            "seeds": 1,
+            "records": 20,
+            "initial_rates": [1e-4, 1e-2],
+            "learning_rates": [1e-4, 1e-3, 1e-2],
+        },
+        "full": {
+            "sets": ["test"],
+            "tasks": None,
+            "steps": 2000,
+            "seeds": 3,
+            "records": 60,
+            "initial_rates": [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1],
+            "learning_rates": [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1],
+        },
+    }
+
+    def run(self, job):
+        evaluate_into(job, [job.weights], ("Adam",), figures=False)
+        table = RunTable(job.folder)
+        figure, axes = subplots(len(table.optimizers))
+        for axis, optimizer in zip(axes, table.optimizers, strict=True):
+            for task in table.tasks:
+                found = table.by_rate(optimizer, task, "final_loss")
+                axis.plot(
+                    found.keys(), found.values(), "o-", label=task.replace("_", " ")
+                )
+            axis.set(xscale="log", yscale="log", title=optimizer)
+            learned = optimizer == table.optimizers[0]
+            axis.set_xlabel("initial learning rate" if learned else "learning rate")
+        low = min(axis.get_ylim()[0] for axis in axes)
+        high = max(axis.get_ylim()[1] for axis in axes)
+        for axis in axes:
+            axis.set_ylim(max(low, 1e-6), high)
+        axes[0].set_ylabel(f"training loss after {job.settings['steps']} steps")
+        save_figure(figure, axes[0], job.folder / "initial_rates.png")
+
+    def findings(self, folder, settings):
+        table = RunTable(folder)
+        rows = []
+        for task in table.tasks:
+            cells = [task]
+            for optimizer in table.optimizers:
+                losses = np.array(
+                    list(table.by_rate(optimizer, task, "final_loss").values())
+                )
+                losses = np.where(np.isfinite(losses), losses, np.inf)
+                losses = np.maximum(losses, LOSS_FLOOR)
+                cells += [f"{losses.min():.3g}", f"{losses.max():.3g}"]
+                cells.append(f"{losses.max() / losses.min():.3g}")
+            rows.append(cells)
+        header = ["network"]
+        for optimizer in table.optimizers:
+            header += [f"{optimizer}: best", "worst", "ratio"]
+        rates = len(table.by_rate(table.optimizers[0], table.tasks[0], "final_loss"))
+        return (
+            f"Final losses from {rates} initial rates, and Adam's at "
+            f"{len(settings['learning_rates'])} learning rates; losses floored at "
+            f"{LOSS_FLOOR:g}, means over draws.\n\n"
+            + markdown_table(header, rows)
+            + f"\n\nEvery run: {link(RUNS)}."
+        )
+
+    def describe(self, settings):
+        rates = settings["initial_rates"]
+        return (
+            f"{describe_evaluation(settings, 'held-out network')}, initial rates from "
+            f"{rates[0]:g} to {rates[-1]:g}"
+        )

@@ -1,0 +1,47 @@
+"""Figures of experiments, in the looks of `reports.figures`."""
+
+import pathlib
+
+from meta_training.reports.figures import load_pyplot
+
+
+def subplots(count: int, width: float = 5.2, height: float = 3.8):
+    """A figure with panels, two in a row, to be read at the width of a README.
+
+    Args:
+        count: Of the panels.
+        width: Of one, in inches.
+        height: Of one, in inches.
+
+    Returns:
+        The figure and the axes of the panels.
+    """
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure, axes = load_pyplot().subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def save_figure(figure, labelled, path: pathlib.Path) -> None:
+    """Writes a PNG with one legend below all panels.
+
+    Args:
+        figure: To be written, and closed.
+        labelled: The axis whose labels make the legend; None: no legend.
+        path: Where to.
+    """
+    if labelled is not None:
+        handles, labels = labelled.get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(3, len(labels))
+        )
+    figure.savefig(path, dpi=110)
+    load_pyplot().close(figure)

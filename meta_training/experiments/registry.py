@@ -1,0 +1,125 @@
+"""What an experiment is, and the register of those that exist.
+
+An experiment is a class: what the paper claims, in our words; the settings of each
+budget; `run`, which leaves CSV files and figures in a folder; and `findings`, which
+says what came out, from those CSV files alone. So each number of a report can be
+found in a file beside it.
+"""
+
+import abc
+import copy
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from meta_training.trainable_optimizers import TrainedWeights
+
+BUDGETS = ("small", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run of an experiment.
+
+    Attributes:
+        settings: All that its result depends on, beside the weights.
+        weights: Of the hierarchical RNN that is judged.
+        folder: For CSV files and figures; it is new, and kept only if the run ends.
+        work: For what a later call goes on from; it stays.
+        cache: Of evaluations, shared by all experiments.
+        log: Is told what is done.
+    """
+
+    settings: Mapping[str, Any]
+    weights: TrainedWeights
+    folder: pathlib.Path
+    work: pathlib.Path
+    cache: pathlib.Path
+    log: Callable[[str], None] = lambda message: None
+
+
+class Experiment(abc.ABC):
+    """One of the paper's experiments.
+
+    Attributes:
+        name: What the command line calls it.
+        title: What reports call it.
+        claim: What the paper claims, in our words.
+        budgets: The settings of each budget, as JSON types.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    claim: ClassVar[str]
+    budgets: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    def settings(self, budget: str, seeds: int | None = None) -> dict[str, Any]:
+        """The settings of a budget.
+
+        Args:
+            budget: One of `BUDGETS`.
+            seeds: Draws of each task instead of the budget's, where there are any.
+        """
+        found = copy.deepcopy(dict(self.budgets[budget]))
+        if seeds is not None and "seeds" in found:
+            found["seeds"] = seeds
+        return found
+
+    @abc.abstractmethod
+    def run(self, job: Job) -> None:
+        """Leaves CSV files and PNG figures in `job.folder`."""
+
+    @abc.abstractmethod
+    def findings(self, folder: pathlib.Path, settings: Mapping[str, Any]) -> str:
+        """What came out, as Markdown, from the CSV files in `folder`."""
+
+    @abc.abstractmethod
+    def describe(self, settings: Mapping[str, Any]) -> str:
+        """The budget in words, a sentence or two."""
+
+    def inputs(self) -> dict[str, str]:
+        """The sha256 of files that the result depends on, by path."""
+        return {}
+
+
+_experiments: dict[str, Experiment] = {}
+
+
+def register_experiment(experiment_class: type[Experiment]):
+    """A decorator that adds an experiment under its `name`.
+
+    Raises:
+        ValueError: The name is taken, or a budget is missing.
+    """
+    name = experiment_class.name
+    if name in _experiments or name in ("all", "report"):
+        raise ValueError(
+            f"an experiment must have a name of its own. Received: {name!r}"
+        )
+    if set(experiment_class.budgets) != set(BUDGETS):
+        raise ValueError(
+            f"an experiment must have the budgets {', '.join(BUDGETS)}. "
+            f"Received: {sorted(experiment_class.budgets)}"
+        )
+    _experiments[name] = experiment_class()
+    return experiment_class
+
+
+def list_experiments() -> list[str]:
+    """The names of all experiments, in the order of a report."""
+    return list(_experiments)
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: There is none; the message lists those that exist.
+    """
+    if name not in _experiments:
+        raise ValueError(
+            f"an experiment must be one of {', '.join(list_experiments())}. "
+            f"Received: {name!r}"
+        )
+    return _experiments[name]

@@ -1,0 +1,116 @@
+"""`REPORT.md`: every experiment's paragraph and figures, with the budget below each.
+
+It is made of the results folder alone, `RESULTS/BUDGET/EXPERIMENT/`, and links to it:
+each number stands in a CSV file there. An experiment that was run with both budgets is
+shown with the full one.
+"""
+
+import os
+import pathlib
+import re
+
+from learned_optimizer.files import write_aside
+from meta_training.experiments.catalogue import experiment, list_experiments
+from meta_training.experiments.registry import BUDGETS
+from meta_training.experiments.runner import PARAGRAPH, read_done, rewrite_paragraph
+
+# Targets of Markdown links that are files of an experiment's folder.
+_LINK = re.compile(r"\]\(([\w.-]+)\)")
+
+
+def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
+    """Writes the report.
+
+    The paragraphs are made anew from the CSV files, for words that have changed since.
+
+    Args:
+        results: Where the results are.
+        path: Of the report.
+
+    Returns:
+        The names of the experiments that are in it with figures and numbers.
+    """
+    for name in list_experiments():
+        found = _best(results, name)
+        if found is not None:
+            rewrite_paragraph(experiment(name), found[0])
+    text, shown = report_text(results, path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, text.encode())
+    return shown
+
+
+def report_text(results: pathlib.Path, base: pathlib.Path) -> tuple[str, list[str]]:
+    """The report as Markdown, with links from the folder `base`, and whom it shows."""
+    shown, sections, budgets = [], [], set()
+    for name in list_experiments():
+        found = _best(results, name)
+        sections.append(f"## {experiment(name).title}")
+        if found is None:
+            sections.append(
+                f"Not run yet: `python -m meta_training.experiments {name} "
+                "--budget=full`."
+            )
+            continue
+        folder, done = found
+        shown.append(name)
+        budgets.add(done["budget"])
+        sections += _section(folder, done, base)
+    return "\n\n".join([*_head(budgets), *sections]) + "\n", shown
+
+
+def _head(budgets):
+    lines = [
+        "# The paper's experiments",
+        "Written by `python -m meta_training.experiments report` from the results in "
+        "the repository. Only the abstract and introduction of the paper and the "
+        "released code are known to us: its claims stand here in our words, and none "
+        "of its figures. The numbers of an experiment are in the CSV files named with "
+        "it; `done.json` beside them has its settings, command and weights.",
+    ]
+    if "small" in budgets:
+        lines.append(
+            "**Budget `small` shows that the commands work, nothing else**: a few "
+            "tasks, a few steps. What it finds says nothing about the optimizer. "
+            "`--budget=full` makes the figures that count."
+        )
+    return lines
+
+
+def _best(results, name):
+    """The folder with the largest budget, and what its `done.json` says."""
+    for budget in reversed(BUDGETS):
+        folder = results / budget / name
+        done = read_done(folder)
+        if done is not None:
+            return folder, done
+    return None
+
+
+def _section(folder, done, base):
+    place = pathlib.PurePath(os.path.relpath(folder, base)).as_posix()
+    paragraph = (folder / PARAGRAPH).read_text(encoding="utf-8").strip()
+    sections = [_LINK.sub(rf"]({place}/\1)", paragraph)]
+    caption = (
+        f"Budget `{done['budget']}`, {_duration(done['seconds'])} on {done['cores']} "
+        f"cores, {done['finished']}; weights `{done['weights']['name']}`, sha256 "
+        f"`{done['weights']['sha256'][:12]}`; `{done['command']}`; "
+        f"[settings]({place}/done.json)."
+    )
+    title = experiment(done["experiment"]).title
+    figures = sorted(folder.glob("*.png"))
+    for figure in figures:
+        kind = figure.stem.replace("_", " ")
+        sections.append(f"![{title}: {kind}]({place}/{figure.name})")
+        sections.append(f"*{caption}*")
+    if not figures:
+        sections.append(f"*{caption}*")
+    return sections
+
+
+def _duration(seconds):
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,230 @@
+"""Runs an experiment into a folder that is whole or not there.
+
+In the output folder lie, for each experiment that is done, a folder of its name with
+CSV files, figures, `paragraph.md` and, written last, `done.json`. What is under way
+lies aside, in a folder whose name begins with a dot, and takes its place by one rename.
+`work/` keeps what a later call goes on from: runs of meta-training, and a cache of
+evaluations.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from learned_optimizer.files import replace_folder, write_aside
+from meta_training.experiments.registry import Experiment, Job
+from meta_training.trainable_optimizers import TrainedWeights
+
+DONE = "done.json"
+PARAGRAPH = "paragraph.md"
+SITTINGS = "sittings.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be run.
+
+    Attributes:
+        budget: One of `registry.BUDGETS`.
+        seeds: Draws of each task instead of the budget's.
+        weights: That are judged.
+        weights_name: How the command line names them.
+    """
+
+    budget: str
+    seeds: int | None
+    weights: TrainedWeights
+    weights_name: str = "default"
+
+    def command(self, experiment: Experiment) -> str:
+        """What runs the experiment again, wherever its output then goes."""
+        words = [
+            *("python", "-m", "meta_training.experiments"),
+            *(experiment.name, f"--budget={self.budget}"),
+        ]
+        if self.seeds is not None:
+            words.append(f"--seeds={self.seeds}")
+        if self.weights_name != "default":
+            words.append(f"--weights={self.weights_name}")
+        return shlex.join(words)
+
+    def settings(self, experiment: Experiment) -> dict[str, Any]:
+        """All that the result of an experiment depends on."""
+        return {
+            **experiment.settings(self.budget, self.seeds),
+            "weights_sha256": self.weights.card.get("sha256", "unsaved"),
+            "inputs": experiment.inputs(),
+        }
+
+
+def run_experiment(
+    experiment: Experiment,
+    request: Request,
+    output: pathlib.Path,
+    log: Callable[[str], None] = lambda message: None,
+) -> bool:
+    """Runs an experiment, unless it is done with these settings.
+
+    Args:
+        experiment: What to run.
+        request: With what.
+        output: Where its folder is to be.
+        log: Is told what is done.
+
+    Returns:
+        Whether it had to be run.
+    """
+    target = output / experiment.name
+    settings = request.settings(experiment)
+    done = read_done(target)
+    if done is not None and done["settings"] == _as_json(settings):
+        log(f"{experiment.name}: done before, with the same settings")
+        return False
+    aside = output / f".{experiment.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    # Runs of other settings could not go on there.
+    work = output / "work" / experiment.name / _digest(settings)[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        settings,
+        request.weights,
+        aside,
+        work,
+        output / "work" / "cache",
+        lambda message: log(f"{experiment.name}: {message}"),
+    )
+    began = time.monotonic()
+    try:
+        experiment.run(job)
+    finally:
+        sittings = _add_sitting(work / SITTINGS, time.monotonic() - began)
+    write_paragraph(experiment, request.budget, settings, aside)
+    entry = {
+        "experiment": experiment.name,
+        "budget": request.budget,
+        "command": request.command(experiment),
+        "settings": settings,
+        "weights": {
+            "name": request.weights.name,
+            "sha256": settings["weights_sha256"],
+        },
+        "seconds": round(sum(sittings), 1),
+        "sittings": len(sittings),
+        "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "cores": os.cpu_count(),
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "files": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(aside.iterdir())
+        },
+    }
+    (aside / DONE).write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+    replace_folder(aside, target)
+    log(f"{experiment.name}: done after {entry['seconds']:.0f} s, see {target}")
+    return True
+
+
+def write_paragraph(experiment, budget, settings, folder) -> None:
+    """Writes `paragraph.md`: claim, findings, budget."""
+    parts = [
+        f"**What the paper claims, in our words.** {experiment.claim}",
+        f"**What came out here.** {experiment.findings(folder, settings)}",
+        f"**Budget `{budget}`.** {_sentence(experiment.describe(settings))}",
+    ]
+    text = "\n\n".join(parts) + "\n"
+    (folder / PARAGRAPH).write_text(text, encoding="utf-8")
+
+
+def rewrite_paragraph(experiment: Experiment, folder: pathlib.Path) -> bool:
+    """Says anew what the CSV files of a finished experiment say: words may change.
+
+    Returns:
+        Whether anything is different.
+    """
+    done = read_done(folder)
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(folder, aside)
+    write_paragraph(experiment, done["budget"], done["settings"], aside)
+    sha256 = hashlib.sha256((aside / PARAGRAPH).read_bytes()).hexdigest()
+    if sha256 == done["files"][PARAGRAPH]:
+        shutil.rmtree(aside)
+        return False
+    done["files"][PARAGRAPH] = sha256
+    (aside / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    replace_folder(aside, folder)
+    return True
+
+
+def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What `done.json` says, or None unless all its files are as they were."""
+    try:
+        done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        same = done["files"] == {
+            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in done["files"]
+        }
+        named = all(name in done for name in ("budget", "settings", "weights"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return done if same and named else None
+
+
+def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
+    """Copies the experiments that are done to where reports read them.
+
+    Args:
+        output: Where experiments were run.
+        results: Where a copy goes, into the folder of its budget.
+        names: Of the experiments.
+
+    Returns:
+        The names of those that were copied.
+    """
+    copied = []
+    for name in names:
+        done = read_done(output / name)
+        if done is None:
+            continue
+        target = results / done["budget"] / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{name}.new")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(output / name, aside)
+        replace_folder(aside, target)
+        copied.append(name)
+    return copied
+
+
+def _add_sitting(path, seconds) -> list[float]:
+    """The seconds of all sittings of an experiment; one that was killed is missing."""
+    found = []
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+    found.append(round(seconds, 1))
+    write_aside(path, (json.dumps(found) + "\n").encode())
+    return found
+
+
+def _as_json(settings):
+    return json.loads(json.dumps(settings))
+
+
+def _digest(settings):
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _sentence(text):
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -1,0 +1,122 @@
+"""Meta-training as a part of experiments: the same settings for all compared."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meta_training.experiments.seeds_side_by_side import train_side_by_side
+from meta_training.tasks import register_task_set, task_set
+from meta_training.tasks.perceptrons import Perceptron
+from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import (
+    TrainableOptimizer,
+    TrainedWeights,
+    fresh_trained,
+    load_trained,
+    save_trained,
+)
+from meta_training.trainer import WEIGHTS
+from meta_training.training_config import preset
+
+# Changes of the preset `default`, from fresh weights. `mean_horizon` is how long an
+# optimizer is trained to train.
+TRAINING: dict[str, dict[str, Any]] = {
+    "small": {
+        "task_set": "experiments_small",
+        "outer_steps": 4,
+        "meta_learning_rate": 2e-3,
+        "min_window_steps": 5,
+        "mean_window_steps": 8.0,
+        "max_window_steps": 12,
+        "mean_horizon": 30.0,
+        "block_size": 8,
+        "parts": 1,
+        "objective_rows": 16,
+        "checkpoint_every": 2,
+    },
+    "full": {
+        "task_set": "default_networks",
+        "outer_steps": 200,
+        "meta_learning_rate": 2e-3,
+        "min_window_steps": 50,
+        "mean_window_steps": 100.0,
+        "max_window_steps": 200,
+        "mean_horizon": 1000.0,
+        "checkpoint_every": 10,
+    },
+}
+
+
+@register_task_set("experiments_small")
+def experiments_small():
+    """Three tasks in two computations: enough to see that a command works."""
+    return [
+        Quadratic(20),
+        Perceptron(8, (10,), 3, batch_size=16, rows=128),
+        Perceptron(8, (10,), 3, batch_size=16, rows=128, activation="tanh"),
+    ]
+
+
+def meta_train(
+    optimizer: TrainableOptimizer,
+    name: str,
+    seeds: Sequence[int],
+    training: Mapping[str, Any],
+    work: pathlib.Path,
+) -> list[TrainedWeights]:
+    """Meta-trains fresh weights of an optimizer once for each seed, side by side.
+
+    Args:
+        optimizer: What is trained, with its settings.
+        name: Of the weights; each seed's number is added where there are several.
+        seeds: Of start and training.
+        training: Changes of the preset `default`, as in `TRAINING`.
+        work: Where the runs lie; a later call goes on from there.
+
+    Returns:
+        The weights at the last outer step.
+    """
+    runs = []
+    for seed in seeds:
+        folder = work / f"seed{seed}"
+        start = work / f"start{seed}.npz"
+        if not start.is_file():
+            work.mkdir(parents=True, exist_ok=True)
+            save_trained(fresh_trained(optimizer, seed), start)
+        config = preset(
+            "default",
+            optimizer=optimizer.name,
+            seed=seed,
+            init_weights=str(start),
+            # The architecture of the start says it.
+            nominal=None,
+            validate_every=0,
+            **training,
+        )
+        runs.append((config, folder))
+    train_side_by_side(runs)
+    return load_seeds(name, seeds, work)
+
+
+def load_seeds(
+    name: str, seeds: Sequence[int], work: pathlib.Path
+) -> list[TrainedWeights]:
+    """What `meta_train` returned, from its folder."""
+    return [
+        dataclasses.replace(
+            load_trained(work / f"seed{seed}" / WEIGHTS),
+            name=name if len(seeds) == 1 else f"{name}, seed {seed}",
+        )
+        for seed in seeds
+    ]
+
+
+def describe_training(training: Mapping[str, Any]) -> str:
+    """The settings of meta-training in words."""
+    return (
+        f"{training['outer_steps']} outer steps from fresh weights on the "
+        f"{len(task_set(training['task_set']))} tasks of `{training['task_set']}`, "
+        f"windows of {training['mean_window_steps']:g} inner steps on average, "
+        f"trajectories of {training['mean_horizon']:g}"
+    )

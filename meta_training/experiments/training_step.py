@@ -1,0 +1,114 @@
+r"""Time and memory of one training step, in a process of its own:
+
+    python -m meta_training.experiments.training_step --optimizer=hierarchical_rnn \
+        --batch_size=32
+
+A small residual network on made-up images; forward, backward and the optimizer. Ends
+with one JSON object on a line: the median of the milliseconds of a step, and the most
+memory that the process ever held.
+"""
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+
+from absl import app, flags
+
+SIZE = 32
+CLASSES = 10
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    ways = ["hierarchical_rnn", "adam"]
+    flags.DEFINE_enum("optimizer", ways[0], ways, "What takes steps.")
+    flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
+    flags.DEFINE_integer("width", 32, "Channels of the network.", lower_bound=1)
+    flags.DEFINE_integer("repetitions", 10, "Counted steps.", lower_bound=1)
+
+
+def network(width: int):
+    """Three residual stages on images of 32 pixels; `width` channels at first."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(width, 3, padding="same", activation="relu")(inputs)
+    for stage in range(3):
+        channels = width * 2**stage
+        short = layers.Conv2D(channels, 1, strides=1 if stage == 0 else 2)(x)
+        x = layers.Conv2D(
+            channels, 3, 1 if stage == 0 else 2, "same", activation="relu"
+        )(x)
+        x = layers.Conv2D(channels, 3, padding="same")(x)
+        x = layers.ReLU()(layers.Add()([x, short]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def measure(optimizer_name: str, batch_size: int, width: int, repetitions: int) -> dict:
+    """The figures of this process, see the module's docstring."""
+    import keras
+    import tensorflow as tf
+
+    from learned_optimizer import HierarchicalRNN
+
+    keras.utils.set_random_seed(0)
+    model = network(width)
+    optimizer = (
+        HierarchicalRNN()
+        if optimizer_name == "hierarchical_rnn"
+        else keras.optimizers.Adam()
+    )
+    variables = model.trainable_variables
+    optimizer.build(variables)
+    images = tf.random.stateless_normal([batch_size, SIZE, SIZE, 3], (0, 1))
+    labels = tf.range(batch_size) % CLASSES
+    loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = loss_of(labels, model(images, training=True))
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply(gradients, variables)
+        return loss
+
+    for _ in range(2):
+        step().numpy()
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        step().numpy()
+        # The optimizer's update may still be under way when the loss is known.
+        optimizer.iterations.numpy()
+        variables[-1].numpy()
+        seconds.append(time.perf_counter() - began)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {
+        "optimizer": optimizer_name,
+        "batch_size": batch_size,
+        "parameters": model.count_params(),
+        "milliseconds": statistics.median(seconds) * 1e3,
+        "peak_bytes": peak,
+    }
+
+
+def main(arguments):
+    """Measures and prints."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+    found = measure(FLAGS.optimizer, FLAGS.batch_size, FLAGS.width, FLAGS.repetitions)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    define_flags()
+    app.run(main)

@@ -1,0 +1,117 @@
+r"""Meta-trains and evaluates one optimizer in a process of its own:
+
+    python -m meta_training.experiments.variant --job=WORK/job.json
+
+XLA keeps whatever a process has compiled, a gigabyte for an architecture and more; an
+experiment with ten of them would fill the memory. What the process leaves is on disk:
+the weights of each seed, and in the cache of evaluations all that it ran.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Before TensorFlow is imported: its notes on the processor are no news here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+
+from learned_optimizer.files import write_aside
+from meta_training.experiments.evaluated import evaluate_tasks
+from meta_training.experiments.registry import Job
+from meta_training.experiments.training import load_seeds, meta_train
+from meta_training.trainable_optimizers import (
+    TrainableOptimizer,
+    TrainedWeights,
+    trainable_optimizer,
+)
+
+JOB = "job.json"
+
+
+def train_and_evaluate(
+    job: Job, optimizer: TrainableOptimizer, label: str, seeds: Sequence[int]
+) -> list[TrainedWeights]:
+    """Has a process of its own meta-train an optimizer and fill the cache with it.
+
+    What was done before is not done again.
+
+    Args:
+        job: The experiment; its settings name `training`, and what is evaluated.
+        optimizer: What is trained, with its settings.
+        label: Of the weights.
+        seeds: Of start and training, a run each.
+
+    Returns:
+        The weights, whose evaluation is in the cache.
+
+    Raises:
+        RuntimeError: The process failed.
+    """
+    work = job.work / label.replace(" ", "_").replace(",", "")
+    work.mkdir(parents=True, exist_ok=True)
+    description = {
+        "optimizer": optimizer.name,
+        "optimizer_settings": optimizer.to_dict(),
+        "label": label,
+        "seeds": list(seeds),
+        "settings": dict(job.settings),
+        "work": os.fspath(work),
+        "cache": os.fspath(job.cache),
+    }
+    path = work / JOB
+    write_aside(path, (json.dumps(description, indent=1) + "\n").encode())
+    module = "meta_training.experiments.variant"
+    status = subprocess.run(
+        [sys.executable, "-m", module, f"--job={path}"], check=False
+    ).returncode
+    if status:
+        raise RuntimeError(
+            "meta-training and evaluation must end well; started again, they go on "
+            f"from the last checkpoint. Received: exit status {status} for {label!r}"
+        )
+    return load_seeds(label, seeds, work)
+
+
+def run_variant(description: Mapping[str, Any]) -> None:
+    """Does what `train_and_evaluate` asks for, here."""
+    settings = description["settings"]
+    weights = meta_train(
+        trainable_optimizer(
+            description["optimizer"], description["optimizer_settings"]
+        ),
+        description["label"],
+        description["seeds"],
+        settings["training"],
+        pathlib.Path(description["work"]),
+    )
+    cache = pathlib.Path(description["cache"])
+    evaluate_tasks(settings, weights, (), cache, logging.info)
+
+
+def main(arguments):
+    """Runs the job and ends with the process that asked for it, should that end."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    run_variant(json.loads(pathlib.Path(flags.FLAGS.job).read_text(encoding="utf-8")))
+
+
+def _end_with(parent):
+    # An orphan would write to the checkpoints that a new call goes on from.
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("job", None, "What to do, as JSON.", required=True)
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

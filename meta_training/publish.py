@@ -1,0 +1,136 @@
+r"""Puts weights among those that ship, with a card that says all about them.
+
+    python -m meta_training.publish --weights=runs/a/calibrated.npz --name=default-v1 \
+        --train_dirs=runs/a --reports=evaluation/test --limits="What they cannot do."
+
+The card holds their settings and calibrations, as training left them, the curve of
+every run they came through (loss and validation), and the tables of the reports. The
+reports must be of these very numbers: their folders' `weights.txt` names the sha256.
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import re
+
+from absl import app, flags, logging
+
+from learned_optimizer import load_weights, save_weights
+from learned_optimizer.weights import FOLDER
+
+FLAGS = flags.FLAGS
+# Sections of a report that a card repeats.
+SECTIONS = (
+    "All tasks",
+    "Tasks won",
+    "Final loss of each task",
+    "Test accuracy",
+    "Families",
+    "Final against best",
+    "Initial rates",
+)
+_CURVE_POINTS = 25
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_string("weights", None, "Path of the weights.", required=True)
+    flags.DEFINE_string("name", None, "Versioned name, NAME-v1.", required=True)
+    flags.DEFINE_list("train_dirs", [], "Folders of the runs they came through.")
+    flags.DEFINE_list("reports", [], "Folders of evaluations of these weights.")
+    flags.DEFINE_multi_string("commands", [], "The commands that made them, in order.")
+    flags.DEFINE_string("limits", "", "Known limits.")
+    flags.DEFINE_float("initial_learning_rate", None, "Where rates start by default.")
+    flags.DEFINE_string("output", os.fspath(FOLDER), "Folder of the shipped weights.")
+
+
+def curve(train_dir: pathlib.Path) -> dict:
+    """Loss and validation of a run, every so many outer steps."""
+    with open(train_dir / "train.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    stride = max(1, len(rows) // _CURVE_POINTS)
+    found = {
+        "outer_steps": len(rows),
+        "inner_steps_of_a_task": round(sum(float(row["window_steps"]) for row in rows)),
+        "hours": round(sum(float(row["seconds"]) for row in rows) / 3600, 3),
+        "loss": {
+            row["outer_step"]: round(float(row["loss"]), 4) for row in rows[::stride]
+        },
+    }
+    validation = train_dir / "validation.csv"
+    if validation.is_file():
+        with open(validation, encoding="utf-8") as file:
+            found["validation_score"] = {
+                row["outer_step"]: round(float(row["score"]), 4)
+                for row in csv.DictReader(file)
+            }
+    return found
+
+
+def tables(report: pathlib.Path, sha256: str) -> dict:
+    """The command and the tables of a report, line by line.
+
+    Raises:
+        ValueError: The report is missing, or is not of weights of that sha256.
+    """
+    path = report / "report.md"
+    if not path.is_file():
+        raise ValueError(
+            f"--reports must be folders with a report.md, received {str(report)!r}"
+        )
+    known = report / "weights.txt"
+    if not known.is_file() or sha256 not in known.read_text(encoding="utf-8"):
+        raise ValueError(
+            "--reports must be of the weights that are published, with sha256 "
+            f"{sha256}; {str(report)!r} is of others"
+        )
+    text = path.read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    found = {"command": sections[0].split("\n\n")[1].strip()}
+    for section in sections[1:]:
+        title, _, body = section.partition("\n")
+        if title.startswith(SECTIONS):
+            found[title] = [line for line in body.splitlines() if line.startswith("|")]
+    return found
+
+
+def main(arguments):
+    """Writes the weights and their card."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"publish takes flags alone, received {arguments[1:]}")
+    try:
+        if not re.fullmatch(r"[a-z_]+-v\d+", FLAGS.name):
+            raise ValueError(
+                "--name must be lower-case words and a version, like default-v1; "
+                f"received {FLAGS.name!r}"
+            )
+        output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
+        if output.exists():
+            raise ValueError(
+                "published weights are never changed: raise the version; "
+                f"received {FLAGS.name!r}, which exists"
+            )
+        weights = load_weights(FLAGS.weights)
+        sha256 = weights.card["sha256"]
+        card = {
+            "commands": FLAGS.commands,
+            "runs": [curve(pathlib.Path(folder)) for folder in FLAGS.train_dirs],
+            "evaluations": [
+                tables(pathlib.Path(folder), sha256) for folder in FLAGS.reports
+            ],
+            "known_limits": FLAGS.limits,
+        }
+    except (ValueError, OSError) as error:
+        raise app.UsageError(str(error)) from error
+    start = FLAGS.initial_learning_rate or weights.initial_learning_rate
+    named = dataclasses.replace(weights, name=FLAGS.name, initial_learning_rate=start)
+    written = save_weights(named, output, card)
+    logging.info("%s: sha256 %s", output, written)
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,121 @@
+"""The networks: their sizes, what they return, and what is refused."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from imagenet.models import MODELS, build_model, checked_image_size
+
+# Parameters with 1,000 classes, from the table of keras.io/api/applications and the
+# documentation of the models; in millions there, exact here.
+PARAMETERS = {
+    "inception_v3": 23_851_784,
+    "resnet_v2_50": 25_613_800,
+    "resnet_v2_101": 44_675_560,
+    "resnet_v2_152": 60_380_648,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inception_v3",
+        "resnet_v2_50",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet_v2_101", "resnet_v2_152")
+        ),
+    ],
+)
+def test_networks_have_the_size_they_are_known_for(name):
+    model = build_model(name, 1000)
+    assert model.count_params() == PARAMETERS[name]
+    size = {"inception_v3": 299}.get(name, 224)
+    assert model.input_shape == (None, size, size, 3)
+    assert model.output_shape == (None, 1000)
+
+
+def test_the_narrow_network_is_as_deep_as_the_whole_one():
+    narrow = build_model("resnet_v2_50_narrow", 100, 48)
+    whole = keras.applications.ResNet50V2(weights=None, input_shape=(48, 48, 3))
+    assert len(narrow.layers) == len(whole.layers)
+    assert len(narrow.trainable_variables) == len(whole.trainable_variables) == 174
+    kernels = [
+        [v.shape for v in model.trainable_variables if v.name == "kernel"][:-1]
+        for model in (narrow, whole)
+    ]
+    for small, large in zip(*kernels, strict=True):
+        assert small[:2] == large[:2] and 8 * small[3] == large[3]
+    assert narrow.count_params() < whole.count_params() / 50
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_logits_are_float32_and_are_no_probabilities(precision):
+    model = build_model("resnet_v2_50", 5, 32, precision, seed=3)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    logits = np.array(model(images))
+    assert logits.dtype == np.float32
+    assert not np.allclose(logits.sum(-1), 1.0)
+    kernel = model.trainable_variables[0]
+    assert kernel.dtype == "float32"
+    layer = model.get_layer("conv1_conv")
+    assert layer.compute_dtype == precision.removeprefix("mixed_")
+
+
+def test_the_seed_decides_the_initial_weights():
+    first, again, other = (
+        np.array(build_model("resnet_v2_50", 5, 32, seed=seed).trainable_variables[0])
+        for seed in (1, 1, 2)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_batch_statistics_can_be_synchronized():
+    import keras
+
+    for synchronized in (False, True):
+        model = build_model(
+            "resnet_v2_50", 5, 32, synchronized_batch_normalization=synchronized
+        )
+        found = {
+            layer.synchronized
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        }
+        assert found == {synchronized}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("vgg", {}, "model must be one of"),
+        ("inception_v3", {"image_size": 74}, "75 pixels a side or more. Received: 74"),
+        ("resnet_v2_50", {"image_size": 31}, "32 pixels a side or more. Received: 31"),
+        ("resnet_v2_50", {"num_classes": 1}, "two classes or more"),
+        ("resnet_v2_50", {"precision": "float64"}, "precision must be one of"),
+    ],
+)
+def test_bad_arguments(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **{"num_classes": 10, **arguments})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_smallest_image_can_be_taken(name):
+    smallest = MODELS[name].smallest_image_size
+    assert checked_image_size(name, smallest) == smallest
+
+
+def test_without_tensorflow():
+    pytest.importorskip("jax")
+    script = (
+        "import os, sys\n"
+        "os.environ['KERAS_BACKEND'] = 'jax'\n"
+        "import imagenet.models, imagenet.drawing, imagenet.optimizers\n"
+        "assert 'tensorflow' not in sys.modules, 'imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

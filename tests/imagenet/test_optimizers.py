@@ -1,0 +1,136 @@
+"""The optimizers as they are usually run: rates, schedules, decay of kernels."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from imagenet.optimizers import OPTIMIZERS, Choice, WarmUp, choose, kernels_of
+from learned_optimizer import HierarchicalRNN
+
+RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
+
+
+def rate_at(choice, step):
+    rate = choice.rate()
+    return float(rate(step)) if callable(rate) else rate
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "expected"),
+    [
+        # A constant 1: the optimizer as it was meta-trained.
+        ("hierarchical_rnn", 0, 1.0),
+        ("hierarchical_rnn", 999, 1.0),
+        # 0.045 at 32 images, times 0.94 every 20 steps.
+        ("rmsprop", 0, 0.09),
+        ("rmsprop", 19, 0.09),
+        ("rmsprop", 40, 0.09 * 0.94**2),
+        # Five epochs of warm-up, then half a cosine over the 950 steps that are left.
+        ("adam", 0, 1e-3 / 50),
+        ("adam", 49, 1e-3),
+        ("adam", 50 + 475, 0.5e-3),
+        ("adam", 1000, 0.0),
+        ("momentum", 49, 0.1 * 64 / 256),
+        ("momentum", 50 + 95, 0.025 * 0.5 * (1 + math.cos(math.pi * 0.1))),
+        ("adamw", 49, 5e-4 * 64 / 512),
+    ],
+)
+def test_usual_rates(name, step, expected):
+    assert rate_at(choose(name, **RUN), step) == pytest.approx(
+        expected, rel=1e-6, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_given_rate_is_taken_as_it_is(name):
+    choice = choose(name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0)
+    assert [rate_at(choice, step) for step in (0, 500)] == [0.7, 0.7]
+
+
+def test_a_short_run_warms_up_over_a_tenth():
+    choice = choose("adam", batch_size=64, train_steps=100, steps_per_epoch=1000.0)
+    assert choice.warmup_steps == 10
+
+
+def test_a_schedule_goes_through_its_config():
+    schedule = WarmUp(0.1, "cosine", 5, 100, 10.0)
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    for step in (0, 4, 5, 50, 100):
+        assert float(again(step)) == float(schedule(step))
+
+
+def network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    )
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_kernels_decay(name):
+    """A step with decay differs from one without in kernels alone, or in none."""
+
+    def moved(decay):
+        model = network()
+        choice = choose(
+            name, **RUN, weight_decay=decay, schedule="constant", warmup_steps=0
+        )
+        optimizer = choice.make(model)
+        gradients = [np.full(v.shape, 0.5, np.float32) for v in model.trainable_weights]
+        optimizer.apply(gradients, model.trainable_variables)
+        return choice, [np.array(v) for v in model.trainable_variables]
+
+    choice, plain = moved(0.0)
+    decayed_choice, decayed = moved(0.1)
+    assert choice.gradient_decay == 0.0
+    decoupled = OPTIMIZERS[name].decoupled
+    assert decayed_choice.gradient_decay == (0.0 if decoupled else 0.1)
+    kernels = {v.path for v in kernels_of(network())}
+    assert len(kernels) == 1
+    for variable, one, other in zip(
+        network().trainable_variables, plain, decayed, strict=True
+    ):
+        # What goes into the gradient is added by the training step, not here.
+        changes = decoupled and variable.name == "kernel"
+        assert (one != other).any() == changes, variable.path
+
+
+def test_each_is_what_it_says():
+    kinds = {
+        "hierarchical_rnn": HierarchicalRNN,
+        "rmsprop": keras.optimizers.RMSprop,
+        "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
+        "momentum": keras.optimizers.SGD,
+    }
+    assert set(kinds) == set(OPTIMIZERS)
+    for name, kind in kinds.items():
+        choice = choose(name, **RUN)
+        assert type(choice.make(network())) is kind
+        assert name == "hierarchical_rnn" or name in choice.describe()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "sgd"}, "optimizer must be one of"),
+        ({"name": "adam", "schedule": "linear"}, "schedule must be one of"),
+        ({"name": "adam", "learning_rate": 0.0}, "learning rate must be positive"),
+        ({"name": "adam", "learning_rate": math.nan}, "learning rate must be positive"),
+        ({"name": "adam", "warmup_steps": 1001}, "warm-up must lie within the run"),
+        ({"name": "adam", "weight_decay": -1.0}, "weight decay must be 0 or more"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        choose(**RUN, **arguments)
+
+
+def test_unknown_weights_are_refused():
+    choice: Choice = choose("hierarchical_rnn", **RUN, weights="no_such_weights")
+    with pytest.raises(ValueError, match="no_such_weights"):
+        choice.make(network())

@@ -1,0 +1,367 @@
+"""A run on one device: what a step computes, what is written, how it goes on.
+
+The network is a tiny one and the images are drawn ones; loop, optimizers, checkpoints
+and input are those of any run.
+"""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from imagenet import training as training_module
+from imagenet.data import open_images
+from imagenet.devices import devices_of
+from imagenet.settings import TrainingSettings
+from imagenet.train import data_settings
+from imagenet.training import Training
+from meta_training.csv_log import CsvLog, read_csv
+from tests.imagenet import tiny
+
+SMALL = {
+    "model": "tiny",
+    "num_classes": 4,
+    "num_images": 40,
+    "num_validation_images": 10,
+    "image_size": 32,
+    "batch_size": 8,
+    "train_steps": 6,
+    "steps_per_loop": 2,
+    "optimizer": "momentum",
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("data"))
+
+
+def settings(data_dir, model_dir, **changes):
+    return TrainingSettings(
+        **{**SMALL, "data_dir": data_dir, "model_dir": str(model_dir), **changes}
+    )
+
+
+def train(data_dir, model_dir, until=None, **changes):
+    run = settings(data_dir, model_dir, **changes)
+    training = Training(run, devices_of(run), open_images(data_settings(run)))
+    training.train(until)
+    return training
+
+
+def values(training):
+    return [np.array(variable) for variable in training.model.trainable_variables]
+
+
+def by_hand(data_dir, model_dir, steps, weight_decay):
+    """The same run with Keras's `train_on_batch` on the same batches."""
+    run = settings(data_dir, model_dir)
+    keras.utils.set_random_seed(run.seed)
+    model = tiny.tiny(None, 4, (32, 32, 3), None)
+    kernels = [v for v in model.trainable_variables if v.name == "kernel"]
+
+    class WithDecay(keras.losses.Loss):
+        def call(self, labels, logits):
+            loss = keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=0.1
+            )(keras.ops.one_hot(labels, 4), logits)
+            squares = sum(keras.ops.sum(keras.ops.square(v)) for v in kernels)
+            return loss + 0.5 * weight_decay * squares
+
+    rate = keras.optimizers.schedules.CosineDecay(0.05, steps)
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), WithDecay())
+    losses = []
+    images = open_images(data_settings(run))
+    for batch, _ in zip(images.training_batches(8), range(steps), strict=False):
+        decay = sum(0.5 * weight_decay * np.square(np.array(v)).sum() for v in kernels)
+        losses.append(model.train_on_batch(batch[0], batch[1]) - decay)
+        model.reset_metrics()
+    return model, losses, images
+
+
+def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path):
+    decay = 0.01
+    run = train(
+        data_dir,
+        tmp_path / "run",
+        learning_rate=0.05,
+        schedule="cosine",
+        warmup_steps=0,
+        weight_decay=decay,
+        eval_every=4,
+    )
+    model, losses, images = by_hand(data_dir, tmp_path / "other", 6, decay)
+    for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
+        np.testing.assert_allclose(mine, np.array(theirs), rtol=1e-4, atol=1e-6)
+    rows = read_csv(tmp_path / "run" / "train.csv")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-4)
+    expected = [0.05 * 0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
+    np.testing.assert_allclose(
+        [row["learning_rate"] for row in rows], expected, rtol=1e-5
+    )
+    assert all(row["images_per_second"] > 0 for row in rows)
+    # The evaluation, by hand on all ten images.
+    batches = list(images.evaluation_batches(10).as_numpy_iterator())
+    logits = model.predict_on_batch(batches[0][0])
+    labels = batches[0][1]
+    top_1 = np.mean(logits.argmax(-1) == labels)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+    found = read_csv(tmp_path / "run" / "eval.csv")
+    assert [row["step"] for row in found] == [4, 6]
+    assert found[-1]["images"] == 10
+    assert found[-1]["top_1"] == pytest.approx(top_1)
+    assert found[-1]["top_5"] == 1.0  # Of four classes.
+    assert found[-1]["loss"] == pytest.approx(float(loss), rel=1e-4)
+    saved = keras.models.load_model(tmp_path / "run" / "model.keras")
+    np.testing.assert_allclose(
+        saved.predict_on_batch(batches[0][0]), logits, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
+def test_the_parts_of_a_batch_add_up(data_dir, tmp_path, optimizer):
+    changes = {"model": "plain", "optimizer": optimizer, "weight_decay": 0.01}
+    whole = train(data_dir, tmp_path / "whole", **changes)
+    parts = train(data_dir, tmp_path / "parts", accumulation_steps=4, **changes)
+    for one, other in zip(values(whole), values(parts), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
+    losses = [
+        [row["loss"] for row in read_csv(tmp_path / name / "train.csv")]
+        for name in ("whole", "parts")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
+    from learned_optimizer import HierarchicalRNN
+
+    run = train(data_dir, tmp_path / "run", optimizer="hierarchical_rnn")
+    keras.utils.set_random_seed(0)
+    model = tiny.tiny(None, 4, (32, 32, 3), None)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    model.compile(HierarchicalRNN(), lambda y, x: loss(keras.ops.one_hot(y, 4), x))
+    images = open_images(data_settings(settings(data_dir, tmp_path / "run")))
+    for batch, _ in zip(images.training_batches(8), range(6), strict=False):
+        model.train_on_batch(batch[0], batch[1])
+    for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
+        np.testing.assert_allclose(mine, np.array(theirs), rtol=1e-3, atol=1e-5)
+    last = read_csv(tmp_path / "run" / "train.csv")[-1]
+    rates = np.concatenate(
+        [
+            model.optimizer.log_learning_rates(v)
+            for v in model.optimizer.learned_variables
+        ]
+    )
+    assert last["mean_learned_rate"] == pytest.approx(np.exp(rates.mean()), rel=1e-3)
+    assert last["learning_rate"] == 1.0
+
+
+def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
+    """Ended in the middle and started again, for a learned and a plain optimizer."""
+    for optimizer in ("hierarchical_rnn", "adam"):
+        whole = train(data_dir, tmp_path / optimizer / "whole", optimizer=optimizer)
+        folder = tmp_path / optimizer / "parts"
+        changes = {"optimizer": optimizer, "checkpoint_every": 2}
+        run = settings(data_dir, folder, **changes)
+        first = Training(run, devices_of(run), open_images(data_settings(run)))
+        original = first._checkpoints.save
+
+        def save(original=original, first=first):
+            original()
+            if first.step == 4:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(first._checkpoints, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            first.train()
+        # A row of a step that was not saved, and half of another.
+        with open(folder / "train.csv", "a", encoding="utf-8") as file:
+            file.write("5" + ",9" * (5 if optimizer == "hierarchical_rnn" else 4))
+            file.write("\n6,1.2")
+        again = train(data_dir, folder, **changes)
+        for one, other in zip(values(whole), values(again), strict=True):
+            np.testing.assert_array_equal(one, other)
+        curves = []
+        for name in ("whole", "parts"):
+            rows = read_csv(tmp_path / optimizer / name / "train.csv")
+            for row in rows:
+                del row["images_per_second"]
+            curves.append(rows)
+        assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({"precision": "mixed_bfloat16"}, 3e-2),
+        ({"precision": "mixed_float16"}, 5e-3),
+        ({"jit_compile": True}, 1e-4),
+    ],
+    ids=["bfloat16", "float16", "compiled"],
+)
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param("hierarchical_rnn", marks=pytest.mark.slow), "momentum"],
+)
+def test_other_arithmetic_gives_about_the_same(
+    data_dir, tmp_path, optimizer, changes, tolerance
+):
+    """Under a loss scale too, and after it went on from a checkpoint."""
+    common = {"optimizer": optimizer, "weight_decay": 0.01, "model": "plain"}
+    train(data_dir, tmp_path / "plain", **common)
+    train(data_dir, tmp_path / "other", until=4, **common, **changes)
+    other = train(data_dir, tmp_path / "other", **common, **changes)
+    assert all(v.dtype == np.float32 for v in values(other))
+    losses = [
+        [row["loss"] for row in read_csv(tmp_path / name / "train.csv")]
+        for name in ("plain", "other")
+    ]
+    np.testing.assert_allclose(*losses, rtol=tolerance)
+
+
+def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_path):
+    from learned_optimizer import Config, fresh_weights, save_weights
+
+    weights = fresh_weights(Config(attention=True), seed=0)
+    path = tmp_path / "attention.npz"
+    save_weights(weights, path)
+    run = train(
+        data_dir, tmp_path / "run", optimizer="hierarchical_rnn", weights=str(path)
+    )
+    pairs = run.optimizer.pairs_with_true_values()
+    attended = [np.array(variable) for variable, _ in pairs]
+    true = [np.array(value) for _, value in pairs]
+    assert any((one != other).any() for one, other in zip(attended, true, strict=True))
+    saved = keras.models.load_model(tmp_path / "run" / "model.keras")
+    for mine, theirs in zip(true, saved.trainable_variables, strict=True):
+        np.testing.assert_array_equal(mine, np.array(theirs))
+    # A network with those parameters says the same as the run's own evaluation.
+    images = open_images(data_settings(run.settings))
+    batch = next(images.evaluation_batches(10).as_numpy_iterator())
+    logits = saved.predict_on_batch(batch[0])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        batch[1], logits
+    )
+    assert run.evaluate()["loss"] == pytest.approx(float(loss), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "vgg"}, "model must be one of"),
+        ({"image_size": 15}, "16 pixels a side or more. Received: 15"),
+        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"train_steps": None}, "either train_steps or epochs"),
+        ({"epochs": 1.0}, "either train_steps or epochs"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        ({"min_crop_area": 0.0}, r"min_crop_area must be in \(0, 1\]"),
+        ({"precision": "half"}, "precision must be one of"),
+        ({"strategy": "horovod"}, "strategy must be one of"),
+        ({"replicas": 2}, "replicas is for strategy mirrored"),
+        ({"eval_every": -1}, "eval_every must be 0 or more"),
+        ({"data_dir": ""}, "data_dir must name a folder"),
+    ],
+)
+def test_bad_settings(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**{"data_dir": "data", "model_dir": tmp_path, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulation_steps": 3}, "batch_size must be a multiple"),
+        ({"input_shards": 3}, "input_shards must be a multiple"),
+        ({"optimizer": "hierarchical_rnn", "weights": "no_such"}, "no_such"),
+        ({"learning_rate": -1.0}, "learning rate must be positive"),
+    ],
+)
+def test_what_does_not_fit_ends_the_run_at_its_start(
+    data_dir, tmp_path, changes, message
+):
+    with pytest.raises(ValueError, match=message):
+        train(data_dir, tmp_path / "run", **changes)
+    assert not (tmp_path / "run" / "train.csv").exists()
+
+
+class TestModelDir:
+    """Whose folder it is."""
+
+    def test_another_run(self, data_dir, tmp_path):
+        run = settings(data_dir, tmp_path / "run")
+        run.settle(tmp_path / "run")
+        before = (tmp_path / "run" / "settings.json").read_bytes()
+        settings(data_dir, tmp_path / "run", train_steps=99).settle(tmp_path / "run")
+        with pytest.raises(ValueError, match=r"another run.*'momentum' there, 'adam'"):
+            settings(data_dir, tmp_path / "run", optimizer="adam").settle(
+                tmp_path / "run"
+            )
+        assert (tmp_path / "run" / "settings.json").read_bytes() == before
+        assert json.loads(before)["optimizer"] == "momentum"
+
+    def test_other_files(self, data_dir, tmp_path):
+        (tmp_path / "thesis.tex").write_text("x")
+        with pytest.raises(ValueError, match="which holds other things"):
+            settings(data_dir, tmp_path).settle(tmp_path)
+
+    def test_a_damaged_checkpoint(self, data_dir, tmp_path):
+        train(data_dir, tmp_path / "run")
+        (data,) = (tmp_path / "run" / "checkpoints").glob("step-6.data*")
+        data.write_bytes(data.read_bytes()[:100])
+        with pytest.raises(ValueError, match=r"step-6 must be a whole checkpoint"):
+            train(data_dir, tmp_path / "run", train_steps=8)
+
+    def test_no_room(self, data_dir, tmp_path, monkeypatch):
+        import shutil
+
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(
+            "imagenet.checkpoints.shutil.disk_usage",
+            lambda path: usage._replace(free=1000),
+        )
+        with pytest.raises(ValueError, match="room for 3 more checkpoints"):
+            train(data_dir, tmp_path / "run")
+        assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    run = settings(data_dir, tmp_path / "run", checkpoint_every=2)
+    training = Training(run, devices_of(run), open_images(data_settings(run)))
+    save = training._checkpoints._manager.save
+
+    def full(checkpoint_number):
+        if checkpoint_number == 4:
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left")
+        return save(checkpoint_number=checkpoint_number)
+
+    monkeypatch.setattr(training._checkpoints._manager, "save", full)
+    with pytest.raises(OSError, match="checkpoint of step 4 could not be written"):
+        training.train()
+    again = train(data_dir, tmp_path / "run", checkpoint_every=2)
+    assert again.step == 6
+    assert [row["step"] for row in read_csv(tmp_path / "run" / "train.csv")] == [
+        *range(1, 7)
+    ]
+
+
+def test_a_log_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "train.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["step", "other"])
+    with pytest.raises(ValueError, match="must have the columns step, loss"):
+        CsvLog(path, ("step", "loss"), 0)
+    assert "other" in path.read_text()
+
+
+def test_a_finished_run_only_says_so(data_dir, tmp_path):
+    train(data_dir, tmp_path / "run")
+    before = (tmp_path / "run" / "train.csv").read_bytes()
+    again = train(data_dir, tmp_path / "run")
+    assert again.step == 6
+    assert (tmp_path / "run" / "train.csv").read_bytes() == before
+    assert (tmp_path / "run" / training_module.MODEL_FILE).is_file()

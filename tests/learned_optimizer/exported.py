@@ -1,0 +1,156 @@
+"""An exported optimizer and the Keras one on the same problem, as trajectories.
+
+The problem is quadratic with noise in its gradients. Without noise both end where the
+gradient is rounding alone, and its scaled form, which is all that the RNN sees, follows
+the last digit: then two runs of one program part, too, after a change of 1e-7.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN
+
+SHAPES = ((4, 3), (5,), (0,), (), (2, 1), (0, 3))
+INITIAL_LEARNING_RATE = 0.01
+
+
+@dataclasses.dataclass
+class NoisyQuadratic:
+    """`curvature * (x - target)^2 / 2`, with noise of its own at each step."""
+
+    start: list
+    targets: list
+    curvatures: list
+    noise: list
+
+    @classmethod
+    def make(cls, shapes=SHAPES, steps=100, seed=0):
+        generator = np.random.default_rng(seed)
+
+        def draw(*leading):
+            return [
+                np.float32(generator.standard_normal((*leading, *shape)))
+                for shape in shapes
+            ]
+
+        start = draw()
+        if len(start) > 1:
+            # As a bias: its size is then that of the others.
+            start[1] *= 0
+        return cls(start, draw(), [np.exp(x) for x in draw()], draw(steps))
+
+    @property
+    def steps(self):
+        return len(self.noise[0])
+
+    @property
+    def row_lengths(self):
+        return [value.size for value in self.start]
+
+    def flat(self):
+        """The same problem with its tensors behind one another."""
+        return NoisyQuadratic(
+            [flat(self.start)],
+            [flat(self.targets)],
+            [flat(self.curvatures)],
+            [np.concatenate([x.reshape(self.steps, -1) for x in self.noise], axis=1)],
+        )
+
+    def gradients(self, values, step):
+        """At `values`, a list of arrays."""
+        return [
+            np.array(curvature * (value - target) + noise[step])
+            for value, target, curvature, noise in zip(
+                values, self.targets, self.curvatures, self.noise, strict=True
+            )
+        ]
+
+
+def flat(arrays):
+    """Arrays flattened behind one another."""
+    return np.concatenate([np.ravel(array) for array in arrays])
+
+
+def schedule(step):
+    """A learning rate that changes, so that the argument counts."""
+    return np.float32(1.0 if step < 50 else 0.3)
+
+
+def follow_keras(
+    weights,
+    problem,
+    start=INITIAL_LEARNING_RATE,
+    learning_rate=schedule,
+    spoil=None,
+    seed=None,
+):
+    """`[steps, elements]` values after each step, the optimizer and its variables.
+
+    Args:
+        weights: What the optimizer has.
+        problem: A `NoisyQuadratic`.
+        start: Its initial learning rate, or a range of it.
+        learning_rate: Of a step.
+        spoil: `(step, gradients) -> None` that may change them.
+        seed: Of what is drawn.
+    """
+    optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=start, seed=seed)
+    variables = [keras.Variable(value) for value in problem.start]
+    optimizer.build(variables)
+    apply = tf.function(lambda gradients: optimizer.apply(gradients, variables))
+    found = []
+    for step in range(problem.steps):
+        optimizer.learning_rate = learning_rate(step)
+        gradients = problem.gradients([value.numpy() for value in variables], step)
+        if spoil:
+            spoil(step, gradients)
+        apply([tf.constant(gradient) for gradient in gradients])
+        found.append(flat([value.numpy() for value in variables]))
+    return np.stack(found), optimizer, variables
+
+
+def follow_export(
+    signatures,
+    problem,
+    start=INITIAL_LEARNING_RATE,
+    learning_rate=schedule,
+    spoil=None,
+):
+    """`[steps, elements]` values after each step; the state before and after each.
+
+    Args:
+        signatures: `{"init": function, "update": function}`.
+        problem: As in `follow_keras`.
+        start: The initial learning rate, or an array of one an element.
+        learning_rate: As in `follow_keras`.
+        spoil: As in `follow_keras`.
+    """
+    row_lengths = tf.constant(problem.row_lengths, tf.int64)
+    ends = np.cumsum(problem.row_lengths)[:-1]
+    state = signatures["init"](
+        row_lengths=row_lengths,
+        initial_learning_rate=tf.constant(start, tf.float32),
+    )
+    values = tf.constant(flat(problem.start))
+    whole = problem.flat()
+    found, states = [], [{name: value.numpy() for name, value in state.items()}]
+    for step in range(problem.steps):
+        (gradients,) = whole.gradients([values.numpy()], step)
+        if spoil:
+            # Views into the flat array.
+            spoil(step, np.split(gradients, ends))
+        results = signatures["update"](
+            gradients=tf.constant(gradients),
+            values=values,
+            row_lengths=row_lengths,
+            learning_rate=tf.constant(learning_rate(step)),
+            **state,
+        )
+        state = {name: value for name, value in results.items() if name != "values"}
+        values = results["values"]
+        found.append(values.numpy())
+        states.append({name: value.numpy() for name, value in state.items()})
+    return np.stack(found), states

@@ -1,0 +1,280 @@
+"""The shell that Model Garden takes does what the Keras optimizer does."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN, fresh_weights, save_weights
+from learned_optimizer.tensorflow_backend import TensorFlowRunner
+from tests.learned_optimizer.garden import (
+    INITIAL_LEARNING_RATE,
+    build,
+    needs_model_garden,
+    optimization_config,
+    optimizer_of,
+)
+
+pytestmark = needs_model_garden
+
+SHAPES = {"dense/kernel": (4, 3), "dense/bias": (3,), "embedding": (6, 2)}
+
+
+@pytest.fixture(autouse=True)
+def without_xla(monkeypatch):
+    """XLA takes most of the time, and is not what is tested here."""
+    monkeypatch.setattr(TensorFlowRunner, "_compiles", lambda self: False)
+
+
+class Training:
+    """Variables and gradients, the same for every optimizer.
+
+    At the step `missing_at`, counted from 0, one variable has no gradient.
+    """
+
+    def __init__(self, missing_at=None):
+        self._generator = np.random.default_rng(0)
+        self.variables = [
+            tf.Variable(self._generator.normal(size=shape).astype("f4"), name=name)
+            for name, shape in SHAPES.items()
+        ]
+        self.step_count = 0
+        self.missing_at = missing_at
+
+    def gradients(self):
+        """Dense ones, and sparse ones for the embedding with one index twice."""
+        generator = np.random.default_rng(1 + self.step_count)
+        kernel, bias = (
+            tf.constant(generator.normal(size=variable.shape).astype("f4"))
+            for variable in self.variables[:2]
+        )
+        rows = tf.constant(generator.normal(size=(3, 2)).astype("f4"))
+        sparse = tf.IndexedSlices(rows, tf.constant([1, 4, 1]), tf.constant([6, 2]))
+        missing = self.step_count == self.missing_at
+        self.step_count += 1
+        return [kernel, None if missing else bias, sparse]
+
+    def run(self, apply, steps):
+        """Applies `steps` gradients; returns the values after each of them."""
+        values = []
+        for _ in range(steps):
+            apply(list(zip(self.gradients(), self.variables, strict=True)))
+            values.append([variable.numpy() for variable in self.variables])
+        return values
+
+
+def by_keras(steps, missing_at=None, **arguments):
+    excluded = arguments.pop("exclude_from_weight_decay", None)
+    arguments = {"initial_learning_rate": INITIAL_LEARNING_RATE} | arguments
+    optimizer = HierarchicalRNN(**arguments)
+    optimizer.exclude_from_weight_decay(var_names=excluded)
+    values = Training(missing_at).run(
+        lambda pairs: optimizer.apply(*zip(*pairs, strict=True)), steps
+    )
+    return values, optimizer
+
+
+def assert_same_values(values, expected):
+    for some, others in zip(values, expected, strict=True):
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+STEPS = {
+    "a gradient missing": {"missing_at": 2},
+    "clipnorm": {"clipnorm": 0.5},
+    "clipvalue": {"clipvalue": 0.3},
+    "global_clipnorm": {"global_clipnorm": 0.5},
+    "weight decay": {"weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]},
+    "a range": {"initial_learning_rate": [1e-3, 1e-1], "seed": 7},
+    "weights": {"weights": "bootstrap-v1"},
+}
+QUICK_STEPS = ("a gradient missing", "global_clipnorm", "weight decay")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK_STEPS else pytest.mark.slow)
+        for name in STEPS
+    ],
+)
+def test_steps_are_those_of_the_keras_optimizer(name):
+    arguments = dict(STEPS[name])
+    missing_at = arguments.pop("missing_at", None)
+    optimizer = optimizer_of(**arguments)
+    values = Training(missing_at).run(optimizer.apply_gradients, 4)
+    expected, keras_optimizer = by_keras(4, missing_at, **arguments)
+    assert_same_values(values, expected)
+    assert optimizer.iterations.numpy() == 4
+    assert len(optimizer.get_weights()) > 30
+    for one, other in zip(
+        optimizer.learned.variables[1:], keras_optimizer.variables[2:], strict=True
+    ):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_in_a_function_that_xla_compiles_is_the_same():
+    optimizer = optimizer_of()
+    training = Training()
+
+    @tf.function(jit_compile=True)
+    def step(gradients):
+        optimizer.apply_gradients(zip(gradients, training.variables, strict=True))
+
+    # XLA takes no IndexedSlices as arguments.
+    values = training.run(
+        lambda pairs: step([tf.convert_to_tensor(gradient) for gradient, _ in pairs]),
+        4,
+    )
+    assert_same_values(values, by_keras(4)[0])
+
+
+def test_the_learning_rate_multiplies_each_step():
+    config = optimization_config(
+        learning_rate=2.0,
+        hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE},
+        warmup={
+            "type": "linear",
+            "linear": {"warmup_steps": 4, "warmup_learning_rate": 0.0},
+        },
+    )
+    values = Training().run(build(config).apply_gradients, 6)
+    # The gradients do not depend on the values, so neither do the learned steps.
+    plain = by_keras(6)[0]
+    start = [variable.numpy() for variable in Training().variables]
+    expected, rates = [start], [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+    for rate, before, after in zip(rates, [start, *plain], plain, strict=False):
+        expected.append(
+            [
+                value + rate * (new - old)
+                for value, old, new in zip(expected[-1], before, after, strict=True)
+            ]
+        )
+    for some, others in zip(values, expected[1:], strict=True):
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate, warnings", [(1.0, 0), (0.1, 1)])
+def test_a_learning_rate_that_is_not_that_of_training_is_named(
+    rate, warnings, monkeypatch
+):
+    from learned_optimizer import model_garden
+
+    said = []
+    monkeypatch.setattr(
+        model_garden.logging, "warning", lambda text, *values: said.append(values)
+    )
+    build(optimization_config(learning_rate=rate))
+    assert said == [("hierarchical_rnn", rate)] * warnings
+
+
+def test_gradient_transformers_come_after_the_sum():
+    optimizer = build(
+        optimization_config(
+            hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE}
+        ),
+        gradient_aggregator=lambda pairs: [
+            (tf.convert_to_tensor(gradient) + 1.0, variable)
+            for gradient, variable in pairs
+        ],
+        gradient_transformers=[
+            lambda pairs: [(3.0 * gradient, variable) for gradient, variable in pairs]
+        ],
+    )
+    reference = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
+
+    def by_hand(pairs):
+        gradients, variables = zip(*pairs, strict=True)
+        gradients = [
+            3.0 * (tf.convert_to_tensor(gradient) + 1.0) for gradient in gradients
+        ]
+        reference.apply(gradients, variables)
+
+    values = Training().run(optimizer.apply_gradients, 3)
+    assert_same_values(values, Training().run(by_hand, 3))
+
+
+def test_the_loss_scale_skips_steps_that_overflow():
+    import tf_keras
+
+    inner = optimizer_of()
+    optimizer = tf_keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=8.0)
+
+    def apply(pairs):
+        # The third step overflows.
+        factor = 8.0 if optimizer.iterations.numpy() != 2 else np.inf
+        gradients, variables = zip(*pairs, strict=True)
+        scaled = [tf.convert_to_tensor(gradient) * factor for gradient in gradients]
+        unscaled = optimizer.get_unscaled_gradients(scaled)
+        optimizer.apply_gradients(list(zip(unscaled, variables, strict=True)))
+
+    training = Training()
+    values = training.run(apply, 3)
+    assert_same_values(values[:2], by_keras(2)[0])
+    assert_same_values(values[2:], values[1:2])
+    assert optimizer.iterations.numpy() == 3
+    assert inner.learned.iterations.numpy() == 2
+    assert inner.learned.skipped_steps == 0
+    assert optimizer.loss_scale.numpy() == 4.0
+
+
+def test_averages_of_the_parameters_are_model_gardens():
+    optimizer = build(
+        optimization_config(
+            hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE},
+            ema={"average_decay": 0.75, "dynamic_decay": False},
+        )
+    )
+    training = Training()
+    optimizer.shadow_copy(types.SimpleNamespace(trainable_variables=training.variables))
+    values = training.run(optimizer.apply_gradients, 3)
+    assert_same_values(values, by_keras(3)[0])
+    for index, variable in enumerate(training.variables):
+        average = 0.0
+        for step in range(3):
+            average = 0.75 * average + 0.25 * values[step][index]
+        found = optimizer.get_slot(variable, "average").numpy()
+        np.testing.assert_allclose(found, average, rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_holds_the_state_and_training_goes_on_from_it(tmp_path):
+    def checkpoint(optimizer, training):
+        return tf.train.Checkpoint(optimizer=optimizer, values=training.variables)
+
+    training, optimizer = Training(), optimizer_of()
+    training.run(optimizer.apply_gradients, 3)
+    path = checkpoint(optimizer, training).save(tmp_path / "checkpoint")
+    expected = training.run(optimizer.apply_gradients, 2)
+
+    # Another start, which the checkpoint overrules.
+    again, restored = Training(), optimizer_of(initial_learning_rate=1e-6)
+    status = checkpoint(restored, again).restore(path)
+    again.step_count = 3
+    values = again.run(restored.apply_gradients, 2)
+    status.assert_consumed()
+    assert restored.iterations.numpy() == 5
+    for some, others in zip(values, expected, strict=True):
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_array_equal(one, other)
+    for one, other in zip(restored.weights, optimizer.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_the_config_makes_the_same_optimizer(tmp_path):
+    import tf_keras
+
+    save_weights(fresh_weights(seed=3), tmp_path / "mine.npz")
+    optimizer = optimizer_of(
+        weights=str(tmp_path / "mine.npz"), weight_decay=0.1, clipnorm=0.5
+    )
+    config = tf_keras.optimizers.serialize(optimizer)
+    # The numbers of weights that are not shipped are in there.
+    (tmp_path / "mine.npz").unlink()
+    again = tf_keras.optimizers.deserialize(config, use_legacy_optimizer=True)
+    assert again.get_config() == optimizer.get_config()
+    for name, numbers in optimizer.learned.weights.meta_parameters.items():
+        found = again.learned.weights.meta_parameters[name]
+        np.testing.assert_array_equal(found, numbers, err_msg=name)

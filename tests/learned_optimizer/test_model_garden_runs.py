@@ -1,0 +1,124 @@
+"""Model Garden's own program trains, evaluates and resumes with the plugin.
+
+What it trains is in `model_garden_runs.py`. Each run has a process of its own.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.learned_optimizer.garden import needs_model_garden
+
+pytestmark = [needs_model_garden, pytest.mark.slow]
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "model_garden.md"
+
+
+def strategy_of(devices):
+    if devices == 1:
+        return tf.distribute.OneDeviceStrategy("CPU:0")
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+
+
+RUNS = {
+    "one device": (1, {}),
+    "two devices": (2, {}),
+    "two devices, float16": (2, {"precision": "float16"}),
+    "one device, averages": (1, {"ema": {"average_decay": 0.5}}),
+}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", RUNS)
+def test_resnet_imagenet_trains_evaluates_and_resumes(name, tmp_path):
+    from official.modeling import performance
+
+    import learned_optimizer.model_garden  # noqa: F401
+    from tests.learned_optimizer.model_garden_runs import Run, write_tfrecords
+
+    devices, options = RUNS[name]
+    write_tfrecords(tmp_path)
+    if "precision" in options:
+        performance.set_mixed_precision_policy(options["precision"])
+
+    def make(folder):
+        keras.utils.set_random_seed(0)
+        return Run.make(strategy_of(devices), tmp_path, tmp_path / folder, **options)
+
+    run = make("run")
+    run.train(4)
+    saved = run.state()
+    checkpointed = run.checkpointed_state()
+    assert len(saved) > 30
+    for key, value in saved.items():
+        np.testing.assert_array_equal(checkpointed[key], value, err_msg=key)
+    shutil.copytree(tmp_path / "run", tmp_path / "resumed")
+    run.train(12)
+    assert run.global_step == run.iterations == 12
+    assert run.losses[-1] < 0.2 * run.losses[0]
+
+    evaluation = run.evaluate()
+    assert evaluation["accuracy"] > 0.9
+    if not options:
+        expected = run.loss_of_the_evaluated_model()
+        np.testing.assert_allclose(evaluation["validation_loss"], expected, rtol=1e-3)
+
+    resumed = make("resumed")
+    assert resumed.global_step == resumed.iterations == 4
+    resumed.train(12)
+    assert resumed.global_step == resumed.iterations == 12
+    assert len(resumed.losses) == 8
+    # Sums over a batch in several threads have no fixed order.
+    half = options.get("precision") == "float16"
+    np.testing.assert_allclose(
+        resumed.losses, run.losses[4:], rtol=0.05 if half else 1e-3
+    )
+    state, expected = resumed.state(), run.state()
+    for key in ("gradient_averages_0", "log_learning_rate_0", "global_state"):
+        scale = np.abs(expected[key]).max()
+        error = np.abs(state[key] - expected[key]).max()
+        assert error < (0.2 if half else 1e-2) * scale, key
+
+
+def test_the_documented_command_trains(tmp_path):
+    """The command line and the YAML of docs/model_garden.md, made tiny."""
+    from tests.learned_optimizer.model_garden_runs import (
+        tiny_overrides,
+        write_tfrecords,
+    )
+
+    write_tfrecords(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (command,) = re.findall(
+        r"^python -m official\.vision\.train (.*?)\n```", page, re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "hierarchical_rnn.yaml").write_text(text)
+    tiny = tiny_overrides(tmp_path, train_steps=4)
+    child = subprocess.run(
+        f"{sys.executable} -m official.vision.train {command} "
+        f"--params_override={json.dumps(json.dumps(tiny))}",
+        shell=True,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr[-4000:]
+    model_dir = tmp_path / "runs" / "resnet"
+    assert "type: hierarchical_rnn" in (model_dir / "params.yaml").read_text()
+    reader = tf.train.load_checkpoint(str(model_dir))
+    ending = "/.ATTRIBUTES/VARIABLE_VALUE"
+    assert reader.get_tensor(f"optimizer/iter{ending}") == 4
+    averages = reader.get_tensor(f"optimizer/gradient_averages_0{ending}")
+    assert np.abs(averages).max() > 0

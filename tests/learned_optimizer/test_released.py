@@ -1,0 +1,353 @@
+"""Checkpoints of the released code: read, written, refused.
+
+They are written and read here with TensorFlow 1's own `Saver`, under the variable names
+and shapes that the golden data list.
+"""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from learned_optimizer import Config, load_weights, packing, released
+from learned_optimizer.meta_parameters import to_released_names
+from learned_optimizer.packing import Layout
+from learned_optimizer.released_config import config_of_shapes
+from learned_optimizer.update_rule import update
+from tests.golden import read_golden
+from tests.learned_optimizer import golden
+from tests.learned_optimizer.by_hand import perturbed_weights
+
+ROOT = pathlib.Path(__file__).parents[2]
+MANIFEST = read_golden.load_manifest(golden.FOLDER)
+# What shapes do not tell of the golden cases.
+SWITCHES = {
+    "a_clip": dict(max_log_learning_rate=-5.0),
+    "e_pert_papermean": dict(global_rnn_input="all_tensors"),
+    "f_extreme_indicator_on": dict(extreme_indicator=True),
+    "f_lr_shortcut_on": dict(learning_rate_shortcut=True),
+    "f_multiple_scale_decays_on": dict(multiple_scale_decays=True),
+    "f_problem_lr_mean_off": dict(learning_rate_mean="tensor"),
+}
+
+
+def save(arrays, prefix):
+    """Writes a checkpoint as the released training does, with slots and a step."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        for name, array in arrays.items():
+            variable = tf.compat.v1.Variable(array, name=name, use_resource=False)
+            for slot in ("RMSProp", "RMSProp_1"):
+                tf.compat.v1.Variable(
+                    tf.ones_like(variable), name=f"{name}/{slot}", use_resource=False
+                )
+        tf.compat.v1.Variable(17, name="global_step", use_resource=False)
+        tf.compat.v1.Variable([1.0], name="parameter_0", use_resource=False)
+        session.run(tf.compat.v1.global_variables_initializer())
+        return tf.compat.v1.train.Saver().save(
+            session, os.fspath(prefix), global_step=17
+        )
+
+
+def restore(prefix, shapes):
+    """Reads a checkpoint as the released tests do, its variables alone."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {
+            name: tf.compat.v1.Variable(tf.zeros(shape), name=name, use_resource=False)
+            for name, shape in shapes.items()
+        }
+        tf.compat.v1.train.Saver(var_list=list(variables.values())).restore(
+            session, prefix
+        )
+        return session.run(variables)
+
+
+def shapes_of(case):
+    """`{released name: shape}` of a golden case."""
+    layout = MANIFEST["meta_layouts"][MANIFEST["update_rule"][case]["meta_layout"]]
+    return {name: tuple(shape) for name, shape, _ in layout}
+
+
+@pytest.mark.parametrize("name", golden.case_names())
+def test_shapes_and_switches_tell_the_architecture(name):
+    config = config_of_shapes(shapes_of(name), **SWITCHES.get(name, {}))
+    assert config == golden.GoldenCase(name).config
+
+
+@pytest.mark.parametrize(
+    "name", ["a_pert", "b_pert_multi", "c_pert", "f_extreme_indicator_on"]
+)
+def test_a_checkpoint_gives_the_released_trajectory(name, tmp_path):
+    case = golden.GoldenCase(name)
+    prefix = save(case.expected["meta"], tmp_path / "model.ckpt")
+    weights = released.read_checkpoint(prefix, **SWITCHES.get(name, {}))
+    assert weights.card["global_step"] == 17
+    layout = Layout.from_shapes(case.shapes, block_size=8)
+    state = case.initial_state(layout)
+    values = packing.pack(case.parameters, layout)
+    step = tf.function(
+        lambda values, gradients, state: update(
+            values, gradients, state, layout, weights.meta_parameters, weights.config
+        ),
+        autograph=False,
+    )
+    for t in range(case.steps):
+        gradients = packing.pack([gradient[t] for gradient in case.gradients], layout)
+        result = step(values, gradients, state)
+        values, state = result.values, result.state
+        for i, value in enumerate(packing.unpack(values, layout)):
+            np.testing.assert_allclose(
+                value, case.expected["params"][i][t], rtol=1e-5, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        dict(attention=True, gradient_timescales=3),
+        dict(level_sizes=(4, 6), learnable_input_decay=False),
+        dict(level_sizes=(1,), gradient_shortcut=False, log_mean_squares=False),
+        dict(dynamic_output_scale=False, relative_learning_rate=False),
+        dict(gradient_timescales=1, learnable_decay=False),
+    ],
+    ids=str,
+)
+def test_weights_go_there_and_back(switches, tmp_path):
+    weights = perturbed_weights(global_rnn_input="last_tensor", **switches)
+    prefix = released.write_checkpoint(weights, tmp_path / "new" / "model.ckpt-3")
+    # Where the released code looks for it.
+    assert tf.train.latest_checkpoint(os.fspath(tmp_path / "new")) == prefix
+    assert sorted(os.listdir(tmp_path / "new")) == [
+        "checkpoint",
+        "model.ckpt-3.data-00000-of-00001",
+        "model.ckpt-3.index",
+    ]
+    wanted = to_released_names(weights.config, weights.meta_parameters)
+    found = restore(prefix, {name: array.shape for name, array in wanted.items()})
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, name)
+    for path in (prefix, tmp_path / "new"):
+        back = released.read_checkpoint(path)
+        assert back.config == weights.config
+        for name, array in weights.meta_parameters.items():
+            np.testing.assert_array_equal(back.meta_parameters[name], array, name)
+
+
+def test_initial_states_that_are_not_stored_are_drawn(tmp_path):
+    arrays = dict(golden.GoldenCase("a_pert").expected["meta"])
+    for level in range(3):
+        del arrays[f"LOL/Level{level}_RNN/init_vector"]
+    prefix = save(arrays, tmp_path / "model")
+    with pytest.raises(ValueError, match="Missing: .'LOL/Level0_RNN/init_vector'"):
+        released.read_checkpoint(prefix)
+    one, same, other = (
+        released.read_checkpoint(prefix, learnable_start=False, seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert not one.config.learnable_start
+    np.testing.assert_array_equal(one.to_flat(), same.to_flat())
+    for level in ("parameter", "tensor", "global"):
+        start = one.meta_parameters[f"{level}_start"]
+        assert np.all(np.abs(start) < 1)
+        assert np.all(start != other.meta_parameters[f"{level}_start"])
+
+
+def without(*parts):
+    def change(shapes):
+        for name in list(shapes):
+            if any(part in name for part in parts):
+                del shapes[name]
+
+    return change
+
+
+def reshaped(name, shape):
+    return lambda shapes: shapes.update({name: shape})
+
+
+GATES = "LOL/PerTensor/Layer0_RNN/BiasGRUCell/gates/Affine/Matrix"
+BAD_SHAPES = {
+    "one missing": (
+        without("update_weights"),
+        r"Missing: \['LOL/update_weights'\]. Misshapen: \[\]",
+    ),
+    "a bias missing": (without("scl_decay_bias"), r"Missing: \['LOL/scl_decay_bias'\]"),
+    "one of the learning rate's missing": (
+        without("learning_rate_weights"),
+        r"Missing: \['LOL/learning_rate_weights'\]",
+    ),
+    "gates missing": (without("Layer0_RNN/BiasGRUCell/gates/Affine/Matrix"), "Missing"),
+    "a level missing": (without("Level1_RNN", "Layer1_RNN/BiasGRU"), "Not part of it"),
+    "misshapen": (
+        reshaped("LOL/update_weights", (10, 2)),
+        r"Misshapen: \['LOL/update_weights' of shape \(10, 2\) instead of \(10, 1\)\]",
+    ),
+    "a bias misshapen": (
+        reshaped("LOL/PerTensor/Layer0_RNN/BiasGRUCell/candidate/Affine/Bias", (11,)),
+        r"candidate/Affine/Bias' of shape \(11,\) instead of \(10,\)\]",
+    ),
+    "gates misshapen": (
+        reshaped(GATES, (23, 20)),
+        rf"Misshapen: \['{GATES}' of shape \(23, 20\) instead of \(22, 20\)\]",
+    ),
+    "a scalar for a matrix": (
+        reshaped(GATES, ()),
+        rf"Misshapen: \['{GATES}' of shape \(\) instead of \(22, 20\)\]",
+    ),
+    "one too many": (
+        reshaped("LOL/more", (1,)),
+        r"Not part of it: \['LOL/more'\]",
+    ),
+    "nothing": (
+        without("LOL"),
+        "must hold a hierarchical RNN. Missing: .*Received: ..$",
+    ),
+    "as many inputs as no switches give": (
+        lambda shapes: shapes.update(
+            {
+                name: (shape[0] + 9, shape[1])
+                for name, shape in shapes.items()
+                if "GRUCell" in name and len(shape) == 2
+            }
+        ),
+        "as many inputs as some setting of gradient_products.*Received: 21 inputs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SHAPES)
+def test_missing_and_misshapen_variables_are_named(name):
+    change, words = BAD_SHAPES[name]
+    shapes = shapes_of("a_init")
+    config_of_shapes(shapes)
+    change(shapes)
+    with pytest.raises(ValueError, match=words):
+        config_of_shapes(shapes)
+
+
+@pytest.mark.parametrize(
+    "name, switches, words",
+    [
+        ("f_extreme_indicator_on", {}, "say more of its switches.*extreme_indicator"),
+        ("b_init", dict(attention=False), "Not part of it: .*LOL/attention_weights"),
+        ("a_init", dict(attention=True), "Missing: .*LOL/attention_weights"),
+        ("a_init", dict(gradient_timescales=5), "4 timescales, and .*scales': 5"),
+        ("a_init", dict(gradient_products=False), "as many inputs"),
+    ],
+)
+def test_switches_that_contradict_the_shapes_are_refused(name, switches, words):
+    with pytest.raises(ValueError, match=words):
+        config_of_shapes(shapes_of(name), **switches)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    arrays = golden.GoldenCase("d_pert").expected["meta"]
+    prefix = pathlib.Path(save(arrays, tmp_path / "model"))
+    data = prefix.with_name(prefix.name + ".data-00000-of-00001")
+    content = data.read_bytes()
+    data.write_bytes(bytes(byte ^ 255 for byte in content))
+    with pytest.raises(ValueError, match="must be whole"):
+        released.read_checkpoint(prefix)
+    bad = {name: array * np.nan for name, array in arrays.items()}
+    with pytest.raises(ValueError, match="'LOL/.*must be of finite floats"):
+        released.read_checkpoint(save(bad, tmp_path / "nan"))
+    for path in (tmp_path / "nothing", tmp_path / "empty", data):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match="must be the prefix of a TensorFlow"):
+            released.read_checkpoint(path)
+
+
+def test_what_the_released_code_does_not_have_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="without a nominal learning rate. Received"):
+        released.write_checkpoint(load_weights("default-v1"), tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_that_fails_is_not_there(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("learned_optimizer.released.os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        released.write_checkpoint(load_weights("bootstrap-v1"), tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def command():
+    """The command line in this process: a function of its arguments."""
+
+    def run(*arguments):
+        values = flags.FlagValues()
+        released.define_flags(values)
+        values(["released", *map(str, arguments)])
+        released.main(["released"], values)
+
+    return run
+
+
+def test_the_command_goes_there_and_back(command, tmp_path, capsys):
+    case = golden.GoldenCase("f_lr_shortcut_on")
+    prefix = save(case.expected["meta"], tmp_path / "model")
+    path = tmp_path / "mine.npz"
+    command(
+        f"--checkpoint={prefix}",
+        f"--output={path}",
+        "--learning_rate_shortcut",
+        "--max_log_learning_rate=5",
+        "--global_rnn_input=all_tensors",
+        "--initial_learning_rate=0.02",
+    )
+    assert "learning_rate_shortcut=True" in capsys.readouterr().out
+    weights = load_weights(path)
+    assert weights.name == "mine" and weights.initial_learning_rate == 0.02
+    assert weights.config == dataclasses.replace(
+        case.config, max_log_learning_rate=5.0, global_rnn_input="all_tensors"
+    )
+    command(f"--weights={path}", f"--output_checkpoint={tmp_path / 'back'}")
+    found = restore(os.fspath(tmp_path / "back"), shapes_of("f_lr_shortcut_on"))
+    for name, array in case.expected["meta"].items():
+        np.testing.assert_array_equal(found[name], array, name)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "Flags are --checkpoint and --output, or"),
+        (["--checkpoint=a"], "Flags are"),
+        (["--checkpoint=a", "--output=b", "--weights=c"], "Flags are"),
+        (["--checkpoint=a", "--output_checkpoint=b"], "Flags are"),
+        (["--weights=no", "--output_checkpoint=b"], "must be the folder of an"),
+        (["--checkpoint=no", "--output=b"], "must be the prefix of a TensorFlow"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, words, command, capsys):
+    with pytest.raises(SystemExit, match=f"^released: .*{words}"):
+        command(*arguments)
+
+
+@pytest.mark.slow
+def test_it_is_one_line_and_a_status(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "learned_optimizer.released", "--checkpoint=none"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("released: Flags are")
+
+
+def test_every_switch_of_a_config_has_a_flag():
+    values = flags.FlagValues()
+    released.define_flags(values)
+    fields = {field.name for field in dataclasses.fields(Config)}
+    # The levels are told by their variables; the released code has no nominal rate.
+    assert fields - set(values) == {"level_sizes", "nominal"}

@@ -1,0 +1,130 @@
+"""The search for the level of the rates, on known functions and on real runs."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import app, flags
+
+from learned_optimizer import load_weights
+from meta_training import calibrate
+from meta_training.calibration import Calibration
+from meta_training.tasks.perceptrons import Perceptron
+from meta_training.tasks.quadratics import Quadratic
+from meta_training.trainable_optimizers import HierarchicalRule
+
+WEIGHTS = load_weights("bootstrap-v1")
+RULE = HierarchicalRule(WEIGHTS.config)
+TASKS = [Perceptron(4, (5,), 3, batch_size=8, rows=64), Quadratic(3), Quadratic(3)]
+
+
+class Valley(Calibration):
+    """A calibration whose score is known: lowest at `bottom`."""
+
+    def __init__(self, bottom):
+        self.bottom = bottom
+        self.calls = []
+
+    def score(self, meta_parameters):
+        values = tuple(float(np.mean(meta_parameters[name])) for name in self.bottom)
+        self.calls.append(values)
+        wanted = np.array(list(self.bottom.values()))
+        return float(np.sum(np.square(np.array(values) - wanted)))
+
+
+@pytest.mark.parametrize(
+    "bottom, found",
+    [
+        ({"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.0}),
+        ({"a": 2.9, "b": 0.0}, {"a": 3.0, "b": 0.0}),
+        ({"a": -1.4, "b": 0.6}, {"a": -1.5, "b": 0.5}),
+    ],
+)
+def test_the_search_ends_at_the_bottom(bottom, found):
+    valley = Valley(bottom)
+    start = {"a": np.zeros(2, np.float32), "b": np.zeros((), np.float32)}
+    best, trials = valley.search(start, ("a", "b"), 1.0, 0.25)
+    for name, value in found.items():
+        np.testing.assert_allclose(best[name], value)
+        assert best[name].shape == start[name].shape
+    assert len(set(valley.calls)) == len(valley.calls) == len(trials)
+    assert min(trial.score for trial in trials) == valley.score(best)
+    np.testing.assert_array_equal(start["a"], 0)
+
+
+def test_the_score_is_that_of_whole_runs():
+    """A frozen optimizer scores as the start does, a good one lower."""
+    calibration = Calibration(TASKS, RULE, steps=40)
+    frozen = dict(WEIGHTS.meta_parameters)
+    frozen["step_length_offset"] = np.float32(-60.0)
+    starts = []
+    for loop, _ in calibration._loops:
+        arguments = {
+            "meta_parameters": frozen,
+            "log_learning_rate": np.zeros(loop.optimizer.runs, np.float32),
+        }
+        losses = loop(calibration.record_steps, arguments).losses
+        np.testing.assert_allclose(losses, losses[:1].repeat(len(losses), 0), rtol=1e-5)
+        starts += list(np.log(losses[0] + 1e-3))
+    assert len(starts) == len(TASKS)
+    assert calibration.score(frozen) == pytest.approx(np.mean(starts), rel=1e-4)
+    assert calibration.score(WEIGHTS.meta_parameters) < calibration.score(frozen)
+
+
+def test_the_command_writes_weights_with_its_trials(tmp_path, monkeypatch):
+    values = flags.FlagValues()
+    monkeypatch.setattr(calibrate, "FLAGS", values)
+    monkeypatch.setattr(calibrate.flags, "FLAGS", values)
+    for name in ("DEFINE_string", "DEFINE_enum", "DEFINE_integer", "DEFINE_list"):
+        define = getattr(flags, name)
+        monkeypatch.setattr(
+            calibrate.flags,
+            name,
+            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
+        )
+    float_flag = flags.DEFINE_float
+    monkeypatch.setattr(
+        calibrate.flags,
+        "DEFINE_float",
+        lambda *a, **k: float_flag(*a, **k, flag_values=values),
+    )
+    calibrate.define_flags()
+    monkeypatch.setattr(calibrate, "task_set", lambda name: TASKS)
+    output = tmp_path / "level.npz"
+    arguments = [
+        "calibrate",
+        "--weights=bootstrap-v1",
+        f"--output={output}",
+        "--steps=10",
+        "--knobs=step_length_offset",
+        "--smallest_step=1",
+    ]
+    values(arguments)
+    calibrate.main(arguments[:1])
+    found = load_weights(str(output))
+    card = json.loads(output.with_suffix(".json").read_text())
+    (entry,) = card["calibrations"]
+    best = min(entry["trials"], key=lambda trial: trial["score"])
+    np.testing.assert_allclose(
+        found.meta_parameters["step_length_offset"],
+        WEIGHTS.meta_parameters["step_length_offset"] + np.float32(best["shift"]),
+    )
+    assert entry["sha256_before"] == WEIGHTS.card["sha256"]
+
+    for bad, message in (
+        (f"--output={tmp_path / 'level.json'}", "end in .npz"),
+        ("--knobs=level", "--knobs must be among"),
+    ):
+        values.unparse_flags()
+        values([*arguments, bad])
+        with pytest.raises(app.UsageError, match=message):
+            calibrate.main(arguments[:1])
+
+
+def test_bad_calibrations():
+    with pytest.raises(ValueError, match="one task or more"):
+        Calibration([], RULE)
+    with pytest.raises(ValueError, match="the low one at most"):
+        Calibration(TASKS, RULE, low_learning_rate=1.0, high_learning_rate=0.1)
+    with pytest.raises(ValueError, match="a knob must be one of"):
+        Valley({"a": 0.0}).search({"a": np.zeros(1)}, ("c",))

@@ -1,0 +1,111 @@
+"""Publishing: cards that say where weights come from, and nothing of other weights."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from absl import app, flags
+
+from learned_optimizer import load_weights, save_weights
+from meta_training import publish
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """`publish` with flags of its own: a function of its arguments."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(publish, "FLAGS", values)
+    for name in ("string", "list", "multi_string", "float"):
+        define = getattr(flags, f"DEFINE_{name}")
+        monkeypatch.setattr(
+            publish.flags,
+            f"DEFINE_{name}",
+            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
+        )
+    publish.define_flags()
+
+    def run(*arguments):
+        values.unparse_flags()
+        values(["publish", *map(str, arguments)])
+        publish.main(["publish"])
+
+    return run
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Weights, the folder of their run, and that of their evaluation."""
+    weights = load_weights("bootstrap-v1")
+    meta = {name: value + 0.5 for name, value in weights.meta_parameters.items()}
+    weights = dataclasses.replace(weights, name="weights", meta_parameters=meta)
+    run, report = tmp_path / "run", tmp_path / "report"
+    run.mkdir(), report.mkdir()
+    path = run / "weights.npz"
+    sha256 = save_weights(weights, path, {"settings": {"seed": 7}})
+    with open(run / "train.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["outer_step", "loss", "window_steps", "seconds"])
+        writer.writerows([step, -0.1 * step, 50, 36.0] for step in range(100))
+    (run / "validation.csv").write_text("outer_step,score\n0,1.5\n50,-0.25\n")
+    (report / "weights.txt").write_text(f"weights {sha256}\n")
+    (report / "report.md").write_text(
+        "# Evaluation\n\n    the command\n\n## All tasks\n\nWords.\n\n"
+        "| a | b |\n|---|---:|\n| c | 1 |\n\n## Wall clock\n\n| d |\n"
+    )
+    return path, run, report
+
+
+def test_a_card_says_where_weights_come_from(command, made, tmp_path):
+    path, run, report = made
+    command(
+        f"--weights={path}",
+        "--name=some-v3",
+        f"--train_dirs={run}",
+        f"--reports={report}",
+        "--commands=first",
+        "--commands=second, with a comma",
+        "--limits=few",
+        "--initial_learning_rate=0.02",
+        f"--output={tmp_path}",
+    )
+    found = load_weights(str(tmp_path / "some-v3.npz"))
+    assert (found.name, found.initial_learning_rate) == ("some-v3", 0.02)
+    for name, value in load_weights(str(path)).meta_parameters.items():
+        np.testing.assert_array_equal(found.meta_parameters[name], value)
+    card = json.loads((tmp_path / "some-v3.json").read_text())
+    assert card["commands"] == ["first", "second, with a comma"]
+    assert card["settings"] == {"seed": 7}
+    assert card["known_limits"] == "few"
+    (curve,) = card["runs"]
+    assert curve["outer_steps"] == 100
+    assert curve["hours"] == 1.0
+    assert curve["inner_steps_of_a_task"] == 5000
+    assert curve["loss"]["40"] == -4.0
+    assert curve["validation_score"] == {"0": 1.5, "50": -0.25}
+    assert card["evaluations"] == [
+        {
+            "command": "the command",
+            "All tasks": ["| a | b |", "|---|---:|", "| c | 1 |"],
+        }
+    ]
+
+
+def test_what_is_refused(command, made, tmp_path):
+    path, run, report = made
+    base = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")
+    command(*base)
+    for arguments, message in (
+        (base, "never changed"),
+        ((*base, "--name=Some"), "lower-case words and a version"),
+        ((*base, "--name=some-v2", f"--reports={run}"), "with a report.md"),
+        (
+            (*base, "--name=some-v2", "--weights=bootstrap-v1", f"--reports={report}"),
+            "is of others",
+        ),
+        ((*base, "--name=some-v2", f"--train_dirs={report}"), "train.csv"),
+    ):
+        with pytest.raises(app.UsageError, match=message):
+            command(*arguments)
+    assert not (tmp_path / "some-v2.npz").exists()

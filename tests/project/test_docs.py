@@ -1,0 +1,37 @@
+"""The Python of the documentation runs as it stands."""
+
+import pathlib
+import re
+import sys
+import types
+
+import pytest
+
+from tests.conftest import installed
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Packages outside of the extras that `make setup` installs.
+NEEDED = {"model_garden": "official"}
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    needed = NEEDED.get(page.stem)
+    if needed and not installed(needed):
+        pytest.skip(f"{needed} is not installed")
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    # AutoGraph reads the source of what it converts at the lines it is told.
+    blocks = [
+        "\n" * text.count("\n", 0, found.start(1)) + found[1]
+        for found in BLOCK.finditer(text)
+    ]
+    assert blocks
+    # Dataclasses look for the module that they are defined in.
+    module = types.ModuleType("documented")
+    monkeypatch.setitem(sys.modules, "documented", module)
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), module.__dict__)
