@@ -3,8 +3,10 @@
 Weights are two files side by side: `NAME.npz`, the arrays under the released
 variable names (no pickle), and `NAME.json`, their card: the architecture, the
 default start, how they were trained, and the sha256 of the npz, without which
-nothing is loaded. Shipped names carry a version (`bootstrap-v1`) and never change;
-`default` is an alias that moves on with better weights.
+nothing is loaded. The npz holds the architecture too, so that equal numbers under
+another one have another sha256 (those before `default-v2` do not). Shipped names
+carry a version (`bootstrap-v1`) and never change; `default` is an alias that moves on
+with better weights.
 """
 
 import base64
@@ -36,6 +38,8 @@ ALIASES = {DEFAULT: "default-v1"}
 # Where learning rates of fresh weights start; the released command line's default
 # range is wider, but untrained weights keep what they start from.
 FRESH_INITIAL_LEARNING_RATE = 1e-3
+# The member of the npz with the architecture, as the bytes of a JSON text.
+_CONFIG = "config"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -263,14 +267,27 @@ def _read(path: pathlib.Path) -> Weights:
         raise ValueError(
             f"{path.name!r} must be an npz archive of plain arrays. Received: {error}"
         ) from error
+    held = arrays.pop(_CONFIG, None)
+    meta_parameters = from_released_names(config, arrays)
+    if held is not None and held.tobytes() != _config_bytes(card["config"]):
+        raise ValueError(
+            f"The 'config' of the card {card_path.name!r} must be the one that "
+            f"{path.name!r} holds, {held.tobytes().decode(errors='replace')}. "
+            f"Received: {card['config']}"
+        )
     start = card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)
     return Weights(
         name=str(card.get("name", path.stem)),
         config=config,
-        meta_parameters=from_released_names(config, arrays),
+        meta_parameters=meta_parameters,
         initial_learning_rate=start,
         card=card,
     )
+
+
+def _config_bytes(config: dict[str, Any]) -> bytes:
+    """A config's dict as JSON, the same bytes whatever the order of its keys."""
+    return json.dumps(config, sort_keys=True).encode()
 
 
 def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> str:
@@ -288,13 +305,16 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
     buffer = io.BytesIO()
-    np.savez(buffer, **to_released_names(weights.config, weights.meta_parameters))
+    config = weights.config.to_dict()
+    arrays = to_released_names(weights.config, weights.meta_parameters)
+    arrays[_CONFIG] = np.frombuffer(_config_bytes(config), np.uint8)
+    np.savez(buffer, **arrays)
     sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
     entries = {
         **weights.card,
         **(card or {}),
         "name": weights.name,
-        "config": weights.config.to_dict(),
+        "config": config,
         "default_initial_learning_rate": weights.initial_learning_rate,
         "meta_parameters": sum(
             array.size for array in weights.meta_parameters.values()

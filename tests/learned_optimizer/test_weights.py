@@ -54,6 +54,17 @@ def test_what_is_saved_is_loaded(saved):
     assert sorted(os.listdir(path.parent)) == ["mine.json", "mine.npz"]
 
 
+def test_equal_numbers_under_another_architecture_are_other_weights(saved):
+    path, original = saved
+    before = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    other = dataclasses.replace(original.config, max_log_learning_rate=1.0)
+    after = save_weights(dataclasses.replace(original, config=other), path)
+    assert before != after == load_weights(path).card["sha256"]
+    # Their name and their start are only the card's.
+    renamed = dataclasses.replace(original, name="other", initial_learning_rate=0.5)
+    assert save_weights(renamed, path) == before
+
+
 def test_weights_go_through_json(saved):
     _, original = saved
     values = json.loads(json.dumps(original.to_dict()))
@@ -341,6 +352,14 @@ BAD_FILES = {
     "no config": (rewrite_card(config=None), "Missing: .'config'"),
     "a config that is a list": (rewrite_card(config=[1]), "must be an object"),
     "a config of other weights": (rewrite_card(config=Config().to_dict()), "Missing:"),
+    "a config that the same numbers fit": (
+        rewrite_card(
+            config=Config(
+                attention=True, level_sizes=(4, 5), max_log_learning_rate=1.0
+            ).to_dict()
+        ),
+        "must be the one that 'mine.npz' holds",
+    ),
     "a config with an unknown name": (
         rewrite_card(config={"levels": 3}),
         "Received: 'levels'",
