@@ -54,7 +54,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             start: a positive number, or a range `(low, high)`, from which half
             of the log range is drawn for each element and half once a tensor.
             Defaults to what the weights' card says. Weights with a nominal learning
-            rate (`default-v1`; see `learned_optimizer.nominal`) forget it within
+            rate (`default-v2`; see `learned_optimizer.nominal`) forget it within
             some hundred steps.
         weights: Name of shipped weights (see `learned_optimizer.list_weights()`),
             path of an `.npz` file with its card beside it or of a SavedModel that

@@ -2,6 +2,9 @@ r"""Sets the level of the learned rates by whole runs, see `calibration.py`.
 
 python -m meta_training.calibrate --weights=runs/a/weights.npz \
         --output=runs/a/calibrated.npz
+
+`--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first; with
+`--knobs=` nothing is searched, and that is all.
 """
 
 import dataclasses
@@ -11,6 +14,7 @@ import time
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
+from learned_optimizer.nominal import NominalRate
 from meta_training.calibration import KNOBS, Calibration, Trial
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.trainable_optimizers import HierarchicalRule
@@ -32,6 +36,7 @@ def define_flags():
     )
     flags.DEFINE_float("high_learning_rate", 1e-1, "Upper end of them.")
     flags.DEFINE_list("knobs", list(KNOBS), "Arrays that are shifted, in this order.")
+    flags.DEFINE_list("nominal", [], "NAME=NUMBER: switches of the nominal rate.")
     flags.DEFINE_float("first_step", 1.0, "First length of a shift.", lower_bound=1e-6)
     flags.DEFINE_float("smallest_step", 0.25, "Its least length.", lower_bound=1e-6)
 
@@ -45,6 +50,9 @@ def main(arguments):
         if output.suffix != ".npz":
             raise ValueError(f"--output must end in .npz, received {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)
+        weights = dataclasses.replace(
+            weights, config=_with_switches(weights.config, FLAGS.nominal)
+        )
         calibration = Calibration(
             task_set(FLAGS.task_set),
             HierarchicalRule(weights.config),
@@ -66,16 +74,15 @@ def main(arguments):
     def report(trial: Trial):
         logging.info("%s %+g: score %.4f", trial.knob, trial.shift, trial.score)
 
-    best, trials = calibration.search(
-        weights.meta_parameters,
-        FLAGS.knobs,
-        FLAGS.first_step,
-        FLAGS.smallest_step,
-        report,
-    )
+    best, trials = weights.meta_parameters, []
+    if FLAGS.knobs:
+        best, trials = calibration.search(
+            best, FLAGS.knobs, FLAGS.first_step, FLAGS.smallest_step, report
+        )
     entry = {
         "of": weights.name,
         "sha256_before": weights.card.get("sha256"),
+        "nominal": FLAGS.nominal,
         "task_set": FLAGS.task_set,
         "steps": FLAGS.steps,
         "initial_learning_rates": [FLAGS.low_learning_rate, FLAGS.high_learning_rate],
@@ -89,7 +96,34 @@ def main(arguments):
     output.parent.mkdir(parents=True, exist_ok=True)
     history = [*weights.card.get("calibrations", []), entry]
     save_weights(found, output, {"calibrations": history})
-    logging.info("%s: score %.4f", output, min(trial.score for trial in trials))
+    if trials:
+        logging.info("%s: score %.4f", output, min(trial.score for trial in trials))
+
+
+def _with_switches(config, switches):
+    """The config with switches `NAME=NUMBER` of its nominal rate set.
+
+    Raises:
+        ValueError: It has no nominal rate, or a switch is not one of it.
+    """
+    if not switches:
+        return config
+    if config.nominal is None:
+        raise ValueError(
+            "--nominal is for weights with a nominal learning rate, received weights "
+            "without one"
+        )
+    changes = {}
+    for switch in switches:
+        name, _, number = switch.partition("=")
+        try:
+            changes[name] = float(number)
+        except ValueError as error:
+            raise ValueError(
+                f"--nominal takes NAME=NUMBER, received {switch!r}"
+            ) from error
+    nominal = NominalRate.from_value(dataclasses.asdict(config.nominal) | changes)
+    return dataclasses.replace(config, nominal=nominal)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The search for the level of the rates, on known functions and on real runs."""
 
-import json
+import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -71,39 +72,39 @@ def test_the_score_is_that_of_whole_runs():
     assert calibration.score(WEIGHTS.meta_parameters) < calibration.score(frozen)
 
 
-def test_the_command_writes_weights_with_its_trials(tmp_path, monkeypatch):
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """`calibrate` with flags of its own: a function of its arguments to the card."""
     values = flags.FlagValues()
     monkeypatch.setattr(calibrate, "FLAGS", values)
-    monkeypatch.setattr(calibrate.flags, "FLAGS", values)
-    for name in ("DEFINE_string", "DEFINE_enum", "DEFINE_integer", "DEFINE_list"):
-        define = getattr(flags, name)
+    for kind in ("string", "enum", "integer", "list", "float"):
+        name = f"DEFINE_{kind}"
         monkeypatch.setattr(
             calibrate.flags,
             name,
-            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
+            functools.partial(getattr(flags, name), flag_values=values),
         )
-    float_flag = flags.DEFINE_float
-    monkeypatch.setattr(
-        calibrate.flags,
-        "DEFINE_float",
-        lambda *a, **k: float_flag(*a, **k, flag_values=values),
-    )
     calibrate.define_flags()
     monkeypatch.setattr(calibrate, "task_set", lambda name: TASKS)
-    output = tmp_path / "level.npz"
-    arguments = [
-        "calibrate",
+
+    def run(*arguments):
+        output = tmp_path / "level.npz"
+        values.unparse_flags()
+        values(["calibrate", f"--output={output}", *arguments])
+        calibrate.main(["calibrate"])
+        return load_weights(str(output))
+
+    return run
+
+
+def test_the_command_writes_weights_with_its_trials(command):
+    found = command(
         "--weights=bootstrap-v1",
-        f"--output={output}",
         "--steps=10",
         "--knobs=step_length_offset",
         "--smallest_step=1",
-    ]
-    values(arguments)
-    calibrate.main(arguments[:1])
-    found = load_weights(str(output))
-    card = json.loads(output.with_suffix(".json").read_text())
-    (entry,) = card["calibrations"]
+    )
+    (entry,) = found.card["calibrations"]
     best = min(entry["trials"], key=lambda trial: trial["score"])
     np.testing.assert_allclose(
         found.meta_parameters["step_length_offset"],
@@ -111,14 +112,38 @@ def test_the_command_writes_weights_with_its_trials(tmp_path, monkeypatch):
     )
     assert entry["sha256_before"] == WEIGHTS.card["sha256"]
 
-    for bad, message in (
-        (f"--output={tmp_path / 'level.json'}", "end in .npz"),
+
+def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
+    before = load_weights("default-v1")
+    found = command(
+        "--weights=default-v1", "--nominal=largest=1,shallow_tensors=16", "--knobs="
+    )
+    nominal = dataclasses.replace(
+        before.config.nominal, largest=1.0, shallow_tensors=16.0
+    )
+    assert found.config == dataclasses.replace(before.config, nominal=nominal)
+    np.testing.assert_array_equal(found.to_flat(), before.to_flat())
+    entry = found.card["calibrations"][-1]
+    assert entry["nominal"] == ["largest=1", "shallow_tensors=16"]
+    assert entry["trials"] == []
+    # So `default-v2` was made.
+    assert found.card["sha256"] == load_weights("default-v2").card["sha256"]
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ("--output=level.json", "end in .npz"),
         ("--knobs=level", "--knobs must be among"),
-    ):
-        values.unparse_flags()
-        values([*arguments, bad])
-        with pytest.raises(app.UsageError, match=message):
-            calibrate.main(arguments[:1])
+        ("--nominal=largest=1", "received weights without one"),
+        ("--weights=default-v1 --nominal=largest", "NAME=NUMBER, received 'largest'"),
+        ("--weights=default-v1 --nominal=depth=1", "has the fields"),
+        ("--weights=default-v1 --nominal=largest=-1", "None or positive"),
+    ],
+)
+def test_bad_commands(bad, message, command):
+    with pytest.raises(app.UsageError, match=message):
+        command("--weights=bootstrap-v1", *bad.split())
 
 
 def test_bad_calibrations():
