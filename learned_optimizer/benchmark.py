@@ -56,6 +56,16 @@ def variables_of(model, parameters, tensors):
     return [keras.Variable(np.zeros(size, np.float32)) for size in sizes]
 
 
+def bytes_of(variables) -> int:
+    """What variables hold, padding too."""
+    import tensorflow as tf
+
+    return sum(
+        math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+        for variable in variables
+    )
+
+
 def hierarchical_rnn(variables, gradients):
     """A function that makes one step of the optimizer as users have it."""
     import tensorflow as tf
@@ -70,9 +80,7 @@ def hierarchical_rnn(variables, gradients):
         optimizer.apply(gradients, variables)
         return tf.convert_to_tensor(optimizer.iterations.value)
 
-    layout = optimizer._layout[0]
-    packed = len(layout.block_tensor) * layout.block_size
-    return step, optimizer.config.state_numbers * 4 * packed
+    return step, bytes_of(optimizer.variables)
 
 
 def adam(variables, gradients):
@@ -88,7 +96,7 @@ def adam(variables, gradients):
         optimizer.apply(gradients, variables)
         return tf.convert_to_tensor(optimizer.iterations.value)
 
-    return step, 8 * sum(math.prod(variable.shape) for variable in variables)
+    return step, bytes_of(optimizer.variables)
 
 
 def tensor_by_tensor(variables, gradients):
@@ -132,8 +140,7 @@ def tensor_by_tensor(variables, gradients):
             variable.assign(variable - unpack(result.step, layout)[0])
         return tf.constant(0)
 
-    parameters = sum(math.prod(variable.shape) for variable in variables)
-    return step, weights.config.state_numbers * 4 * parameters
+    return step, bytes_of(field for state in states for field in state)
 
 
 WAYS = {

@@ -49,7 +49,8 @@ class SwapTrueValues(keras.callbacks.Callback):
         ]
         for variable, true_value in pairs:
             # A copy: JAX gives both arrays away at the next step.
-            variable.assign(ops.copy(ops.convert_to_tensor(true_value)))
+            value = ops.copy(ops.convert_to_tensor(true_value))
+            variable.assign(ops.cast(value, variable.dtype))
 
     def _put_attended_back(self):
         if self._attended is None:

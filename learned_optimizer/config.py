@@ -219,7 +219,13 @@ class Config:
 
         Raises:
             ValueError: On an unknown name, a name given twice, or a bad value.
+            TypeError: If it is no mapping, or a switch is not a boolean.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                "A config must be a mapping from its fields to their values. "
+                f"Received: {values!r}"
+            )
         known = {field.name for field in dataclasses.fields(cls)}
         arguments = {}
         for name, value in values.items():

@@ -31,6 +31,9 @@ BLOCKS_PER_CHUNK = 32
 # that starting it costs more than what it does.
 MAX_SHARDS = 8
 BLOCKS_PER_SHARD = 8 * BLOCKS_PER_CHUNK
+# What half precision would round away a little of at every step, by the ends of the
+# names that `add_variable_from_reference` makes.
+_AT_LEAST_FLOAT32 = ("_gradient_accumulator", "_true_value")
 
 
 @keras.saving.register_keras_serializable(package="learned_optimizer")
@@ -196,6 +199,16 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 )
                 for index in learned
             ]
+
+    def add_variable(self, shape, initializer="zeros", dtype=None, **options):
+        """As Keras's; sums and true values of half precision are float32."""
+        is_half = dtype is not None and keras.backend.standardize_dtype(dtype) in (
+            "float16",
+            "bfloat16",
+        )
+        if is_half and str(options.get("name")).endswith(_AT_LEAST_FLOAT32):
+            dtype = "float32"
+        return super().add_variable(shape, initializer, dtype, **options)
 
     def _read_now(self, variable):
         """A variable's value, even while a function is traced that builds us."""
@@ -416,7 +429,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             return
         for variable, value in zip(variables.values, final_values, strict=True):
             # A copy: JAX gives both arrays away at the next step.
-            variable.assign(ops.copy(ops.convert_to_tensor(value)))
+            value = ops.copy(ops.convert_to_tensor(value))
+            variable.assign(ops.cast(value, variable.dtype))
 
     def pairs_with_true_values(self) -> list:
         """`(variable, true value)` of each learned variable; none without attention."""

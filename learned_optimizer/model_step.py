@@ -152,7 +152,7 @@ def assign(settings: Settings, variables: Variables, step, attended_step, active
             value = ops.convert_to_tensor(parameter)
             location = value - ops.cast(attended_steps[position], value.dtype)
             variables.values[position].assign(
-                ops.where(active[position] > 0, location, old)
+                ops.where(active[position] > 0, ops.cast(location, old.dtype), old)
             )
         # One operation where reading, subtracting and assigning are three.
         parameter.assign_sub(ops.cast(steps[position], parameter.dtype))
@@ -183,7 +183,9 @@ def average(settings: Settings, variables: Variables, calls):
         value = ops.convert_to_tensor(parameters[index])
         dtype = value.dtype
         momentum = ops.cast(ops.not_equal(updates, 0), dtype) * settings.ema_momentum
-        moved = momentum * ops.convert_to_tensor(variable) + (1 - momentum) * value
+        old = ops.convert_to_tensor(variable)
+        moved = momentum * ops.cast(old, dtype) + (1 - momentum) * value
+        moved = ops.cast(moved, old.dtype)
         variable.assign(moved)
         if settings.ema_overwrite_frequency:
             overwrite = ops.equal((updates + 1) % settings.ema_overwrite_frequency, 0)
@@ -191,8 +193,9 @@ def average(settings: Settings, variables: Variables, calls):
             if settings.config.attention:
                 targets.append(variables.true_values[index])
             for target in targets:
+                current = ops.convert_to_tensor(target)
                 target.assign(
-                    ops.where(overwrite, moved, ops.convert_to_tensor(target))
+                    ops.where(overwrite, ops.cast(moved, current.dtype), current)
                 )
 
 
@@ -202,15 +205,20 @@ def _parameters(settings, variables):
 
 
 def _accumulate(settings, variables, gradients, due):
-    """Adds to the accumulators; returns the mean, which counts when `due`."""
-    means = []
+    """Adds to the accumulators; returns the mean, which counts when `due`.
+
+    As in Keras, all of them start afresh when it is due: what a tensor without a
+    gradient in that call had gathered would belong to no later mean.
+    """
+    totals = [ops.convert_to_tensor(variable) for variable in variables.accumulators]
     for position, gradient in zip(settings.present, gradients, strict=True):
-        variable = variables.accumulators[position]
-        total = ops.convert_to_tensor(variable)
-        total = total + ops.cast(gradient, total.dtype)
+        total = totals[position]
+        totals[position] = total + ops.cast(gradient, total.dtype)
+    for variable, total in zip(variables.accumulators, totals, strict=True):
         variable.assign(ops.where(due, ops.zeros_like(total), total))
-        means.append(total / settings.accumulation_steps)
-    return means
+    return [
+        totals[position] / settings.accumulation_steps for position in settings.present
+    ]
 
 
 def _pack(settings, gradients):

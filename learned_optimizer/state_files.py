@@ -14,6 +14,7 @@ from keras import ops
 
 from learned_optimizer.config import Config
 from learned_optimizer.packing import blocks_of_rows, rows_of_blocks
+from learned_optimizer.weights import ALIASES, list_weights, load_weights
 
 FORMAT = "learned_optimizer/1"
 DESCRIPTION = "description"
@@ -74,6 +75,7 @@ def load(optimizer, store):
     """
     names = set(store.keys())
     if not names:
+        _check_holds_no_other_state(store)
         return
     if DESCRIPTION not in names:
         raise ValueError(
@@ -83,7 +85,7 @@ def load(optimizer, store):
     saved = _read_description(store[DESCRIPTION])
     if "config" in saved:
         # A state that was saved before a switch existed has it off.
-        saved["config"] = Config.from_dict(saved["config"]).to_dict()
+        saved["config"] = _read_config(saved["config"]).to_dict()
     here = _description(optimizer)
     variables = named_variables(optimizer)
     if "shapes" in saved and not optimizer.built:
@@ -104,10 +106,11 @@ def load(optimizer, store):
             raise ValueError(
                 f"A state is loaded into an optimizer that has {rule}: "
                 f"{here.get(key)}. Received: {saved.get(key)}"
+                + (_weights_hint(saved.get(key)) if key == "config" else "")
             )
     if "shapes" in saved:
         block_size = saved.get("block_size")
-        if not isinstance(block_size, int) or block_size < 1:
+        if type(block_size) is not int or block_size < 1:
             raise ValueError(
                 "The description in a state must have a positive integer "
                 f"'block_size'. Received: {block_size!r}"
@@ -165,6 +168,46 @@ def _read_description(array) -> dict:
             f"The description in a state must be an object. Received: {found!r}"
         )
     return found
+
+
+def _read_config(values) -> Config:
+    try:
+        return Config.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "The 'config' in a state's description must be one of this package. "
+            f"Received: {error}"
+        ) from error
+
+
+def _weights_hint(config) -> str:
+    """Which shipped weights a state of this architecture can be loaded into."""
+    fitting = [
+        repr(name)
+        for name in list_weights()
+        if name not in ALIASES and load_weights(name).config.to_dict() == config
+    ]
+    if not fitting:
+        return ""
+    return (
+        ", the architecture of shipped weights: make the optimizer with "
+        f"`weights={' or '.join(fitting)}`"
+    )
+
+
+def _check_holds_no_other_state(store):
+    """Refuses a file without a state for this optimizer that holds the model's other.
+
+    A file of weights alone holds none at all. One of a model whose optimizer is not
+    in a `LossScaleOptimizer`, loaded into one that is, has it at another place.
+    """
+    has_path = getattr(store, "has_path", None)
+    if has_path and has_path("optimizer/vars"):
+        raise ValueError(
+            "A state must lie where the optimizer does, in a `LossScaleOptimizer` or "
+            "not. Received: a file whose state is that of `model.optimizer` itself; "
+            "compile the model as the one that was saved"
+        )
 
 
 def _repack(name, value, variable, saved_block_size, optimizer):

@@ -138,6 +138,9 @@ def initial_field(
     level = _START_LEVELS[name]
     start = Levels(meta_parameters, layout).get(f"{level}_start", level)
     start = feature_first(ops.convert_to_tensor(start)[..., 0, :], len(shape))
+    if not config.learnable_start:
+        # The released code draws them as constants: no gradient trains them.
+        start = ops.stop_gradient(start)
     return ops.broadcast_to(start, shape)
 
 

@@ -19,6 +19,7 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,12 @@ class Weights:
 
         Raises:
             ValueError: If a key is missing or the numbers do not fit the config.
+            TypeError: If `values` or its config is no mapping.
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"Serialized weights must be a mapping. Received: {values!r}"
+            )
         wanted = {"name", "config", "initial_learning_rate", "float32_base64"}
         if set(values) != wanted:
             raise ValueError(

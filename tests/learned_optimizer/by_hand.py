@@ -42,12 +42,24 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.float64(x)))
 
 
-def log_sizes(values):
-    """Log root mean squares of a model's arrays, those of zeros as the others'."""
+def log_sizes(values, nominal=None):
+    """Log root mean squares of a model's arrays, those of zeros as the others'.
+
+    With the bound and the depth of a `NominalRate`, where it has them.
+    """
     sizes = [np.sqrt(np.mean(np.float64(value) ** 2)) for value in values]
     known = [np.log(size) for size in sizes if size > 0]
     mean = np.mean(known) if known else np.log(0.1)
-    return [np.log(size) if size > 0 else mean for size in sizes]
+    logs = [np.log(size) if size > 0 else mean for size in sizes]
+    if nominal and nominal.largest is not None and known:
+        everything = np.concatenate([np.ravel(np.float64(value)) for value in values])
+        bound = nominal.largest * np.sqrt(np.mean(everything**2))
+        logs = [min(log, np.log(bound)) for log in logs]
+    if nominal and nominal.shallow_tensors is not None:
+        tensors = sum(value.size > 0 for value in values)
+        depth = max(1, tensors / nominal.shallow_tensors)
+        logs = [log - np.log(depth) / 2 for log in logs]
+    return logs
 
 
 class OptimizerByHand:
@@ -107,7 +119,7 @@ class OptimizerByHand:
         rates = initial_learning_rate
         if not isinstance(rates, list):
             rates = [np.log(rates)] * len(self.values)
-        sizes_of_values = log_sizes(self.values)
+        sizes_of_values = log_sizes(self.values, self.config.nominal)
         for value, rate, log_size in zip(
             self.values, rates, sizes_of_values, strict=True
         ):
@@ -149,8 +161,8 @@ class OptimizerByHand:
 
     def _step(self, present):
         means = {i: self.sums[i] / np.float32(self.accumulation_steps) for i in present}
-        for i in present:
-            self.sums[i] = np.zeros_like(self.sums[i])
+        # Those of tensors that have no gradient in this call, too.
+        self.sums = [np.zeros_like(total) for total in self.sums]
         active = [i for i in present if np.all(np.isfinite(means[i]))]
         self.skipped_steps += len(present) - len(active)
         if not active:

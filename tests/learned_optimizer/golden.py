@@ -33,6 +33,7 @@ class GoldenCase:
         meta_parameters: Its meta-parameters under our names.
         parameters: The tensors at the start.
         gradients: `[steps, *shape]` a tensor.
+        taken: `[steps, *shape]` a tensor, what each step took off.
         expected: The case as `read_golden` gives it.
     """
 
@@ -47,6 +48,8 @@ class GoldenCase:
         self.meta_parameters = from_released_names(self.config, self.expected["meta"])
         self.parameters = self.expected["params0"]
         self.gradients = self.expected["grads"]
+        arrays = np.load(FOLDER / self.expected["file"])
+        self.taken = [arrays[f"step/{i}"] for i in range(len(self.parameters))]
         self.steps = self.expected["T"]
 
     @property

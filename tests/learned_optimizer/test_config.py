@@ -118,6 +118,12 @@ def test_bad_configs_are_refused(arguments, error, words):
         Config.from_dict(arguments)
 
 
+@pytest.mark.parametrize("bad", [None, 3, "attention", ["attention"], [1]])
+def test_what_is_no_mapping_is_refused(bad):
+    with pytest.raises(TypeError, match="config must be a mapping .* Received: "):
+        Config.from_dict(bad)
+
+
 def test_bad_dicts_are_refused():
     with pytest.raises(ValueError, match="has the fields .* Received: 'levels'"):
         Config.from_dict({"levels": 3})

@@ -4,6 +4,7 @@ Each test looks at an effect and compares it with what was computed by hand.
 """
 
 import dataclasses
+import types
 import warnings
 
 import keras
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import Config, HierarchicalRNN, Weights, load_weights
+from learned_optimizer import (
+    Config,
+    HierarchicalRNN,
+    SwapTrueValues,
+    Weights,
+    load_weights,
+)
 from tests.learned_optimizer import by_hand, golden
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -293,6 +300,14 @@ def test_the_optimizer_follows_the_released_code(name):
 # Dtypes and precision.
 
 
+@pytest.fixture
+def representable():
+    """A problem that half precision computes exactly, also with its loss scaled."""
+    problem = Problem.make()
+    inputs = np.random.default_rng(1).integers(-32, 33, problem.inputs.shape) / 64
+    return Problem(problem.values, inputs.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     "dtype, tolerance", [("float16", 4e-3), ("bfloat16", 4e-2), ("float64", 2e-6)]
 )
@@ -325,7 +340,76 @@ def test_variables_of_any_float_keep_their_dtype_and_the_state_is_float32(
     assert dtypes == {"float32", "int32", "int64"}
 
 
-def test_a_loss_scale_factor_saves_small_gradients_of_half_precision():
+@pytest.mark.parametrize(
+    "dtype, tolerance, arguments",
+    [
+        ("float16", 4e-3, {}),
+        (
+            "bfloat16",
+            4e-2,
+            dict(
+                use_ema=True,
+                ema_momentum=0.6,
+                ema_overwrite_frequency=2,
+                gradient_accumulation_steps=2,
+            ),
+        ),
+    ],
+    ids=["float16", "bfloat16 and averages"],
+)
+def test_true_values_of_half_precision_are_float32(
+    dtype, tolerance, arguments, representable
+):
+    arguments = dict(arguments, weights=perturbed_weights(attention=True))
+    values = [np.round(value * 16) / 16 for value in representable.values]
+    problem = Problem(values, representable.inputs)
+    variables = make_variables(problem, dtype)
+    optimizer = make_optimizer(**arguments)
+    apply_all(optimizer, variables, problem.gradients())
+    expected = problem.run_by_hand(**arguments)
+    # Where averages in half precision have overwritten them, they are rounded.
+    near = dict(rtol=tolerance, atol=tolerance) if "use_ema" in arguments else {}
+    for index, variable in enumerate(variables):
+        assert variable.dtype == dtype
+        slots = optimizer.slots(variable)
+        assert {array.dtype.name for array in slots.values()} == {"float32"}
+        assert_same([slots["true_value"]], [expected.values[index].reshape(-1)], **near)
+
+    def as_held(arrays):
+        return [tf.cast(array, dtype).numpy() for array in arrays]
+
+    def assert_hold(arrays):
+        for found, wanted in zip(numbers(variables), as_held(arrays), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+    attended = numbers(variables)
+    for found, wanted in zip(attended, expected.attended, strict=True):
+        np.testing.assert_allclose(
+            np.float32(found), wanted, rtol=tolerance, atol=tolerance
+        )
+    true_values = numbers(optimizer._true_values)
+    swap = SwapTrueValues()
+    swap.set_model(types.SimpleNamespace(optimizer=optimizer))
+    swap.on_test_begin()
+    assert_hold(true_values)
+    swap.on_test_end()
+    assert_hold(attended)
+    optimizer.finalize_variable_values(variables)
+    averages = numbers(optimizer._model_variables_moving_average) if near else None
+    assert_hold(averages or true_values)
+
+
+def test_true_values_keep_double_precision():
+    value = np.array([1 + 2**-40, -3.0])
+    variable = keras.Variable(value, dtype="float64")
+    optimizer = make_optimizer(weights=perturbed_weights(attention=True))
+    optimizer.build([variable])
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.parametrize("accumulation", [None, 2])
+def test_a_loss_scale_factor_saves_small_gradients_of_half_precision(accumulation):
     # 2^-26 is no float16; scaled by 2^14 it is, and unscaled it must not vanish.
     results = []
     for factor, gradient, dtype in (
@@ -333,19 +417,14 @@ def test_a_loss_scale_factor_saves_small_gradients_of_half_precision():
         (None, 2.0**-26, "float32"),
     ):
         variable = keras.Variable(np.zeros(3), dtype=dtype)
-        optimizer = make_optimizer(loss_scale_factor=factor)
-        apply_all(optimizer, [variable], [[np.full(3, gradient)]])
+        optimizer = make_optimizer(
+            loss_scale_factor=factor, gradient_accumulation_steps=accumulation
+        )
+        calls = accumulation or 1
+        apply_all(optimizer, [variable], [[np.full(3, gradient)]] * calls)
         results.append(optimizer.slots(variable)["gradient_averages"])
     np.testing.assert_allclose(*results)
     assert np.all(results[0] > 0)
-
-
-@pytest.fixture
-def representable():
-    """A problem that half precision computes exactly, also with its loss scaled."""
-    problem = Problem.make()
-    inputs = np.random.default_rng(1).integers(-32, 33, problem.inputs.shape) / 64
-    return Problem(problem.values, inputs.astype(np.float32))
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -457,6 +536,24 @@ def test_tensors_without_gradient_stay_as_they_are(attention):
                     np.testing.assert_array_equal(array, old[name])
     assert_follows(optimizer, variables, expected, attended=True)
     assert optimizer.skipped_steps == 0
+
+
+def test_an_accumulated_update_leaves_no_sum_behind():
+    problem = Problem.make(steps=6)
+    gradients = problem.gradients()
+    gradients[1][1] = None  # due: what the call before gave it counts nowhere
+    gradients[2][3] = None  # not due: counts as 0 in the mean
+    variables = make_variables(problem)
+    optimizer = make_optimizer(gradient_accumulation_steps=2)
+    expected = by_hand.OptimizerByHand(problem.values, gradient_accumulation_steps=2)
+    for call, step in enumerate(gradients):
+        apply_all(optimizer, variables, [step])
+        expected.call(step)
+        sums = numbers(optimizer._accumulated_gradients)
+        assert [np.any(total != 0) for total in sums] == [
+            not call % 2 and gradient is not None for gradient in step
+        ]
+    assert_follows(optimizer, variables, expected)
 
 
 def test_a_subset_of_the_variables_may_be_passed():
@@ -649,6 +746,19 @@ def test_slots_hold_the_whole_state_of_a_variable(switches, numbers_a_parameter)
         assert optimizer.global_state.shape == (sizes[2],)
     # Beside padding, the optimizer holds nothing else that grows with the model.
     assert config.state_numbers == numbers_a_parameter
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_the_optimizer_s_variables_are_19_numbers_a_parameter(attention):
+    totals = []
+    for rows in (32, 64):
+        # Of whole chunks, so that nothing is padded.
+        variables = [keras.Variable(np.zeros((rows, 256), np.float32)) for _ in "ab"]
+        optimizer = make_optimizer(weights=perturbed_weights(attention=attention))
+        optimizer.build(variables)
+        totals.append(sum(int(np.prod(x.shape)) for x in optimizer.variables))
+    # What is there once, or once a tensor, is the same in both.
+    assert totals[1] - totals[0] == (19 + attention) * 2 * 32 * 256
 
 
 def test_what_is_looked_at_is_read_only_and_a_copy(trained):

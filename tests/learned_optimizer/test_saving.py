@@ -195,6 +195,10 @@ REFUSED = {
         lambda: state_of(built(weights=perturbed_weights(attention=True))[0]),
         "architecture",
     ),
+    "other shipped weights": (
+        lambda: state_of(built(weights="default-v1")[0]),
+        "make the optimizer with `weights='default-v1'`",
+    ),
     "averages": (lambda: state_of(built(use_ema=True)[0]), "compare `use_ema`"),
     "accumulators": (
         lambda: state_of(built(gradient_accumulation_steps=2)[0]),
@@ -209,6 +213,18 @@ REFUSED = {
     "Adam's": (lambda: _adam_state(), "another optimizer's state"),
     "not built": (lambda: state_of(HierarchicalRNN()), "Received"),
     "another format": (other_description(format="learned_optimizer/9"), "format"),
+    "blocks of nothing": (other_description(block_size=0), "positive .*Received: 0"),
+    "blocks of a half": (other_description(block_size=0.5), "integer 'block_size'"),
+    "blocks of what": (other_description(block_size=None), "integer 'block_size'"),
+    "blocks of truth": (other_description(block_size=True), "Received: True"),
+    "a config that is a list": (
+        other_description(config=[1]),
+        "'config' in a state's description .*Received: .*mapping",
+    ),
+    "a config of nonsense": (
+        other_description(config={"attention": 1}),
+        "'config' in a state's description .*must be True or False",
+    ),
     "no JSON": (
         lambda store: store.update(description=np.frombuffer(b"{", np.uint8)),
         "must be JSON",
@@ -315,6 +331,91 @@ def test_model_save_weights_keeps_the_optimizer(tmp_path):
     for each in (model, other):
         each.fit(second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0)
     assert_equal_states(state_of(other.optimizer), state_of(model.optimizer))
+
+
+# In a `LossScaleOptimizer`.
+
+
+@pytest.fixture
+def mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def loss_scaled(problem, file=None):
+    """A model with the optimizer in a `LossScaleOptimizer`, with what `file` holds."""
+    model = make_model(problem)
+    inner = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), by_hand.mean_output)
+    model.optimizer.build(model.trainable_variables)
+    if file:
+        model.load_weights(file)
+    return model
+
+
+def test_a_model_of_mixed_precision_goes_on_where_it_was(mixed_precision, tmp_path):
+    whole = Problem.make(steps=4)
+    # Small enough that no scaled gradient is infinite in half precision.
+    first, second = halves(Problem(whole.values, whole.inputs / 64))
+    model = make_model(first)
+    fit(model, HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE), first)
+    assert int(model.optimizer.iterations) == 2
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    models = [
+        model,
+        keras.models.load_model(
+            tmp_path / "model.keras",
+            custom_objects={"mean_output": by_hand.mean_output},
+        ),
+        loss_scaled(first, tmp_path / "model.weights.h5"),
+    ]
+    for step in range(2):
+        if step:
+            for each in models:
+                each.fit(
+                    second.inputs,
+                    second.targets,
+                    batch_size=2,
+                    shuffle=False,
+                    verbose=0,
+                )
+        for other in models[1:]:
+            assert isinstance(other.optimizer, keras.optimizers.LossScaleOptimizer)
+            assert_equal_states(
+                state_of(other.optimizer.inner_optimizer),
+                state_of(model.optimizer.inner_optimizer),
+            )
+            assert float(other.optimizer.dynamic_scale) == float(
+                model.optimizer.dynamic_scale
+            )
+            for one, two in zip(
+                numbers(model.weights), numbers(other.weights), strict=True
+            ):
+                np.testing.assert_array_equal(one, two)
+    assert int(model.optimizer.iterations) == 4
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_a_state_is_not_taken_into_a_loss_scale_nor_out_of_it(tmp_path):
+    problem = Problem.make(steps=1)
+    plain, bare = make_model(problem), make_model(problem)
+    fit(plain, HierarchicalRNN(), problem)
+    scaled = loss_scaled(problem)
+    for name, model in (("plain", plain), ("scaled", scaled), ("bare", bare)):
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+    inner = scaled.optimizer.inner_optimizer
+    before = state_of(inner), state_of(plain.optimizer)
+    with pytest.raises(ValueError, match="must lie where the optimizer does"):
+        scaled.load_weights(tmp_path / "plain.weights.h5")
+    with pytest.raises(ValueError, match="another optimizer's state"):
+        plain.load_weights(tmp_path / "scaled.weights.h5")
+    # Weights alone are no state.
+    for model in (scaled, plain):
+        model.load_weights(tmp_path / "bare.weights.h5")
+    assert_equal_states(state_of(inner), before[0])
+    assert_equal_states(state_of(plain.optimizer), before[1])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])

@@ -404,6 +404,8 @@ def test_what_is_no_name_is_refused(bad):
         (lambda values: values.update(float32_base64=3), "base64 of float32"),
         (lambda values: values.update(initial_learning_rate=0), "positive number"),
         (lambda values: values.update(config={"attention": 1}), "True or False"),
+        (lambda values: values.update(config=[1]), "config must be a mapping"),
+        (lambda values: values.update(config=None), "Received: None"),
     ],
 )
 def test_bad_serialized_weights_are_refused(change, words, saved):
@@ -411,6 +413,12 @@ def test_bad_serialized_weights_are_refused(change, words, saved):
     change(values)
     with pytest.raises((ValueError, TypeError), match=words):
         Weights.from_dict(values)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "default", ["name", "config"]])
+def test_serialized_weights_that_are_no_mapping_are_refused(bad):
+    with pytest.raises(TypeError, match="must be a mapping. Received: "):
+        Weights.from_dict(bad)
 
 
 def test_a_save_that_fails_leaves_what_was_there(saved, monkeypatch):

@@ -1,0 +1,49 @@
+"""XLA compiles the parts of a step, but where it cannot reach the variables."""
+
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN, packed_step, tensorflow_backend
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """What `parts_of` made, one entry a set of tensors with gradients."""
+    made = []
+
+    def parts_of(*arguments):
+        made.append(packed_step.parts_of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(tensorflow_backend, "parts_of", parts_of)
+    return made
+
+
+@pytest.mark.parametrize("on_parameter_servers", [False, True])
+def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
+    variables = [keras.Variable(np.ones(shape, np.float32)) for shape in ((4, 3), (5,))]
+    optimizer = HierarchicalRNN()
+    optimizer.build(variables)
+    (runner,) = optimizer._runner
+    strategy = runner.strategy
+    if on_parameter_servers:
+        # A real one needs a cluster; only its type is looked at.
+        strategy = mock.Mock(spec=tf.distribute.experimental.ParameterServerStrategy)
+    with mock.patch.object(runner, "strategy", strategy):
+        update = runner._compiled_update((0, 1))
+    native = tf.nest.map_structure(
+        lambda x: x.value, optimizer.step_variables(variables)
+    )
+    gradients = [tf.ones(variable.shape) for variable in variables]
+    update(native, gradients, tf.constant(1.0), tf.constant(0, tf.int64))
+    assert np.all(variables[1].numpy() < 1)
+    ((prepare, advance, finish),) = parts
+    for part in (prepare, advance, finish):
+        (concrete,) = part._list_all_concrete_functions()
+        attributes = concrete.function_def.attr
+        compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
+        assert compiled == (not on_parameter_servers)
