@@ -30,12 +30,14 @@ PACKAGES = ["learned_optimizer", "meta_training", "imagenet"]
 
 EXTRAS = {
     # Training on ImageNet, and its figures. TFDS 4.9.10 needs importlib_resources
-    # and does not say so.
+    # and does not say so; TensorFlow 2.21 brings no tensorboard, without which
+    # `tf.summary` writes nothing.
     "imagenet": [
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "matplotlib",
         "pillow",
+        "tensorboard",
         "tqdm",
     ],
     # TensorFlow Model Garden: it holds TensorFlow at 2.20, and its import fails on
@@ -44,11 +46,12 @@ EXTRAS = {
         "tf-models-official==2.20.*",
         "setuptools<82",
     ],
-    # Meta-training, its evaluation and figures. TensorFlow 2.21 brings no tensorboard.
+    # Meta-training, its evaluation and figures, with tensorboard as above.
     "meta": [
         "tensorboard",
         "matplotlib",
         "scikit-learn",
+        "tqdm",
     ],
     # The tests build a wheel with the setuptools of this environment; from 70.1 it
     # does so without the package `wheel`, from 77 it knows SPDX license names.

@@ -30,7 +30,7 @@ def training_iterator(
     """
     parts = settings.accumulation_steps
     size = devices.per_replica(settings.batch_size, parts)
-    shards = _shards_of(settings, devices)
+    shards = shards_of(settings, devices)
     if devices.asynchronous:
         return _asynchronous_iterator(settings, devices, images)
 
@@ -54,7 +54,12 @@ def training_iterator(
     return iter(devices.strategy.distribute_datasets_from_function(dataset))
 
 
-def _shards_of(settings, devices):
+def shards_of(settings: TrainingSettings, devices: Devices) -> int:
+    """Parts in which the training images are read.
+
+    Raises:
+        ValueError: The shards do not fit the workers or the batch.
+    """
     shards = settings.input_shards or devices.num_workers
     here = settings.batch_size // devices.num_workers
     if shards % devices.num_workers or here % (shards // devices.num_workers):

@@ -10,6 +10,7 @@ where the time of a step goes, and the optimizer's share as the batch grows. Sta
 again with the same flags, it goes on where it was interrupted.
 """
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -19,13 +20,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from imagenet import train
-from imagenet.comparison import Plan, run_all
+from imagenet.comparison import Plan, Run, run_all
 from imagenet.data import open_images
 from imagenet.models import MODELS, checked_image_size
 from imagenet.optimizers import choose
 from imagenet.report import write_report
+from imagenet.step_times import checked_batch_sizes
 from imagenet.timing import time_steps
-from learned_optimizer import load_weights
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet_v2_50"], f"Networks: {', '.join(MODELS)}.")
@@ -42,9 +43,11 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string("output", "comparison", "Folder of the report and the runs.")
 flags.DEFINE_string("module", "imagenet.train", "That trains.")
-# What each run has of its own.
-_OWN = {"model", "optimizer", "learning_rate", "seed", "batch_size", "train_steps"}
-_OWN |= {"epochs", "model_dir", "stop_after"}
+# What each run has of its own; given to the comparison it would mean nothing.
+_OWN = ("model", "optimizer", "learning_rate", "seed", "model_dir", "stop_after")
+_OWN += ("epochs", "eval_only")
+# What the comparison gives each of them.
+_GIVEN = ("batch_size", "train_steps")
 
 
 def main(arguments):
@@ -52,27 +55,43 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
     try:
-        plan, images = _plan()
+        plan, sizes = _checked()
+        first = Run(plan.models[0], plan.optimizers[0], None, plan.seeds[0])
+        # Made once, before runs are started that would all want to.
+        images = open_images(train.data_settings(_settings(plan, first)))
+        plan = dataclasses.replace(
+            plan, steps_per_epoch=images.num_train_images / plan.batch_size
+        )
+        plan.folder.mkdir(parents=True, exist_ok=True)
         runs = run_all(plan)
-        text = _report(plan, runs, images)
+        text = _report(plan, runs, images, sizes)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"imagenet.benchmark: {error}", file=sys.stderr)
         sys.exit(1)
     print(f"\n{text}\nThe report: {plan.folder / 'report.md'}")
 
 
-def _plan():
+def _checked():
+    """The plan and the batch sizes to time, after all that can be wrong was looked at.
+
+    The steps of an epoch are not known before the images are; no rule depends on them.
+    """
+    given = [f"--{name}" for name in _OWN if FLAGS[name].present]
+    if given:
+        raise ValueError(
+            "the comparison gives each run its own network, optimizer, rate, seed and "
+            "folder (--models, --optimizers, --factors, --seeds, --output), and trains "
+            f"for --train_steps. Received: {', '.join(given)}"
+        )
     for model in FLAGS.models:
         checked_image_size(model, FLAGS.image_size)
     if FLAGS.train_steps is None:
         raise ValueError("a comparison needs --train_steps. Received: none")
-    # Made once, before runs are started that would all want to.
-    images = open_images(train.data_settings(_settings(FLAGS.models[0], FLAGS.seed)))
-    load_weights(FLAGS.weights)
+    sizes = checked_batch_sizes(FLAGS.timing_batches)
     shared = [
         flag.serialize()
         for flag in FLAGS.flags_by_module_dict()[train.__name__]
-        if flag.name not in _OWN and flag.value is not None
+        if flag.name not in (*_OWN, *_GIVEN) and flag.value is not None
     ]
     plan = Plan(
         models=tuple(FLAGS.models),
@@ -82,23 +101,32 @@ def _plan():
         probe_steps=min(FLAGS.probe_steps, FLAGS.train_steps),
         train_steps=FLAGS.train_steps,
         batch_size=FLAGS.batch_size,
-        steps_per_epoch=images.num_train_images / FLAGS.batch_size,
+        steps_per_epoch=1.0,
         flags=tuple(shared),
         folder=pathlib.Path(FLAGS.output),
         module=FLAGS.module,
     )
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    return plan, images
+    for model in plan.models:
+        for optimizer in plan.optimizers:
+            for run in sum(plan.candidates(model, optimizer), []):
+                settings = _settings(plan, run)
+                train.check_optimizer(settings)
+                # One that has ended is not started again, and would not say so.
+                settings.check(pathlib.Path(settings.model_dir))
+    return plan, sizes
 
 
-def _settings(model, seed):
-    FLAGS["model"].value = model
-    FLAGS["seed"].value = seed
-    FLAGS["model_dir"].value = FLAGS.output
+def _settings(plan, run):
+    """The settings that a run's process will have."""
+    FLAGS["model"].value = run.model
+    FLAGS["optimizer"].value = run.optimizer
+    FLAGS["learning_rate"].value = run.learning_rate
+    FLAGS["seed"].value = run.seed
+    FLAGS["model_dir"].value = str(plan.folder / run.name)
     return train.settings_from_flags()
 
 
-def _report(plan, runs, images):
+def _report(plan, runs, images, sizes):
     choices = {optimizer: _choice(plan, optimizer) for optimizer in plan.optimizers}
     data = (
         f"{FLAGS.dataset} images of {images.settings.image_size} px, "
@@ -110,8 +138,7 @@ def _report(plan, runs, images):
         plan,
         runs,
         choices,
-        _shares(plan, choices, images),
-        load_weights(FLAGS.weights),
+        _shares(plan, choices, images, sizes),
         "python -m imagenet.benchmark " + " ".join(sys.argv[1:]),
         data,
     )
@@ -130,14 +157,13 @@ def _choice(plan, optimizer):
     )
 
 
-def _shares(plan, choices, images):
+def _shares(plan, choices, images, sizes):
     """The parts of a step, measured now, one network and optimizer after the other."""
-    sizes = [int(size) for size in FLAGS.timing_batches]
     shares = {}
     for model in plan.models if sizes else ():
-        settings = _settings(model, plan.seeds[0])
         for optimizer, choice in choices.items():
             logging.info("timing %s with %s", model, optimizer)
+            settings = _settings(plan, Run(model, optimizer, None, plan.seeds[0]))
             shares[model, optimizer] = time_steps(settings, choice, images, sizes)
     return shares
 

@@ -53,7 +53,10 @@ class Checkpoints:
         # A new one is whole before the oldest goes.
         wanted = settings.keep_checkpoints + 1 - min(there, settings.keep_checkpoints)
         each = sum(size_of(part) for part in parts.values())
-        free = shutil.disk_usage(self._model_dir).free
+        # The folder is made when all was checked.
+        folder = self._model_dir.absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         if free < wanted * each:
             raise ValueError(
                 f"model_dir must have room for {wanted} more checkpoints of "

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from imagenet.optimizers import OPTIMIZERS, choose
+from imagenet.settings import identity_in
 from meta_training.csv_log import read_csv
 
 # What the loss of a run is judged by, at any step.
@@ -119,6 +120,24 @@ class Plan:
         path = self.folder / run.name / "train.csv"
         return read_csv(path) if path.is_file() else []
 
+    def weights_of(self, run: Run) -> tuple[str, str]:
+        """Name and sha256 of the weights with which a run was made.
+
+        What their name stands for now may be others. Both are empty for a baseline.
+
+        Raises:
+            ValueError: The run does not say.
+        """
+        if run.optimizer != "hierarchical_rnn":
+            return "", ""
+        found = identity_in(self.folder / run.name) or {}
+        if "weights_sha256" not in found:
+            raise ValueError(
+                "a run of the learned optimizer must say which weights it had. "
+                f"Received: none in {self.folder / run.name}"
+            )
+        return found["weights"], found["weights_sha256"]
+
 
 def run_all(plan: Plan) -> list[Run]:
     """Runs what has not been run yet.
@@ -193,7 +212,7 @@ def _drop_checkpoints(plan, candidates, chosen):
             shutil.rmtree(plan.folder / run.name / "checkpoints", ignore_errors=True)
 
 
-def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path, sha256: str) -> None:
+def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path) -> None:
     """All curves as one CSV; `seconds` is the wall clock since the run's first step."""
     aside = path.with_name(f".{path.name}")
     with open(aside, "w", newline="", encoding="utf-8") as file:
@@ -206,13 +225,13 @@ def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path, sha256: str) -
         )
         for run in runs:
             rate = "" if run.learning_rate is None else f"{run.learning_rate:.6g}"
-            learned = sha256 if run.optimizer == "hierarchical_rnn" else ""
+            _, sha256 = plan.weights_of(run)
             for row, seconds in zip(plan.rows(run), wall_clock(plan, run), strict=True):
                 writer.writerow(
                     [
                         *(run.model, run.optimizer, rate, run.seed, int(row["step"])),
                         *(f"{seconds:.2f}", f"{row['loss']:.6g}"),
-                        *(f"{row['accuracy']:.6g}", learned),
+                        *(f"{row['accuracy']:.6g}", sha256),
                     ]
                 )
     os.replace(aside, path)

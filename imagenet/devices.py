@@ -10,6 +10,7 @@
 """
 
 import dataclasses
+import os
 
 import tensorflow as tf
 from absl import logging
@@ -118,11 +119,14 @@ def _parameter_server(settings):
 
 def _tpu(settings):
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+        # "local" is the TPU that is attached to this very machine.
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
+            os.environ.get("TPU_NAME") or "local"
+        )
     except (ValueError, tf.errors.OpError, KeyError) as error:
         raise ValueError(
-            "strategy tpu needs a TPU, named as TPUClusterResolver finds it "
-            f"(TPU_NAME). Received: {error}"
+            "strategy tpu needs a TPU, attached to this machine or named by TPU_NAME. "
+            f"Received: {error}"
         ) from error
     strategy = tf.distribute.TPUStrategy(resolver)
     return Devices(strategy, strategy.num_replicas_in_sync)

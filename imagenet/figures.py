@@ -37,6 +37,12 @@ def smoothed(values, width):
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
+def _save(figure, path, footer):
+    """With the footer as text, too: a picture is soon parted from its report."""
+    figure.savefig(path, dpi=80, metadata={"Description": footer})
+    plt.close(figure)
+
+
 def plot_curves(
     plan: Plan, model: str, runs: list[Run], path: pathlib.Path, footer: str
 ) -> None:
@@ -79,8 +85,7 @@ def plot_curves(
         axes[0][0].legend(frameon=False)
         figure.suptitle(f"{model}, means over {width} steps")
         figure.supxlabel(footer, fontsize=9)
-        figure.savefig(path, dpi=80)
-        plt.close(figure)
+        _save(figure, path, footer)
 
 
 def plot_shares(
@@ -119,5 +124,4 @@ def plot_shares(
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
         figure.supxlabel(footer, fontsize=9)
-        figure.savefig(path, dpi=80)
-        plt.close(figure)
+        _save(figure, path, footer)

@@ -25,10 +25,10 @@ from imagenet.columns import EVAL_COLUMNS, TRAIN_COLUMNS
 from imagenet.comparison import Plan, Run
 from imagenet.drawing import draw
 from imagenet.models import MODELS, PRECISIONS, build_model, checked_image_size
-from imagenet.optimizers import OPTIMIZERS, choose, kernels_of
+from imagenet.optimizers import OPTIMIZERS, choose, kernels_of, with_loss_scale
 from imagenet.report import write_report
-from imagenet.step_times import StepTimes, median_seconds
-from learned_optimizer import load_weights
+from imagenet.settings import check_folder, settle_folder, weights_identity
+from imagenet.step_times import StepTimes, checked_batch_sizes, median_seconds
 from meta_training.csv_log import CsvLog
 
 LABEL_SMOOTHING = 0.1
@@ -198,7 +198,8 @@ class CurveLog(keras.callbacks.Callback):
 def train(run, choice, plan, images, validation):
     """One run of `model.fit`; leaves `train.csv` and `eval.csv` in its folder."""
     folder = plan.folder / run.name
-    folder.mkdir(parents=True, exist_ok=True)
+    settle_folder(folder, identity_of(run, plan))
+    # Of this very run, which is done from its start again.
     for old in folder.glob("*.csv"):
         old.unlink()
     logging.info("%s", choice.describe())
@@ -207,7 +208,7 @@ def train(run, choice, plan, images, validation):
         run.model, images.num_classes, size, FLAGS.precision, seed=run.seed
     )
     model.compile(
-        choice.make(model),
+        with_loss_scale(choice.make(model), model, FLAGS.precision),
         SmoothedCrossEntropy(kernels_of(model), choice.gradient_decay),
         metrics=[
             keras.metrics.CategoricalCrossentropy(
@@ -300,10 +301,30 @@ def _median(run, repetitions):
     return median_seconds(lambda: jax.block_until_ready(run()), repetitions)
 
 
+def identity_of(run, plan):
+    """What a run depends on: the curves in its folder are of that alone."""
+    found = {
+        "program": "imagenet.fit_jax",
+        "model": run.model,
+        "optimizer": run.optimizer,
+        "seed": run.seed,
+        "image_size": checked_image_size(run.model, FLAGS.image_size),
+        "num_classes": FLAGS.num_classes,
+        "num_images": FLAGS.num_images,
+        "num_validation_images": FLAGS.num_validation_images,
+        "batch_size": plan.batch_size,
+        "train_steps": plan.train_steps,
+        "precision": FLAGS.precision,
+    }
+    if run.optimizer == "hierarchical_rnn":
+        found |= weights_identity(FLAGS.weights)
+    return found
+
+
 def _checked():
-    """The plan, after all that can be wrong was looked at."""
+    """Plan, runs, optimizers and batch sizes, after all that can be wrong."""
     size = checked_image_size(FLAGS.model, FLAGS.image_size)
-    load_weights(FLAGS.weights)
+    sizes = checked_batch_sizes(FLAGS.timing_batches)
     plan = Plan(
         models=(FLAGS.model,),
         optimizers=tuple(FLAGS.optimizers),
@@ -327,8 +348,10 @@ def _checked():
         for name in plan.optimizers
         if name in OPTIMIZERS
     }
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    return plan, choices, size
+    runs = [Run(FLAGS.model, name, None, FLAGS.seed) for name in plan.optimizers]
+    for run in runs:
+        check_folder(plan.folder / run.name, identity_of(run, plan))
+    return plan, runs, choices, size, sizes
 
 
 def main(arguments):
@@ -336,7 +359,7 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"fit_jax takes flags alone, received {arguments[1:]}")
     try:
-        plan, choices, size = _checked()
+        plan, runs, choices, size, sizes = _checked()
         images, validation = (
             DrawnImages(
                 first,
@@ -355,10 +378,8 @@ def main(arguments):
     except (ValueError, OSError) as error:
         print(f"imagenet.fit_jax: {error}", file=sys.stderr)
         sys.exit(1)
-    runs = [Run(FLAGS.model, name, None, FLAGS.seed) for name in plan.optimizers]
     for run in runs:
         train(run, choices[run.optimizer], plan, images, validation)
-    sizes = [int(each) for each in FLAGS.timing_batches]
     shares = {
         (FLAGS.model, name): time_steps(FLAGS.model, choice, images, sizes)
         for name, choice in (choices.items() if sizes else ())
@@ -375,7 +396,6 @@ def main(arguments):
         runs,
         choices,
         shares,
-        load_weights(FLAGS.weights),
         "python -m imagenet.fit_jax " + " ".join(sys.argv[1:]),
         data,
     )

@@ -311,6 +311,21 @@ def choose(
     )
 
 
+def with_loss_scale(
+    optimizer: keras.optimizers.Optimizer, model: keras.Model, precision: str
+) -> keras.optimizers.Optimizer:
+    """The optimizer, under a dynamic loss scale where gradients are float16.
+
+    Keras does so by itself only where the whole model has that policy, and the logits
+    here are float32. Under a strategy this is to be called in its scope.
+    """
+    if precision != "mixed_float16":
+        return optimizer
+    scaled = keras.optimizers.LossScaleOptimizer(optimizer)
+    scaled.build(model.trainable_variables)
+    return scaled
+
+
 def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer itself, out of a loss scale's wrapping if need be."""
     return getattr(optimizer, "inner_optimizer", optimizer)

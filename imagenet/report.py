@@ -4,6 +4,7 @@ No TensorFlow is imported: the JAX program writes the same report.
 """
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -19,7 +20,6 @@ from imagenet.comparison import (
 from imagenet.figures import label_of, plot_curves, plot_shares
 from imagenet.optimizers import Choice
 from imagenet.step_times import StepTimes
-from learned_optimizer import Weights
 from learned_optimizer.files import write_aside
 from meta_training.csv_log import read_csv
 
@@ -29,7 +29,6 @@ def write_report(
     runs: list[Run],
     choices: dict[str, Choice],
     shares: dict[tuple[str, str], list[StepTimes]],
-    weights: Weights,
     command: str,
     data: str,
 ) -> str:
@@ -40,22 +39,21 @@ def write_report(
         runs: That are shown.
         choices: Each optimizer at its usual rate.
         shares: Of each network and optimizer, the times at each batch size.
-        weights: Of the learned optimizer.
         command: That makes the report.
         data: A sentence on the images.
 
     Returns:
         The text.
     """
-    sha256 = weights.card.get("sha256", "unsaved")
-    footer = f"HierarchicalRNN: weights {weights.name}, sha256 {sha256}"
-    write_curves(plan, runs, plan.folder / "curves.csv", sha256)
+    footer = _footer(plan, runs)
+    write_curves(plan, runs, plan.folder / "curves.csv")
     lines = [
         "# Comparison of optimizers",
         "",
         f"    {command}",
         "",
-        f"{data} All optimizers see the same batches from the same start. {footer}.",
+        f"{data} All optimizers see the same batches from the same start."
+        + (f" {footer}." if footer else ""),
         "",
     ]
     for model in plan.models:
@@ -67,10 +65,37 @@ def write_report(
         plot_shares(shares, plan.folder / "shares.png", footer)
         lines += _times(plan, shares)
     lines += ["## The optimizers", ""]
-    lines += [f"- {choice.describe()}" for choice in choices.values()]
+    lines += _descriptions(plan, runs, choices)
     text = "\n".join(lines) + "\n"
     write_aside(plan.folder / "report.md", text.encode())
     return text
+
+
+def _footer(plan, runs):
+    """Where the learned weights are from, empty if there are none."""
+    found = dict.fromkeys(plan.weights_of(run) for run in runs)
+    return "; ".join(
+        f"HierarchicalRNN: weights {name}, sha256 {sha256}"
+        for name, sha256 in found
+        if sha256
+    )
+
+
+def _descriptions(plan, runs, choices):
+    """Each optimizer at the rate at which it was run, which was chosen if it was."""
+    lines = []
+    for optimizer, choice in choices.items():
+        rates = {r.model: r.learning_rate for r in runs if r.optimizer == optimizer}
+        for rate in dict.fromkeys(rates.values()):
+            mine = choice
+            if rate is not None:
+                mine = dataclasses.replace(choice, learning_rate=rate)
+            text = mine.describe()
+            if len(set(rates.values())) > 1:
+                models = [model for model, each in rates.items() if each == rate]
+                text = f"for {', '.join(models)}: {text}"
+            lines.append(f"- {text}")
+    return lines
 
 
 def _losses(plan, model, runs):

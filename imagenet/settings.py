@@ -1,17 +1,22 @@
 """The settings of a training run, checked before anything is computed."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 
 from imagenet.models import PRECISIONS, checked_image_size, model_kind
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
+from learned_optimizer import load_weights
+from learned_optimizer.files import write_aside
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 SETTINGS_FILE = "settings.json"
 
+IMAGENET_CLASSES = 1000
 # What a checkpoint depends on: a run may go on longer, log differently or on other
-# devices, but not with another network, optimizer or data.
+# devices, but not with another network, optimizer or data. The learned weights belong
+# to it, too, see `weights_identity`.
 IDENTITY = (
     "model",
     "dataset",
@@ -24,7 +29,6 @@ IDENTITY = (
     "batch_size",
     "accumulation_steps",
     "optimizer",
-    "weights",
     "learning_rate",
     "schedule",
     "warmup_steps",
@@ -47,7 +51,8 @@ class TrainingSettings:
         data_dir: Folder of the data.
         model_dir: Folder of the run.
         image_size: Height and width in pixels; None: that of the model.
-        num_classes: Of the generated data; None: its default.
+        num_classes: Of the generated data; None: its default. `"imagenet2012"` has
+            1,000.
         num_images: Training images of the generated data; None: its default.
         num_validation_images: Of the generated data; None: its default.
         min_crop_area: Least part of an image that a training crop covers.
@@ -173,47 +178,144 @@ class TrainingSettings:
         for name in ("data_dir", "model_dir"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name a folder. Received: nothing")
+        if "://" in self.model_dir:
+            # `pathlib` would make it a folder of that name on this machine.
+            raise ValueError(
+                "model_dir must be a folder of a file system, not of a bucket. "
+                f"Received: {self.model_dir!r}"
+            )
+        self._check_counts()
+        if self.strategy == "parameter_server" and self.accumulation_steps > 1:
+            raise ValueError(
+                "parameter_server takes no accumulation_steps: its workers step "
+                f"without each other. Received: {self.accumulation_steps}"
+            )
         if self.replicas is not None and self.strategy != "mirrored":
             raise ValueError(
                 "replicas is for strategy mirrored. Received: "
                 f"replicas={self.replicas}, strategy={self.strategy}"
             )
 
+    def _check_counts(self):
+        """The real ImageNet is as large as it is."""
+        if self.dataset != "imagenet2012":
+            return
+        for name in ("num_classes", "num_images", "num_validation_images"):
+            value = getattr(self, name)
+            allowed = (None, IMAGENET_CLASSES if name == "num_classes" else None)
+            if value not in allowed:
+                raise ValueError(
+                    f"{name} is for dataset generated; imagenet2012 has all its images "
+                    f"and {IMAGENET_CLASSES} classes. Received: {name}={value}"
+                )
+
     def identity(self) -> dict:
-        """What all sittings of one run must have in common."""
-        return {name: getattr(self, name) for name in IDENTITY}
+        """What all sittings of one run must have in common.
+
+        Raises:
+            ValueError: The weights of the learned optimizer are unknown or damaged.
+        """
+        found = {name: getattr(self, name) for name in IDENTITY}
+        if self.optimizer == "hierarchical_rnn":
+            found |= weights_identity(self.weights)
+        return found
+
+    def check(self, folder: pathlib.Path) -> None:
+        """Finds out whether the folder can be this run's; writes nothing.
+
+        Raises:
+            ValueError: It is that of another run, or holds other files; or see
+                `identity`.
+        """
+        check_folder(folder, self.identity())
 
     def settle(self, folder: pathlib.Path) -> None:
         """Makes the folder this run's, or finds that it is already.
 
         Raises:
-            ValueError: It is that of another run, or holds other files.
+            ValueError: See `check`.
         """
-        path = folder / SETTINGS_FILE
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(
-                    f"{path} must be the settings of a run. Received: no JSON"
-                ) from error
-            mine = self.identity()
-            differing = [name for name in mine if found.get(name) != mine[name]]
-            if differing:
-                raise ValueError(
-                    f"{folder} is the model_dir of another run; choose another one, "
-                    "or go on with the same settings. They differ in "
-                    + ", ".join(
-                        f"{name} ({found.get(name)!r} there, {mine[name]!r} now)"
-                        for name in differing
-                    )
-                )
-            return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        settle_folder(folder, self.identity())
+
+
+def weights_identity(weights: str) -> dict[str, str]:
+    """Which weights of the learned optimizer a run has: their own name and sha256.
+
+    An alias as `default` moves on with better weights, and a file may be replaced.
+
+    Raises:
+        ValueError: They are unknown or damaged.
+    """
+    loaded = load_weights(weights)
+    sha256 = loaded.card.get("sha256")
+    if sha256 is None:
+        # Exported from memory: no npz was ever written.
+        content = json.dumps(loaded.to_dict(), sort_keys=True)
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+    return {"weights": loaded.name, "weights_sha256": sha256}
+
+
+def identity_in(folder: pathlib.Path) -> dict | None:
+    """What `settle_folder` wrote, None where there is nothing.
+
+    Raises:
+        ValueError: It is not readable.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must be the settings of a run. Received: no JSON")
+    return found
+
+
+def check_folder(folder: pathlib.Path, identity: dict) -> None:
+    """Finds out whether a folder can be that of a run; writes nothing.
+
+    Raises:
+        ValueError: It is that of another run, or holds other files.
+    """
+    found = identity_in(folder)
+    if found is None:
+        if not _is_free(folder):
             raise ValueError(
                 "model_dir must be new, empty, or that of a run to go on with. "
                 f"Received: {folder}, which holds other things"
             )
+        return
+    differing = [name for name in identity if found.get(name) != identity[name]]
+    if differing:
+        raise ValueError(
+            f"{folder} is the model_dir of another run; choose another one, "
+            "or go on with the same settings. They differ in "
+            + ", ".join(
+                f"{name} ({found.get(name)!r} there, {identity[name]!r} now)"
+                for name in differing
+            )
+        )
+
+
+def _is_free(folder):
+    if not folder.exists():
+        return True
+    # Who was killed while it settled left the file that it wrote aside.
+    return folder.is_dir() and all(
+        path.name.startswith(f".{SETTINGS_FILE}.") for path in folder.iterdir()
+    )
+
+
+def settle_folder(folder: pathlib.Path, identity: dict) -> None:
+    """Makes a folder that of a run, or finds that it is already.
+
+    Raises:
+        ValueError: See `check_folder`.
+    """
+    check_folder(folder, identity)
+    if identity_in(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.identity(), indent=2) + "\n"
-        path.write_text(content, encoding="utf-8")
+        content = json.dumps(identity, indent=2) + "\n"
+        write_aside(folder / SETTINGS_FILE, content.encode())

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 WARM_UPS = 2
 
@@ -16,6 +16,21 @@ def median_seconds(run: Callable[[], None], repetitions: int) -> float:
         run()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[WARM_UPS:])
+
+
+def checked_batch_sizes(texts: Sequence[str]) -> list[int]:
+    """Batch sizes to be timed, as a flag has them.
+
+    Raises:
+        ValueError: One is no positive whole number.
+    """
+    wrong = [text for text in texts if not (text.isdecimal() and int(text) > 0)]
+    if wrong:
+        raise ValueError(
+            "timing_batches must be positive whole numbers. "
+            f"Received: {', '.join(map(repr, wrong))}"
+        )
+    return [int(text) for text in texts]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ makes it save and leave with status 75, after which a scheduler should start it 
 
 import dataclasses
 import os
+import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -22,8 +23,10 @@ from imagenet.devices import devices_of
 from imagenet.models import MODELS, PRECISIONS, model_kind
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
 from imagenet.settings import STRATEGIES, TrainingSettings
-from imagenet.training import Terminated, Training
+from imagenet.training import Terminated, Training, check_start, settle_optimizer
 
+# Of ImageNet 2012, in all.
+_IMAGENET_IMAGES = 1_281_167
 # EX_TEMPFAIL of sysexits.h: try again later.
 STATUS_TERMINATED = 75
 STATUS_LOST = 74  # EX_IOERR: another process of the run is gone.
@@ -127,9 +130,15 @@ def main(arguments):
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     try:
         settings = settings_from_flags()
+        data = data_settings(settings)
+        check_optimizer(settings)
+        if FLAGS.eval_only:
+            _check_evaluation(settings)
+        # Waits for the other processes, if there are any.
         devices = devices_of(settings)
-        images = open_images(data_settings(settings))
-        training = Training(settings, devices, images)
+        check_start(settings, devices)
+        # May take hours, where they are to be prepared.
+        training = Training(settings, devices, open_images(data))
         if FLAGS.eval_only:
             _evaluate_only(training)
             return
@@ -143,20 +152,43 @@ def main(arguments):
         tf.errors.AbortedError,
         tf.errors.DeadlineExceededError,
     ) as error:
-        message = str(error).strip().split("\n")[0]
         _leave(
             "another process of the run is gone; started again, all with the same "
-            f"flags, the run goes on from its last checkpoint ({message[:200]})",
+            f"flags, the run goes on from its last checkpoint ({_first_line(error)})",
             STATUS_LOST,
+        )
+    except tf.errors.OpError as error:
+        # A full disk while TensorBoard's file is written, a damaged TFRecord.
+        _leave(f"{type(error).__name__}: {_first_line(error)}", 1)
+
+
+def check_optimizer(settings: TrainingSettings) -> None:
+    """Finds out whether there is such an optimizer, before the images are opened.
+
+    Raises:
+        ValueError: A rule of `imagenet.optimizers.choose` is broken, or the weights of
+            the learned optimizer are unknown or damaged.
+    """
+    count = _IMAGENET_IMAGES
+    if settings.dataset == "generated":
+        count = data_settings(settings).num_images
+    settle_optimizer(settings, count)
+    settings.identity()
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _check_evaluation(settings):
+    folder = pathlib.Path(settings.model_dir)
+    if tf.train.latest_checkpoint(str(folder / "checkpoints")) is None:
+        raise ValueError(
+            f"--eval_only needs a checkpoint in model_dir. Received: none in {folder}"
         )
 
 
 def _evaluate_only(training):
-    if not training.step:
-        raise ValueError(
-            "--eval_only needs a checkpoint in model_dir. "
-            f"Received: none in {training.settings.model_dir}"
-        )
     row = training.evaluate()
     print(", ".join(f"{name} {value:.6g}" for name, value in row.items()))
 

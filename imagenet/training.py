@@ -13,16 +13,15 @@ import pathlib
 import signal
 import time
 
-import keras
 import tensorflow as tf
 from absl import logging
 
-from imagenet.batches import evaluation_iterator, training_iterator
+from imagenet.batches import evaluation_iterator, shards_of, training_iterator
 from imagenet.checkpoints import Checkpoints
 from imagenet.data import ImageData
 from imagenet.devices import Devices
 from imagenet.models import build_model
-from imagenet.optimizers import Choice, choose, unwrapped
+from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
 from imagenet.programs import Programs
 from imagenet.run_log import RunLog, SilentLog
 from imagenet.settings import TrainingSettings
@@ -48,6 +47,9 @@ class Training:
     def __init__(self, settings: TrainingSettings, devices: Devices, images: ImageData):
         """Builds the network, or goes on with the run in `model_dir`.
 
+        Nothing is written there before `train`: what was started by mistake leaves no
+        folder that refuses the command when it is put right.
+
         Raises:
             ValueError: The settings do not fit the data, the devices, or the run that
                 is there.
@@ -55,20 +57,11 @@ class Training:
         self.settings = settings
         self._devices = devices
         self._images = images
-        if devices.asynchronous and settings.accumulation_steps > 1:
-            raise ValueError(
-                "parameter_server takes no accumulation_steps: its workers step "
-                f"without each other. Received: {settings.accumulation_steps}"
-            )
-        steps_per_epoch = images.num_train_images / settings.batch_size
-        self.train_steps = settings.train_steps or math.ceil(
-            settings.epochs * steps_per_epoch
-        )
-        self.choice = settle_optimizer(settings, self.train_steps, steps_per_epoch)
+        self.choice = settle_optimizer(settings, images.num_train_images)
+        self.train_steps = self.choice.train_steps
         self._rate = self.choice.rate()
         self._folder = pathlib.Path(settings.model_dir)
-        if devices.is_chief:
-            settings.settle(self._folder)
+        check_start(settings, devices)
         with devices.strategy.scope():
             self.model = build_model(
                 settings.model,
@@ -78,10 +71,9 @@ class Training:
                 settings.synchronized_batch_normalization,
                 settings.seed,
             )
-            self.optimizer = self.choice.make(self.model)
-            if settings.precision == "mixed_float16":
-                self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
-                self.optimizer.build(self.model.trainable_variables)
+            self.optimizer = with_loss_scale(
+                self.choice.make(self.model), self.model, settings.precision
+            )
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._programs = Programs(
             settings, self.choice, devices, self.model, self.optimizer
@@ -118,7 +110,10 @@ class Training:
         Raises:
             Terminated: SIGTERM came; a checkpoint of this step is there.
             OSError: A checkpoint could not be written.
+            ValueError: `model_dir` has become that of another run since.
         """
+        if self._devices.is_chief:
+            self.settings.settle(self._folder)
         if self.step >= self.train_steps:
             self._finish()
             return
@@ -299,10 +294,28 @@ class Training:
         return float(told) > 0
 
 
-def settle_optimizer(
-    settings: TrainingSettings, train_steps: int, steps_per_epoch: float
-) -> Choice:
-    """The optimizer of a run, see `imagenet.optimizers.choose`."""
+def check_start(settings: TrainingSettings, devices: Devices) -> None:
+    """All that can be wrong and takes neither images nor a network to find out.
+
+    Raises:
+        ValueError: The shards do not fit the workers, the weights are unknown, or
+            `model_dir` is that of another run.
+    """
+    shards_of(settings, devices)
+    if devices.is_chief:
+        settings.check(pathlib.Path(settings.model_dir))
+    else:
+        settings.identity()
+
+
+def settle_optimizer(settings: TrainingSettings, num_train_images: int) -> Choice:
+    """The optimizer of a run, see `imagenet.optimizers.choose`.
+
+    Raises:
+        ValueError: A setting of it breaks a rule.
+    """
+    steps_per_epoch = num_train_images / settings.batch_size
+    train_steps = settings.train_steps or math.ceil(settings.epochs * steps_per_epoch)
     return choose(
         settings.optimizer,
         batch_size=settings.batch_size,

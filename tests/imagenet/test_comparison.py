@@ -1,16 +1,21 @@
 """Comparisons of optimizers: what is run, chosen, and written."""
 
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from imagenet.columns import TRAIN_COLUMNS
+from imagenet.columns import EVAL_COLUMNS, TRAIN_COLUMNS
 from imagenet.comparison import Plan, Run, probe_loss, run_all, wall_clock
 from imagenet.figures import smoothed
+from imagenet.optimizers import choose
+from imagenet.report import write_report
 from imagenet.step_times import StepTimes
 from learned_optimizer import load_weights
 from meta_training.csv_log import CsvLog, read_csv
@@ -114,6 +119,56 @@ def test_the_share_is_that_of_gradients_and_optimizer():
     assert times.state_bytes_per_parameter == 76
 
 
+def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
+    tmp_path,
+):
+    """Not the usual rate, nor what `default` stands for by now."""
+    mine = plan(tmp_path)
+    sha256 = "0123456789abcdef" * 4
+    learned = Run("resnet_v2_50", "hierarchical_rnn", None, 0)
+    tried = mine.candidates("resnet_v2_50", "momentum")
+    for (run,), losses in zip(
+        [[learned], *tried], ([2.0] * 8, [3.0] * 4, [2.9] * 4, [2.5] * 8), strict=True
+    ):
+        write_run(tmp_path, run, losses)
+    runs = [learned, tried[2][0]]
+    for run in runs:
+        log = CsvLog(tmp_path / run.name / "eval.csv", EVAL_COLUMNS, 0)
+        log.write(dict(zip(EVAL_COLUMNS, (8, 0.5, 0.9, 1.0, 10), strict=True)))
+        log.close()
+    choices = {
+        name: choose(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
+        for name in mine.optimizers
+    }
+    shares = {
+        ("resnet_v2_50", name): [StepTimes(8, 0.5, 0.3, 0.1, 100, 7600)]
+        for name in mine.optimizers
+    }
+    with pytest.raises(ValueError, match="must say which weights it had"):
+        write_report(mine, runs, choices, {}, "the command", "Images.")
+    (tmp_path / learned.name / "settings.json").write_text(
+        json.dumps({"weights": "default-v0", "weights_sha256": sha256})
+    )
+    text = write_report(mine, runs, choices, shares, "the command", "Images.")
+    assert text == (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"weights default-v0, sha256 {sha256}" in text
+    # 0.1 at 256 images is 0.025 at 64; twice that was best.
+    assert "- momentum: rate 0.05, cosine to 0 at step 8" in text
+    assert "rate 0.025," not in text
+    assert "- HierarchicalRNN(weights='default') (nothing to set)" in text
+    with open(tmp_path / "curves.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["optimizer"], row["weights_sha256"]) for row in rows} == {
+        ("hierarchical_rnn", sha256),
+        ("momentum", ""),
+    }
+    for name in ("resnet_v2_50.png", "shares.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert sha256 in picture.text["Description"]
+    with open(tmp_path / "timing.csv", encoding="utf-8") as file:
+        assert [row["batch_size"] for row in csv.DictReader(file)] == ["8", "8"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -157,6 +212,15 @@ def test_the_command_compares_and_reports(tmp_path):
     learned = [row for row in rows if row["optimizer"] == "hierarchical_rnn"]
     sha256 = load_weights("default").card["sha256"]
     assert {row["weights_sha256"] for row in learned} == {sha256}
+    # From the same start and on the same batches: the first loss is the same.
+    for seed in ("0", "1"):
+        first = {
+            row["optimizer"]: float(row["loss"])
+            for row in rows
+            if (row["step"], row["seed"]) == ("1", seed)
+        }
+        assert len(first) == 2
+        assert first["hierarchical_rnn"] == pytest.approx(first["adam"], rel=1e-5)
     # The curves are those of the runs.
     run = read_csv(tmp_path / "out" / "tiny_hierarchical_rnn_seed1" / "train.csv")
     found = [float(row["loss"]) for row in learned if row["seed"] == "1"]
@@ -169,27 +233,170 @@ def test_the_command_compares_and_reports(tmp_path):
     assert [row["batch_size"] for row in times] == ["1", "8"] * 2
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--models=resnet_v2_50", "--image_size=16"], "32 pixels a side or more"),
-        (["--models=resnet_v2_50"], "needs --train_steps"),
-    ],
-)
-def test_mistakes_end_the_command(tmp_path, flags, message):
-    done = command(
-        "imagenet.benchmark",
-        *flags,
-        f"--data_dir={tmp_path / 'data'}",
-        f"--output={tmp_path / 'out'}",
+# A program in which whatever takes long fails, with several command lines.
+CHECKS = """
+import json
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+
+from imagenet import {program} as program
+
+
+def long(*arguments):
+    raise ValueError("the checks were passed")
+
+
+program.{long} = long
+{before}
+for arguments in json.loads(sys.argv[1]):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["program", *arguments])
+        try:
+            program.main(["program"])
+        except SystemExit as left:
+            assert left.code == 1
+"""
+
+
+def messages(script, cases):
+    """What each command line ends with."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
     )
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [line for line in done.stderr.splitlines() if line.startswith("imagenet.")]
+    assert len(found) == len(cases), done.stderr[-4000:]
+    return found
+
+
+def test_mistakes_end_the_comparison_before_anything_long(tmp_path):
+    out = tmp_path / "out"
+    other = tmp_path / "other"
+    run = other / "resnet_v2_50_hierarchical_rnn_seed0"
+    run.mkdir(parents=True)
+    (run / "settings.json").write_text(json.dumps({"weights": "default"}))
+    common = ["--data_dir=data", f"--output={out}", "--train_steps=10"]
+    cases = [
+        ([*common], "the checks were passed"),
+        (["--data_dir=data", f"--output={out}"], "needs --train_steps"),
+        ([*common, "--image_size=16"], "32 pixels a side or more"),
+        ([*common, "--timing_batches=8,x"], "timing_batches .* Received: 'x'"),
+        ([*common, "--timing_batches=0"], "timing_batches .* Received: '0'"),
+        ([*common, "--timing_batches="], "the checks were passed"),
+        ([*common, "--weights=typo"], "weights='typo'"),
+        ([*common, "--weights=typo", "--optimizers=adam"], "the checks were passed"),
+        ([*common, "--optimizers=sgd"], "optimizers must be of"),
+        ([*common, "--warmup_steps=11"], "11 steps of 10"),
+        ([*common, "--batch_size=0"], "Received: 0"),
+        ([*common, "--seeds=a"], "'a'"),
+        ([*common, f"--output={other}"], "another run.*weights_sha256"),
+        *(
+            ([*common, flag], f"Received: {flag.split('=')[0]}$")
+            for flag in (
+                *("--learning_rate=0.1", "--model=resnet_v2_50", "--optimizer=adam"),
+                *("--seed=0", "--model_dir=here", "--stop_after=5", "--epochs=1"),
+                "--eval_only",
+            )
+        ),
+    ]
+    script = CHECKS.format(program="benchmark", long="open_images", before="")
+    found = messages(script, [arguments for arguments, _ in cases])
+    for line, (arguments, message) in zip(found, cases, strict=True):
+        assert re.search(message, line), (arguments, line)
+    assert not out.exists()
 
 
 class TestJax:
     """`model.fit` without TensorFlow."""
+
+    def test_mistakes_end_it_before_anything_long(self, tmp_path):
+        """Curves of another run stay."""
+        pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
+        run = tmp_path / "unknown" / "resnet_v2_50_adam_seed0"
+        run.mkdir(parents=True)
+        (run / "train.csv").write_text("step\n1\n")
+        identity = {"program": "imagenet.fit_jax", "model": "resnet_v2_50"}
+        identity |= {"optimizer": "adam", "seed": 0, "image_size": 32}
+        identity |= {"num_classes": 100, "num_images": 5000, "batch_size": 32}
+        identity |= {"num_validation_images": 500, "train_steps": 10}
+        identity |= {"precision": "float32"}
+        run = tmp_path / "known" / "resnet_v2_50_adam_seed0"
+        run.mkdir(parents=True)
+        (run / "train.csv").write_text("step\n1\n")
+        (run / "settings.json").write_text(json.dumps(identity))
+        common = ["--train_steps=10", "--image_size=32", "--optimizers=adam"]
+        known = f"--output={tmp_path / 'known'}"
+        out = f"--output={tmp_path / 'out'}"
+        cases = [
+            ([*common, out], "the checks were passed"),
+            ([*common, out, "--timing_batches=x"], "timing_batches .* Received: 'x'"),
+            ([*common, out, "--timing_batches=0"], "timing_batches .* Received: '0'"),
+            (
+                [*common, out, "--optimizers=hierarchical_rnn", "--weights=typo"],
+                "weights='typo'",
+            ),
+            ([*common, f"--output={tmp_path / 'unknown'}"], "holds other things"),
+            ([*common, known], "the checks were passed"),
+            (
+                [*common, known, "--batch_size=8"],
+                r"another run.*batch_size \(32 there, 8 now\)",
+            ),
+        ]
+        script = CHECKS.format(
+            program="fit_jax", long="DrawnImages", before="program.define_flags()"
+        )
+        found = messages(script, [arguments for arguments, _ in cases])
+        for line, (arguments, message) in zip(found, cases, strict=True):
+            assert re.search(message, line), (arguments, line)
+        assert not (tmp_path / "out").exists()
+        assert len(list(tmp_path.glob("*/*/train.csv"))) == 2
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
+    def test_half_precision_has_a_loss_scale(self, tmp_path, optimizer):
+        pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
+        script = (
+            "from imagenet import fit_jax\n"
+            "from tests.imagenet import tiny\n"
+            "def end(self, logs=None):\n"
+            "    self._log.close()\n"
+            "    print(type(self.model.optimizer).__name__)\n"
+            "fit_jax.CurveLog.on_train_end = end\n"
+            "fit_jax.run()\n"
+        )
+        losses = {}
+        for precision in ("float32", "mixed_float16"):
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-c", script, "--model=plain"),
+                    *("--image_size=32", "--num_classes=4", "--num_images=48"),
+                    *("--num_validation_images=12", "--batch_size=8"),
+                    *("--train_steps=20", "--timing_batches="),
+                    *(f"--optimizers={optimizer}", f"--precision={precision}"),
+                    f"--output={tmp_path / precision}",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            scaled = precision == "mixed_float16"
+            assert ("LossScaleOptimizer" in done.stdout) == scaled
+            rows = read_csv(
+                tmp_path / precision / f"plain_{optimizer}_seed0" / "train.csv"
+            )
+            losses[precision] = [row["loss"] for row in rows]
+        np.testing.assert_allclose(
+            losses["mixed_float16"], losses["float32"], rtol=5e-2
+        )
 
     @pytest.mark.slow
     def test_it_trains_and_reports(self, tmp_path):

@@ -227,11 +227,6 @@ class TestOneProcess:
             ),
             (["--strategy=mirrored", "--replicas=3"], None, "multiple of replicas"),
             (["--eval_only"], None, "--eval_only needs a checkpoint"),
-            (
-                ["--dataset=imagenet2012", "--data_dir=no_such_folder"],
-                None,
-                "no_such_folder",
-            ),
         ],
     )
     def test_mistakes(self, data, tmp_path, more, tf_config, message):
@@ -248,4 +243,4 @@ class TestOneProcess:
         ]
         assert len(lines) == 1
         assert message in lines[0], running.text()[-2000:]
-        assert not (tmp_path / "run" / "train.csv").exists()
+        assert not (tmp_path / "run").exists()

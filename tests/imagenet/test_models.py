@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from imagenet.models import MODELS, build_model, checked_image_size
+from imagenet.data_settings import SCALINGS
+from imagenet.models import MODELS, build_model, checked_image_size, model_kind
 
 # Parameters with 1,000 classes, from the table of keras.io/api/applications and the
 # documentation of the models; in millions there, exact here.
@@ -63,6 +64,58 @@ def test_logits_are_float32_and_are_no_probabilities(precision):
     assert kernel.dtype == "float32"
     layer = model.get_layer("conv1_conv")
     assert layer.compute_dtype == precision.removeprefix("mixed_")
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("inception_v3", keras.applications.inception_v3),
+        ("resnet_v2_50", keras.applications.resnet_v2),
+    ],
+)
+def test_pixels_are_scaled_as_keras_does(name, module):
+    pixels = np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1).repeat(3, -1)
+    mine = SCALINGS[model_kind(name).scaling](pixels)
+    theirs = module.preprocess_input(pixels.copy(), data_format="channels_last")
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+    assert (mine.min(), mine.max()) == (-1.0, 1.0)
+
+
+@pytest.mark.slow
+def test_inception_v3_forward_and_backward():
+    """On the smallest images: Keras's answers, and a gradient that descends."""
+    import tensorflow as tf
+
+    model = build_model("inception_v3", 5, 75, seed=0)
+    keras_model = keras.applications.InceptionV3(
+        weights=None, classes=5, input_shape=(75, 75, 3)
+    )
+    keras_model.set_weights(model.get_weights())
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, (4, 75, 75, 3)).astype(np.float32)
+    labels = np.arange(4)
+    np.testing.assert_allclose(
+        keras.ops.softmax(model(images)), keras_model(images), rtol=1e-4, atol=1e-6
+    )
+
+    def loss_of():
+        logits = model(images, training=True)
+        return tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        )
+
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        before = loss_of()
+    gradients = tape.gradient(before, variables)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert all(np.any(gradient) for gradient in gradients)
+    # A step down the gradient lowers the loss, by about what the gradient says.
+    predicted = 0.01
+    rate = predicted / sum(float(tf.reduce_sum(g * g)) for g in gradients)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        variable.assign_sub(rate * gradient)
+    assert 0 < float(before - loss_of()) < 2 * predicted
 
 
 def test_the_seed_decides_the_initial_weights():

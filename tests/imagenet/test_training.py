@@ -10,7 +10,10 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from absl.testing import flagsaver
 
+from imagenet import train as train_module
 from imagenet import training as training_module
 from imagenet.data import open_images
 from imagenet.devices import devices_of
@@ -51,6 +54,30 @@ def train(data_dir, model_dir, until=None, **changes):
     return training
 
 
+class Left(Exception):
+    """The command ended, with a line and a status."""
+
+
+@pytest.fixture
+def main(monkeypatch, data_dir):
+    """`python -m imagenet.train` in this process; it leaves by `Left`."""
+
+    def leave(message, status):
+        raise Left(f"{message} (status {status})")
+
+    def run(model_dir, **flags):
+        flags = {**SMALL, "data_dir": data_dir, "model_dir": str(model_dir), **flags}
+        with flagsaver.flagsaver(**flags):
+            train_module.main(["imagenet.train"])
+
+    monkeypatch.setattr(train_module, "_leave", leave)
+    was_parsed = train_module.FLAGS.is_parsed()
+    train_module.FLAGS.mark_as_parsed()
+    yield run
+    if not was_parsed:
+        train_module.FLAGS.unparse_flags()
+
+
 def values(training):
     return [np.array(variable) for variable in training.model.trainable_variables]
 
@@ -81,8 +108,20 @@ def by_hand(data_dir, model_dir, steps, weight_decay):
     return model, losses, images
 
 
-def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path):
+def scalars(folder, tag):
+    """`{step: value}` of the events in a TensorBoard folder."""
+    return {
+        event.step: float(tf.make_ndarray(value.tensor))
+        for path in sorted(folder.glob("events*"))
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == tag
+    }
+
+
+def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog):
     decay = 0.01
+    caplog.set_level("INFO", logger="absl")
     run = train(
         data_dir,
         tmp_path / "run",
@@ -98,6 +137,12 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path):
     rows = read_csv(tmp_path / "run" / "train.csv")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-4)
+    events = scalars(tmp_path / "run" / "tensorboard", "train/loss")
+    assert list(events) == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(list(events.values()), losses, rtol=1e-4)
+    # The optimizer is said at the start.
+    assert "momentum: rate 0.05, cosine to 0 at step 6" in caplog.text
+    assert run.choice.describe() in caplog.text
     expected = [0.05 * 0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
     np.testing.assert_allclose(
         [row["learning_rate"] for row in rows], expected, rtol=1e-5
@@ -263,6 +308,19 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
         ({"replicas": 2}, "replicas is for strategy mirrored"),
         ({"eval_every": -1}, "eval_every must be 0 or more"),
         ({"data_dir": ""}, "data_dir must name a folder"),
+        ({"model_dir": "gs://bucket/run"}, "not of a bucket. Received: 'gs://bucket/"),
+        (
+            {"strategy": "parameter_server", "accumulation_steps": 2},
+            "parameter_server takes no accumulation_steps",
+        ),
+        (
+            {"dataset": "imagenet2012", "num_images": None},
+            "num_classes is for dataset generated.*Received: num_classes=4",
+        ),
+        (
+            {"dataset": "imagenet2012", "num_classes": 1000},
+            "num_images is for dataset generated.*Received: num_images=40",
+        ),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):
@@ -284,7 +342,87 @@ def test_what_does_not_fit_ends_the_run_at_its_start(
 ):
     with pytest.raises(ValueError, match=message):
         train(data_dir, tmp_path / "run", **changes)
-    assert not (tmp_path / "run" / "train.csv").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning rate must be positive"),
+        ({"warmup_steps": 7}, "7 steps of 6"),
+        (
+            {"train_steps": None, "epochs": 2.0, "warmup_steps": 11},
+            "11 steps of 10",
+        ),
+        ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
+        ({"accumulation_steps": 3}, "batch_size must be a multiple"),
+        ({"input_shards": 3}, "input_shards must be a multiple"),
+        ({"num_classes": 1}, "`num_classes` must be from 2"),
+        ({"eval_only": True}, "--eval_only needs a checkpoint"),
+    ],
+)
+def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, message):
+    """They may take hours to prepare."""
+
+    def opened(settings):
+        raise AssertionError("the images were opened")
+
+    monkeypatch.setattr(train_module, "open_images", opened)
+    with pytest.raises(Left, match=rf"(?s){message}.*\(status 1\)"):
+        main(tmp_path / "run", **flags)
+    assert not (tmp_path / "run").exists()
+    # That of another run.
+    settings("data", tmp_path / "run", seed=1).settle(tmp_path / "run")
+    with pytest.raises(Left, match="another run.*seed"):
+        main(tmp_path / "run")
+    with pytest.raises(AssertionError, match="were opened"):
+        main(tmp_path / "run", seed=1)
+
+
+def test_no_imagenet(main, tmp_path):
+    generated = ("num_classes", "num_images", "num_validation_images")
+    flags = {"dataset": "imagenet2012", **dict.fromkeys(generated)}
+    with pytest.raises(Left, match="no_such_folder"):
+        main(tmp_path / "run", data_dir="no_such_folder", **flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_was_put_right_runs(main, tmp_path):
+    """What was started by mistake leaves no folder that refuses it."""
+    for wrong in (
+        {"optimizer": "hierarchical_rnn", "weights": "typo"},
+        {"input_shards": 3},
+        {"eval_only": True},
+    ):
+        with pytest.raises(Left, match="status 1"):
+            main(tmp_path / "run", train_steps=2, **wrong)
+    main(tmp_path / "run", train_steps=2)
+    assert len(read_csv(tmp_path / "run" / "train.csv")) == 2
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    main(tmp_path / "run", train_steps=2, eval_only=True)
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+
+
+def test_a_full_disk_under_tensorboard_is_one_line(main, tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, writer):
+            self._writer = writer
+
+        def __getattr__(self, name):
+            return getattr(self._writer, name)
+
+        def flush(self):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left\nmore")
+
+    class FullLog(training_module.RunLog):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self._writer = Full(self._writer)
+
+    monkeypatch.setattr(training_module, "RunLog", FullLog)
+    with pytest.raises(Left) as left:
+        main(tmp_path / "run", train_steps=2)
+    assert str(left.value) == "ResourceExhaustedError: No space left (status 1)"
 
 
 class TestModelDir:
@@ -301,6 +439,57 @@ class TestModelDir:
             )
         assert (tmp_path / "run" / "settings.json").read_bytes() == before
         assert json.loads(before)["optimizer"] == "momentum"
+
+    def test_weights_that_default_no_longer_stands_for(
+        self, data_dir, tmp_path, monkeypatch
+    ):
+        from learned_optimizer import load_weights
+        from learned_optimizer.weights import ALIASES
+
+        folder = tmp_path / "run"
+        run = settings(data_dir, folder, optimizer="hierarchical_rnn")
+        run.settle(folder)
+        run.settle(folder)
+        found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        assert found["weights"] == ALIASES["default"]
+        assert found["weights_sha256"] == load_weights("default").card["sha256"]
+        monkeypatch.setitem(ALIASES, "default", "default-v1")
+        with pytest.raises(ValueError, match=r"another run.*weights \('.*'default-v1'"):
+            run.settle(folder)
+        # By its own name it is still the same run.
+        settings(
+            data_dir, folder, optimizer="hierarchical_rnn", weights=found["weights"]
+        ).settle(folder)
+        # It is nothing to a baseline.
+        baseline = settings(data_dir, tmp_path / "baseline", weights="typo")
+        baseline.settle(tmp_path / "baseline")
+        assert "weights" not in json.loads(
+            (tmp_path / "baseline" / "settings.json").read_text(encoding="utf-8")
+        )
+
+    def test_weights_of_the_same_name_that_were_replaced(self, data_dir, tmp_path):
+        from learned_optimizer import fresh_weights, save_weights
+
+        path = tmp_path / "mine.npz"
+        run = settings(
+            data_dir,
+            tmp_path / "run",
+            optimizer="hierarchical_rnn",
+            weights=str(path),
+        )
+        save_weights(fresh_weights(seed=0), path)
+        run.settle(tmp_path / "run")
+        save_weights(fresh_weights(seed=1), path)
+        with pytest.raises(ValueError, match=r"differ in weights_sha256 \('"):
+            run.check(tmp_path / "run")
+
+    def test_one_that_was_killed_while_it_settled(self, data_dir, tmp_path):
+        (tmp_path / ".settings.json.17").write_text("{")
+        run = settings(data_dir, tmp_path)
+        run.check(tmp_path)
+        assert not (tmp_path / "settings.json").exists()
+        run.settle(tmp_path)
+        run.check(tmp_path)
 
     def test_other_files(self, data_dir, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
@@ -324,12 +513,10 @@ class TestModelDir:
         )
         with pytest.raises(ValueError, match="room for 3 more checkpoints"):
             train(data_dir, tmp_path / "run")
-        assert not (tmp_path / "run" / "checkpoints").exists()
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatch):
-    import tensorflow as tf
-
     run = settings(data_dir, tmp_path / "run", checkpoint_every=2)
     training = Training(run, devices_of(run), open_images(data_settings(run)))
     save = training._checkpoints._manager.save
