@@ -15,6 +15,7 @@ from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.nominal import NominalRate
+from meta_training.backend import check_backend
 from meta_training.calibration import KNOBS, Calibration, Trial
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.trainable_optimizers import HierarchicalRule
@@ -47,6 +48,7 @@ def main(arguments):
         raise app.UsageError(f"calibrate takes flags alone, received {arguments[1:]}")
     output = pathlib.Path(FLAGS.output)
     try:
+        check_backend()
         if output.suffix != ".npz":
             raise ValueError(f"--output must end in .npz, received {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)

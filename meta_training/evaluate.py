@@ -17,9 +17,9 @@ import time
 # Before TensorFlow is imported: its notes on the processor are no news here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 from absl import app, flags, logging
 
+from meta_training.backend import check_backend
 from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
 from meta_training.networks import list_network_groups, network_group
 from meta_training.reports import write_report
@@ -108,12 +108,8 @@ def main(arguments):
     """Evaluates and writes the report."""
     if len(arguments) > 1:
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    if keras.config.backend() != "tensorflow":
-        raise app.UsageError(
-            "meta_training needs the Keras backend 'tensorflow'. "
-            f"Received: {keras.config.backend()!r}"
-        )
     try:
+        check_backend()
         settings = Settings(
             steps=FLAGS.steps,
             seeds=FLAGS.seeds,

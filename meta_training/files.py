@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 
@@ -27,5 +29,19 @@ def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The reverse; nothing in it is ever unpickled."""
-    return arrays_from_bytes(path.read_bytes())
+    """The reverse; nothing in it is ever unpickled.
+
+    Raises:
+        ValueError: The file is damaged, or something else.
+    """
+    content = path.read_bytes()
+    try:
+        return arrays_from_bytes(content)
+    except (
+        *(ValueError, TypeError, OSError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
+        raise ValueError(
+            f"{str(path)!r} must be a whole npz archive of plain arrays; "
+            f"received: {error}"
+        ) from error

@@ -1,7 +1,10 @@
 r"""Puts weights among those that ship, with a card that says all about them.
 
     python -m meta_training.publish --weights=runs/a/calibrated.npz --name=default-v1 \
-        --train_dirs=runs/a --reports=evaluation/test --limits="What they cannot do."
+        --train_dirs=runs/a --reports=evaluation/test \
+        --commands="python -m meta_training.train --train_dir=runs/a" \
+        --commands="python -m meta_training.calibrate --weights=... --output=..." \
+        --limits="What they cannot do."
 
 The card holds their settings and calibrations, as training left them, the curve of
 every run they came through (loss and validation), and the tables of the reports. The
@@ -80,7 +83,8 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
             f"--reports must be folders with a report.md, received {str(report)!r}"
         )
     known = report / "weights.txt"
-    if not known.is_file() or sha256 not in known.read_text(encoding="utf-8"):
+    text = known.read_text(encoding="utf-8") if known.is_file() else ""
+    if not any(sha256 in line.split() for line in text.splitlines()):
         raise ValueError(
             "--reports must be of the weights that are published, with sha256 "
             f"{sha256}; {str(report)!r} is of others"
@@ -104,6 +108,12 @@ def main(arguments):
             raise ValueError(
                 "--name must be lower-case words and a version, like default-v1; "
                 f"received {FLAGS.name!r}"
+            )
+        if not (any(FLAGS.commands) and FLAGS.limits.strip()):
+            raise ValueError(
+                "--commands and --limits must be given: a card says how weights were "
+                f"made and what they cannot do; received commands {FLAGS.commands!r} "
+                f"and limits {FLAGS.limits!r}"
             )
         output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
         if output.exists():

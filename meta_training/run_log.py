@@ -22,8 +22,9 @@ class RunLog:
     """
 
     def __init__(self, folder: pathlib.Path, outer_step: int, outer_steps: int):
-        # The step that the checkpoint comes before is done again; it was validated.
-        last_steps = {"train": outer_step - 1, "validation": outer_step}
+        # The step that the checkpoint comes before is done again. It was validated, but
+        # where there is no checkpoint yet: there the first validation is done again.
+        last_steps = {"train": outer_step - 1, "validation": outer_step or -1}
         self._files = {
             name: CsvLog(folder / f"{name}.csv", ["outer_step"], last_step, digits=6)
             for name, last_step in last_steps.items()

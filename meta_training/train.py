@@ -15,10 +15,11 @@ from absl import app, flags, logging
 
 from learned_optimizer.nominal import NominalRate
 from meta_training import estimators, meta_optimizers
+from meta_training.backend import check_backend
 from meta_training.distribution import STRATEGIES, distribution
 from meta_training.meta_objectives import list_meta_objectives
 from meta_training.tasks import list_task_sets
-from meta_training.trainable_optimizers import list_optimizers
+from meta_training.trainable_optimizers import list_optimizers, nominal_rate_of
 from meta_training.trainer import Trainer
 from meta_training.training_config import TrainingConfig, preset
 from meta_training.trajectories import TrajectoryOptions
@@ -92,8 +93,8 @@ _FLOATS = {
     "power": "With what power of the steps it falls.",
     "lowest": "Least deviation of log learning rates from the nominal one.",
     "highest": "Largest deviation.",
-    "largest": "Times the size of the problem that a tensor counts for at most.",
-    "shallow_tensors": "From so many tensors on steps are shorter.",
+    "largest": "Times the problem's size that a tensor counts for at most; 0: any.",
+    "shallow_tensors": "From so many tensors on steps are shorter; 0: never.",
 }
 for _name, _help in _INTEGERS.items():
     flags.DEFINE_integer(_name, None, _help)
@@ -101,9 +102,14 @@ for _name, _help in _FLOATS.items():
     flags.DEFINE_float(_name, None, _help)
 flags.DEFINE_float("window_steps", None, "Mean inner steps of a window.")
 flags.DEFINE_list("trained_arrays", None, "Names, or PREFIX*; empty: all.")
-flags.DEFINE_boolean("nominal", None, "A nominal learning rate (see its module).")
+flags.DEFINE_boolean(
+    "nominal", None, "A nominal learning rate, see its module; the weights' own if any."
+)
 # A flag cannot say None, so 0 does.
-_ZERO_IS_NONE = ("objective_rows", "clip_through_time", "clip_value", "clip_norm")
+_ZERO_IS_NONE = (
+    *("objective_rows", "clip_through_time", "clip_value", "clip_norm"),
+    *("largest", "shallow_tensors"),
+)
 
 
 def config_from_flags(cohorts: int = 1) -> TrainingConfig:
@@ -111,6 +117,10 @@ def config_from_flags(cohorts: int = 1) -> TrainingConfig:
 
     Args:
         cohorts: Their number where no flag gives it.
+
+    Raises:
+        ValueError: Flags contradict each other, a value is out of its range, or
+            `--init_weights` cannot be loaded.
     """
     changes = {"cohorts": cohorts}
     for part in (TrainingConfig, TrajectoryOptions, UnrollOptions, NominalRate):
@@ -134,7 +144,7 @@ def config_from_flags(cohorts: int = 1) -> TrainingConfig:
     if FLAGS.nominal is False:
         changes["nominal"] = None
     elif FLAGS.nominal:
-        changes.setdefault("ratio", NominalRate().ratio)
+        changes["nominal"] = nominal_rate_of(FLAGS.init_weights) or NominalRate()
     return preset(FLAGS.preset, **changes)
 
 
@@ -143,6 +153,7 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"train takes flags alone, received {arguments[1:]}")
     try:
+        check_backend()
         _import_modules(FLAGS.modules)
         where = distribution(FLAGS.strategy, FLAGS.replicas)
         config = config_from_flags(where.num_replicas)

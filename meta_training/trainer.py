@@ -62,14 +62,16 @@ class Trainer:
             config: The settings.
             folder: A new or empty one, or that of a run of the same settings.
             distribution: Where windows are run; None: one after the other, here.
+
+        Raises:
+            ValueError: The settings cannot be trained with, and then `folder` is left
+                as it was; or `folder` holds something else, or a checkpoint that is
+                damaged or that of other tasks.
         """
         self.config = config
         self.folder = pathlib.Path(folder)
         self.distribution = distribution or OneDevice()
         self.distribution.check(config.cohorts)
-        if self.distribution.is_chief:
-            config.settle(self.folder)
-        self.distribution.agree(json.dumps(config.to_dict(), sort_keys=True))
         tasks = config.tasks()
         _check_positive(tasks, config)
         estimator_class = estimators.estimator(config.estimator)
@@ -120,6 +122,11 @@ class Trainer:
         self._seconds = 0.0
         self._inner_steps = 0
         self._first = True
+        # After all that may refuse the settings, so that mended ones find the folder as
+        # it was.
+        if self.distribution.is_chief:
+            config.settle(self.folder)
+        self.distribution.agree(json.dumps(config.to_dict(), sort_keys=True))
         self._restore()
         self.distribution.start(self.cohorts, estimate)
         families = [self.batch.tasks[task].family for task in self.batch.problem_task]
@@ -256,6 +263,7 @@ class Trainer:
         arrays = self.distribution.share(load_arrays(path) if there else {})
         if not arrays:
             return
+        self._check_checkpoint(path, arrays)
         parts = {
             prefix: {
                 name.removeprefix(f"{prefix}/"): array
@@ -273,6 +281,30 @@ class Trainer:
         for cohort in self.cohorts:
             cohort.restore(arrays, self.outer_step)
         logging.info("resumed from outer step %d", self.outer_step)
+
+    def _check_checkpoint(self, path, arrays) -> None:
+        """Refuses arrays that are not those which `save` would write now."""
+        wanted = dict.fromkeys(
+            ("outer_step", "best_score", "seconds", "inner_steps"), np.zeros(())
+        )
+        for prefix, part in self._parts().items():
+            wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
+        for cohort in self.cohorts:
+            wanted |= cohort.state()
+        differing = []
+        for name, value in wanted.items():
+            if name not in arrays:
+                # Checkpoints from before there were cohorts do not count windows.
+                if not name.startswith("cohort"):
+                    differing.append(f"{name} is missing")
+            elif arrays[name].shape != np.shape(value):
+                shapes = f"{arrays[name].shape} there, {np.shape(value)} wanted"
+                differing.append(f"{name}: {shapes}")
+        if differing:
+            raise ValueError(
+                f"{str(path)!r} must be a checkpoint of these tasks and settings, "
+                f"received one of others: {'; '.join(differing[:5])}"
+            )
 
     def _save_weights(self, name, **entries) -> None:
         weights = TrainedWeights(

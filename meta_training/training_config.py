@@ -14,7 +14,11 @@ from learned_optimizer.files import write_aside
 from learned_optimizer.nominal import NominalRate
 from meta_training import estimators, meta_optimizers
 from meta_training.tasks import task_set
-from meta_training.trainable_optimizers import HierarchicalRule, trainable_optimizer
+from meta_training.trainable_optimizers import (
+    HierarchicalRule,
+    nominal_rate_of,
+    trainable_optimizer,
+)
 from meta_training.trajectories import TrajectoryOptions
 from meta_training.windows import UnrollOptions
 
@@ -158,10 +162,11 @@ class TrainingConfig:
         wanted = self.to_dict()
         if path.is_file():
             # Settings that came later than the run had their defaults in it.
-            found = _completed(
-                json.loads(path.read_text(encoding="utf-8")),
-                TrainingConfig().to_dict(),
-            )
+            found = json.loads(path.read_text(encoding="utf-8"))
+            defaults = TrainingConfig().to_dict()
+            if found.get("nominal") is not None:
+                defaults["nominal"] = dataclasses.asdict(NominalRate())
+            found = _completed(found, defaults)
             names = sorted(set(found) | set(wanted))
             differing = [
                 f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
@@ -197,12 +202,22 @@ def preset(name: str, **changes) -> TrainingConfig:
     `released`: the released command line: windows of 50 + Exp(200) steps (cut off at
     1,000, which bounds the memory), about 41 windows a trajectory, learning rates from
     1e-6 to 1e-2, RMSProp at 1e-6, elements of the meta-gradient within 1e4, nothing
-    clipped through time. `default`: what ships: a nominal learning rate, cheap windows
-    of 150 steps on average, see BUILD_NOTES.md.
+    clipped through time. Its architecture differs from the released one in one switch:
+    `global_rnn_input="all_tensors"`, where the global RNN of the released code takes in
+    the last tensor alone (`"last_tensor"`). `default`: what ships: a nominal learning
+    rate, cheap windows of 150 steps on average, see BUILD_NOTES.md.
+
+    The nominal rate of a preset is for fresh weights and for those without one. Weights
+    that have one keep it, but for its fields that `changes` name.
 
     Args:
         name: `released` or `default`.
-        **changes: Fields of `TrainingConfig`, or of its two parts.
+        **changes: Fields of `TrainingConfig`, of its two parts, or of its nominal rate.
+            `nominal` itself, where it is given and not None, replaces the weights' own.
+
+    Raises:
+        ValueError: There is no such preset, a value is out of its range, or
+            `init_weights` cannot be loaded.
     """
     if name not in _PRESETS:
         raise ValueError(
@@ -221,8 +236,9 @@ def preset(name: str, **changes) -> TrainingConfig:
             nominal[key] = value
         else:
             values[key] = value
-    if nominal:
-        base = values.get("nominal") or NominalRate()
+    if nominal or (values.get("nominal") and not changes.get("nominal")):
+        base = changes.get("nominal") or nominal_rate_of(values.get("init_weights"))
+        base = base or values.get("nominal") or NominalRate()
         values["nominal"] = dataclasses.replace(base, **nominal)
     unroll["max_steps"] = trajectories["max_window_steps"]
     return TrainingConfig(

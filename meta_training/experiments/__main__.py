@@ -16,9 +16,9 @@ import sys
 # Before TensorFlow is imported: its notes on the processor are no news here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 from absl import app, flags, logging
 
+from meta_training.backend import check_backend
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.registry import BUDGETS
 from meta_training.experiments.report import write_report
@@ -59,12 +59,8 @@ def main(arguments):
             f"name one or more of {', '.join(known)}. "
             f"Received: {', '.join(unknown) or 'none'}"
         )
-    if keras.config.backend() != "tensorflow":
-        _refuse(
-            "meta_training needs the Keras backend 'tensorflow'. "
-            f"Received: {keras.config.backend()!r}"
-        )
     try:
+        check_backend()
         weights = load_trained(FLAGS.weights)
     except ValueError as error:
         _refuse(error)

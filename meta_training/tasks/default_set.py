@@ -1,4 +1,6 @@
-"""The task set of the weights that ship: `released` and small networks of many kinds.
+"""The sets `default`, which is `released` and small networks, and `default_networks`.
+
+`default_networks` holds the networks alone; the weights that ship were trained on it.
 
 The networks are here for generalisation (design, section 5): without them the
 released set teaches nothing of fan-in scaled weights, many classes or minibatches.

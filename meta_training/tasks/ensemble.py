@@ -1,7 +1,9 @@
 """Which task sets exist: importing this module registers all that ship.
 
-`released`, `no_neural_networks` and `default` are the sets of the shipped weights;
-each set of the released code is there under its own name (`list_task_sets()`).
+`released` is what the released command line turns on, `no_neural_networks` what the
+abstract of the paper claims, `default` is `released` and small networks of many kinds,
+and `default_networks` those networks alone: the weights that ship were trained on it.
+Each set of the released code is there under its own name, too (`list_task_sets()`).
 """
 
 from meta_training.tasks import default_set, released_sets  # noqa: F401

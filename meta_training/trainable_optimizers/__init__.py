@@ -31,6 +31,7 @@ from meta_training.trainable_optimizers.weights import (
     as_trained,
     fresh_trained,
     load_trained,
+    nominal_rate_of,
     save_trained,
     starting_weights,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "fresh_trained",
     "list_optimizers",
     "load_trained",
+    "nominal_rate_of",
     "register_optimizer",
     "save_trained",
     "starting_weights",

@@ -205,6 +205,21 @@ def starting_weights(
     )
 
 
+def nominal_rate_of(init_weights) -> NominalRate | None:
+    """The nominal learning rate that weights have, by name or path.
+
+    None for fresh weights (`init_weights` None), for weights without one, and for those
+    of another optimizer than the hierarchical RNN.
+
+    Raises:
+        ValueError: The weights cannot be loaded.
+    """
+    if init_weights is None:
+        return None
+    optimizer = load_trained(init_weights).optimizer
+    return optimizer.config.nominal if isinstance(optimizer, HierarchicalRule) else None
+
+
 def _read_card(path) -> dict[str, Any]:
     """The card beside `path`; `{}` if there is none that can be read."""
     try:

@@ -94,8 +94,14 @@ def test_a_card_says_where_weights_come_from(command, made, tmp_path):
 
 def test_what_is_refused(command, made, tmp_path):
     path, run, report = made
-    base = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")
+    bare = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")
+    base = (*bare, "--commands=made", "--limits=few")
     command(*base)
+    sha256 = (report / "weights.txt").read_text().split()[1]
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "report.md").write_text((report / "report.md").read_text())
+    (parts / "weights.txt").write_text(f"a {sha256}0\nb-{sha256} c\nd {sha256[:-1]}\n")
     for arguments, message in (
         (base, "never changed"),
         ((*base, "--name=Some"), "lower-case words and a version"),
@@ -105,6 +111,13 @@ def test_what_is_refused(command, made, tmp_path):
             "is of others",
         ),
         ((*base, "--name=some-v2", f"--train_dirs={report}"), "train.csv"),
+        ((*base, "--name=some-v2", f"--reports={parts}"), "is of others"),
+        ((*bare, "--name=some-v2", "--limits=few"), r"must be given.*commands \[\]"),
+        ((*bare, "--name=some-v2", "--commands=made"), "must be given.*limits ''"),
+        (
+            (*bare, "--name=some-v2", "--commands=", "--limits=few"),
+            "--commands and --limits must be given",
+        ),
     ):
         with pytest.raises(app.UsageError, match=message):
             command(*arguments)

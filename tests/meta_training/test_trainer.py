@@ -15,8 +15,10 @@ import tensorflow as tf
 from learned_optimizer import load_weights
 from learned_optimizer.nominal import NominalRate
 from meta_training import files, training_config
+from meta_training.csv_log import read_csv
 from meta_training.files import load_arrays
 from meta_training.meta_optimizers import MetaOptimizer, norm
+from meta_training.run_log import RunLog
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.bowl import Bowl
@@ -63,6 +65,18 @@ class Negative(Task):
 @register_task_set("trainer_test_negative")
 def _negative():
     return [Negative()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed(Negative):
+    """One that says so."""
+
+    positive = False
+
+
+@register_task_set("trainer_test_signed")
+def _signed():
+    return [Bowl(5.0), Signed()]
 
 
 @register_task_set("trainer_test_not_finite")
@@ -122,6 +136,60 @@ def test_validation_keeps_the_best(tmp_path):
     with open(tmp_path / "validation.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [3.0, 1.0, 2.0, 1.5]
+    # TensorBoard shows the same, and what else there is to see.
+    scalars = _scalars(tmp_path / "tensorboard")
+    assert scalars["validation/score"] == {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.5}
+    assert scalars["validation/loss"] == dict.fromkeys(range(4), 0.5)
+    with open(tmp_path / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for tag in (
+        *("loss", "loss/bowl", "mean_log_learning_rate", "meta_learning_rate"),
+        *("gradient_norm", "clipped_gradient_norm"),
+    ):
+        assert list(scalars[tag]) == [0, 1, 2]
+        wanted = [float(row[tag]) for row in rows]
+        np.testing.assert_allclose(list(scalars[tag].values()), wanted, rtol=1e-5)
+    for before, after in zip(
+        scalars["gradient_norm"].values(),
+        scalars["clipped_gradient_norm"].values(),
+        strict=True,
+    ):
+        assert after == pytest.approx(min(before, config.clip_norm), rel=1e-4)
+
+
+def _scalars(folder):
+    """`{tag: {step: value}}` of the event files of TensorBoard in a folder."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                number = float(tf.make_ndarray(value.tensor))
+                found.setdefault(value.tag, {})[event.step] = number
+    return found
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path):
+    def first_figures(score):
+        log = RunLog(tmp_path, 0, 5)
+        log.validation(0, {"score": score})
+        log.row(0, {"loss": score, "cut_off": 0.0})
+        log.validation(1, {"score": score - 1})
+        return log
+
+    first_figures(3.0).close()
+    first_figures(7.0).close()
+    assert read_csv(tmp_path / "validation.csv") == [
+        {"outer_step": 0, "score": 7.0},
+        {"outer_step": 1, "score": 6.0},
+    ]
+    # From the checkpoint after one step on, what was validated there stays.
+    RunLog(tmp_path, 1, 5).close()
+    assert [row["outer_step"] for row in read_csv(tmp_path / "validation.csv")] == [
+        *(0, 1)
+    ]
+    assert read_csv(tmp_path / "train.csv") == [
+        {"outer_step": 0, "loss": 7.0, "cut_off": 0}
+    ]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
@@ -129,6 +197,70 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     preset("default", **{**TINY, "outer_steps": 50}).settle(tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seed: 0 there, 1 now"):
         preset("default", **TINY, seed=1).settle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"task_set": "none"}, "none"),
+        ({"task_set": "trainer_test_signed"}, "may not have: signed"),
+        ({"init_weights": "nowhere", "nominal": NominalRate()}, "nowhere"),
+        ({"estimator": "pes", "pes_sigma": 0.0}, "sigma must be positive"),
+        ({"minibatch_weight": 0.0, "noisy_weight": -1.0}, "weights must be 2 numbers"),
+    ],
+)
+def test_a_wrong_start_leaves_the_folder_to_the_right_one(tmp_path, wrong, message):
+    folder = tmp_path / "run"
+    with pytest.raises(ValueError, match=message):
+        Trainer(preset("default", **{**TINY, **wrong}), folder)
+    assert not folder.exists()
+    right = Trainer(preset("default", **TINY), folder)
+    assert [path.name for path in folder.iterdir()] == [training_config.FILE]
+    assert right.outer_step == 0
+
+
+def test_objectives_that_may_be_negative_go_with_another_meta_objective(tmp_path):
+    changes = {**TINY, "task_set": "trainer_test_signed"}
+    with pytest.raises(
+        ValueError,
+        match="meta-objective log needs objectives of 0 or more, which these tasks "
+        "may not have: signed$",
+    ):
+        Trainer(preset("default", **changes), tmp_path)
+    Trainer(preset("default", **changes, meta_objective="linear"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda whole: whole[: len(whole) // 2], "whole npz archive"),
+        (lambda whole: b"", "whole npz archive"),
+        (lambda whole: b"not an archive", "whole npz archive"),
+        (
+            lambda whole: files.arrays_to_bytes({"a": np.zeros(3)}),
+            "of these tasks and settings, received .*: outer_step is missing",
+        ),
+        (
+            lambda whole: files.arrays_to_bytes(
+                files.arrays_from_bytes(whole) | {"trajectories/values": np.zeros(3)}
+            ),
+            r"trajectories/values: \(3,\) there, \(2, 2\) wanted",
+        ),
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path, damage, message):
+    config = preset("default", **TINY)
+    Trainer(config, tmp_path).save()
+    path = tmp_path / "checkpoint.npz"
+    whole = path.read_bytes()
+    assert Trainer(config, tmp_path).outer_step == 0
+    path.write_bytes(damage(whole))
+    with pytest.raises(ValueError, match=f"checkpoint.npz.*{message}"):
+        Trainer(config, tmp_path)
+    # It is left for a person to look at, and a whole one in its place goes on.
+    assert path.read_bytes() == damage(whole)
+    path.write_bytes(whole)
+    Trainer(config, tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

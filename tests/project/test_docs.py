@@ -35,3 +35,16 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "documented", module)
     for block in blocks:
         exec(compile(block, str(page), "exec"), module.__dict__)
+
+
+@pytest.mark.backend("tensorflow")
+def test_the_minute_of_the_readme_runs():
+    pytest.importorskip("sklearn")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = [found for found in BLOCK.findall(text) if "load_digits" in found]
+    assert "epochs=10" in block
+    names = {}
+    exec(block.replace("epochs=10", "epochs=1"), names)
+    (loss,) = names["model"].history.history["loss"]
+    # Of a network that has learned nothing: ln 10 = 2.3.
+    assert loss < 2.0
