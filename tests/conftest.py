@@ -30,6 +30,9 @@ import sys
 import pytest
 
 CHILD = "LEARNED_OPTIMIZER_TEST_CHILD"
+# Whose tests share nothing, since each has a process of its own.
+DEALT_OUT_SINGLY = ("tests/project/test_docs.py", "tests/project/test_own_process.py")
+
 OPTIONAL_BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -65,6 +68,22 @@ def pytest_report_header():
     if not all(map(installed, OPTIONAL_BACKENDS)):
         line += " (`make backends` installs the backends)"
     return line
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, but files of tests with processes of their own are dealt out
+    test by test: one alone at the end would leave the other core idle."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return nodeid if file in DEALT_OUT_SINGLY else file
+
+    return Scheduling(config, log)
 
 
 def pytest_runtest_setup(item):
