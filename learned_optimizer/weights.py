@@ -17,13 +17,12 @@ import json
 import math
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from learned_optimizer.arrays import arrays_from_npz
 from learned_optimizer.config import Config
 from learned_optimizer.files import write_aside
 from learned_optimizer.meta_parameters import (
@@ -265,14 +264,7 @@ def _read(path: pathlib.Path) -> Weights:
             f"damaged, or not the file the card describes. Received: {sha256}"
         )
     config = Config.from_dict(card["config"])
-    try:
-        # `NpzFile` and not `np.load`, which would take a bare array or a pickle too.
-        with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path.name!r} must be an npz archive of plain arrays. Received: {error}"
-        ) from error
+    arrays = arrays_from_npz(content, path.name)
     held = arrays.pop(_CONFIG, None)
     meta_parameters = from_released_names(config, arrays)
     if held is not None and held.tobytes() != _config_bytes(card["config"]):

@@ -2,11 +2,10 @@
 
 import io
 import pathlib
-import zipfile
-import zlib
 
 import numpy as np
 
+from learned_optimizer.arrays import arrays_from_npz
 from learned_optimizer.files import write_aside
 
 
@@ -34,14 +33,4 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: The file is damaged, or something else.
     """
-    content = path.read_bytes()
-    try:
-        return arrays_from_bytes(content)
-    except (
-        *(ValueError, TypeError, OSError, EOFError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise ValueError(
-            f"{str(path)!r} must be a whole npz archive of plain arrays; "
-            f"received: {error}"
-        ) from error
+    return arrays_from_npz(path.read_bytes(), str(path))

@@ -12,12 +12,11 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
 
+from learned_optimizer.arrays import arrays_from_npz
 from learned_optimizer.files import write_aside
 from learned_optimizer.meta_parameters import with_more_inputs
 from learned_optimizer.nominal import NominalRate
@@ -241,14 +240,7 @@ def _read_arrays(path, card, optimizer):
             f"{path.name!r} must have the sha256 of its card, {card.get('sha256')}: it "
             f"is damaged, or not the file the card describes; received {sha256}"
         )
-    try:
-        # `NpzFile` and not `np.load`, which would take a bare array or a pickle too.
-        with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{path.name!r} must be an npz archive of plain arrays; received: {error}"
-        ) from error
+    arrays = arrays_from_npz(content, path.name)
     specifications = optimizer.specifications()
     wanted = {spec.released_name: spec.shape for spec in specifications}
     _check_arrays(optimizer.name, wanted, arrays)
