@@ -38,6 +38,11 @@ OPTIONAL_BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# As for the golden data, and alike on every CPU: TensorFlow decides by its model.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Most of a test's time goes into compiling what then runs for milliseconds. A slow test
+# (test_hierarchical_rnn.py) meets the golden data with all of XLA's passes too.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     # The workers share the cores: one thread each for arithmetic. Two for scheduling,
     # so that an operation that waits for another cannot block it.

@@ -109,10 +109,11 @@ def test_two_replicas_do_what_is_done_by_hand(group):
         check(BEHAVIOURS[name], run_by_fit(BEHAVIOURS[name], strategy))
 
 
-def test_a_custom_loop_on_two_replicas_does_what_is_done_by_hand():
-    strategy = two_replicas()
-    for name in ("everything", "attention_everything"):
-        check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], strategy))
+@pytest.mark.parametrize(
+    "name", ["everything", pytest.param("attention_everything", marks=pytest.mark.slow)]
+)
+def test_a_custom_loop_on_two_replicas_does_what_is_done_by_hand(name):
+    check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], two_replicas()))
 
 
 @pytest.mark.slow

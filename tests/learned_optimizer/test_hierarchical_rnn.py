@@ -4,6 +4,10 @@ Each test looks at an effect and compares it with what was computed by hand.
 """
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 import types
 import warnings
 
@@ -295,6 +299,24 @@ def test_the_optimizer_follows_the_released_code(name):
         rtol=1e-5,
         atol=1e-5 if case.config.dynamic_output_scale else 5e-5,
     )
+
+
+@pytest.mark.slow
+def test_it_does_with_all_passes_of_xla_too():
+    # The other tests run with few of them (conftest.py).
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
+    }
+    test = f"{__file__}::{test_the_optimizer_follows_the_released_code.__name__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=inherited | {"XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "9 passed" in done.stdout
 
 
 # Dtypes and precision.

@@ -1,5 +1,6 @@
 """XLA compiles the parts of a step, but where it cannot reach the variables."""
 
+import sys
 from unittest import mock
 
 import keras
@@ -47,3 +48,24 @@ def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
         attributes = concrete.function_def.attr
         compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
         assert compiled == (not on_parameter_servers)
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, HierarchicalRNN])
+def test_autograph_stays_out_of_a_step_as_it_does_in_keras(kind):
+    called_from = set()
+
+    def constraint(value):
+        # A converted function lives in a generated file.
+        called_from.add(sys._getframe().f_code.co_filename)
+        return value
+
+    variable = keras.Variable(np.ones(3, np.float32))
+    variable.constraint = constraint
+    optimizer = kind()
+
+    @tf.function
+    def step(gradient):
+        optimizer.apply([gradient], [variable])
+
+    step(tf.ones(3))
+    assert called_from == {__file__}

@@ -148,6 +148,9 @@ def assert_same_results(one, other, order=None):
 # The switches of these are in others too, or in the golden cases.
 SLOW_CONFIGS = ("one level", "last tensor", "tensor mean", "no output scale")
 
+# Ten seconds each.
+QUICK_ROW_LENGTHS = ("default", "attention")
+
 
 @pytest.fixture(
     scope="module",
@@ -216,6 +219,14 @@ def test_problems_side_by_side_are_each_alone(plain):
         )
 
 
+@pytest.mark.parametrize(
+    "plain",
+    [
+        pytest.param(name, marks=() if name in QUICK_ROW_LENGTHS else pytest.mark.slow)
+        for name in CONFIGS
+    ],
+    indirect=True,
+)
 def test_row_lengths_may_be_data(plain):
     weights, inputs, expected = plain
     config, meta = weights.config, weights.meta_parameters

@@ -56,7 +56,10 @@ TINY = dict(
 
 @pytest.mark.parametrize(
     "name, estimator",
-    [*((name, "truncated") for name in OTHERS), ("learning_rate_schedule", "pes")],
+    [
+        *(pytest.param(name, "truncated", marks=pytest.mark.slow) for name in OTHERS),
+        ("learning_rate_schedule", "pes"),
+    ],
 )
 def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
     config = preset("default", optimizer=name, estimator=estimator, **TINY)

@@ -13,11 +13,23 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Packages outside of the extras that `make setup` installs.
 NEEDED = {"model_garden": "official"}
+# The others take half a minute each.
+QUICK = ("keras", "mathematics")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.backend("tensorflow")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            marks=() if page.stem in QUICK else pytest.mark.slow,
+            id=page.stem,
+        )
+        for page in PAGES
+    ],
+)
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     needed = NEEDED.get(page.stem)
     if needed and not installed(needed):

@@ -6,8 +6,9 @@ import keras
 import pytest
 
 BACKENDS = [
-    pytest.param(name, marks=pytest.mark.backend(name))
-    for name in ("tensorflow", "jax", "torch")
+    pytest.param("tensorflow", marks=pytest.mark.backend("tensorflow")),
+    pytest.param("jax", marks=pytest.mark.backend("jax")),
+    pytest.param("torch", marks=[pytest.mark.backend("torch"), pytest.mark.slow]),
 ]
 
 
