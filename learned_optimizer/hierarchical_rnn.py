@@ -152,9 +152,12 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         self._weights = (resolved_weights(weights, seed),)
         self._runner = None
         if keras.backend.backend() == "tensorflow":
+            from learned_optimizer.checkpoint_config import CheckpointConfig
             from learned_optimizer.tensorflow_backend import TensorFlowRunner
 
             self._runner = (TensorFlowRunner(self),)
+            # Tracked, since it is an attribute.
+            self._checkpoint_config = CheckpointConfig(self.config)
 
     @property
     def weights(self) -> Weights:

@@ -85,7 +85,7 @@ def load(optimizer, store):
     saved = _read_description(store[DESCRIPTION])
     if "config" in saved:
         # A state that was saved before a switch existed has it off.
-        saved["config"] = _read_config(saved["config"]).to_dict()
+        saved["config"] = read_config(saved["config"]).to_dict()
     here = _description(optimizer)
     variables = named_variables(optimizer)
     if "shapes" in saved and not optimizer.built:
@@ -106,7 +106,7 @@ def load(optimizer, store):
             raise ValueError(
                 f"A state is loaded into an optimizer that has {rule}: "
                 f"{here.get(key)}. Received: {saved.get(key)}"
-                + (_weights_hint(saved.get(key)) if key == "config" else "")
+                + (weights_hint(saved.get(key)) if key == "config" else "")
             )
     if "shapes" in saved:
         block_size = saved.get("block_size")
@@ -170,7 +170,12 @@ def _read_description(array) -> dict:
     return found
 
 
-def _read_config(values) -> Config:
+def read_config(values) -> Config:
+    """The architecture that a state's description names, a dict.
+
+    Raises:
+        ValueError: It is none of this package.
+    """
     try:
         return Config.from_dict(values)
     except (ValueError, TypeError) as error:
@@ -180,8 +185,15 @@ def _read_config(values) -> Config:
         ) from error
 
 
-def _weights_hint(config) -> str:
-    """Which shipped weights a state of this architecture can be loaded into."""
+def weights_hint(config) -> str:
+    """Which shipped weights a state of this architecture can be loaded into.
+
+    Args:
+        config: A dict, from `Config.to_dict`.
+
+    Returns:
+        The end of a message, or nothing.
+    """
     fitting = [
         repr(name)
         for name in list_weights()

@@ -21,8 +21,9 @@ class PersistentEvolutionStrategies(Estimator):
 
     Attributes:
         sigma: Standard deviation of the perturbations.
-        is_perturbed: `(array name) -> bool`; the gradient of the others is 0. The
-            fewer numbers are perturbed, the less noise is in the gradient.
+        is_perturbed: `(array name) -> bool`; the gradient of the others, and of those
+            that the optimizer has fixed, is 0. The fewer numbers are perturbed, the
+            less noise is in the gradient.
     """
 
     replicas = 2
@@ -32,7 +33,10 @@ class PersistentEvolutionStrategies(Estimator):
             raise ValueError(f"sigma must be positive, received {sigma!r}")
         super().__init__(batch, optimizer, options)
         self.sigma = sigma
-        self.is_perturbed = is_perturbed or (lambda name: True)
+        self.is_perturbed = lambda name: (
+            (is_perturbed is None or is_perturbed(name))
+            and not optimizer.is_fixed(name)
+        )
         tasks = len(batch.tasks)
         self._shapes = {
             specification.name: (tasks, *specification.shape)

@@ -55,6 +55,11 @@ class TrainableOptimizer(abc.ABC):
     def specifications(self) -> list[Specification]:
         """The meta-parameter arrays, in a fixed order."""
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether that array stays as it was drawn, whatever trains the others."""
+        del name
+        return False
+
     @abc.abstractmethod
     def state_shapes(self, layout: Layout) -> dict[str, tuple]:
         """The shape of each field of the state; absent ones have a size of 0."""

@@ -53,6 +53,9 @@ class HierarchicalRule(TrainableOptimizer):
     def specifications(self):
         return specifications(self.config)
 
+    def is_fixed(self, name):
+        return name.endswith("_start") and not self.config.learnable_start
+
     def state_shapes(self, layout):
         return update_rule.state_shapes(layout, self.config)
 

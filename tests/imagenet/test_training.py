@@ -247,10 +247,8 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
     ],
     ids=["bfloat16", "float16", "compiled"],
 )
-@pytest.mark.parametrize(
-    "optimizer",
-    [pytest.param("hierarchical_rnn", marks=pytest.mark.slow), "momentum"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["hierarchical_rnn", "momentum"])
 def test_other_arithmetic_gives_about_the_same(
     data_dir, tmp_path, optimizer, changes, tolerance
 ):

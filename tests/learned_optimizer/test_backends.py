@@ -69,7 +69,10 @@ def test_without_tensorflow_none_is_imported(backend):
     assert found.stdout.split() == [backend, "True", "[]"]
 
 
-@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize(
+    "backend",
+    [OTHERS[0], pytest.param("torch", marks=[*OTHERS[1].marks, pytest.mark.slow])],
+)
 def test_true_values_are_swapped(backend):
     from tests.learned_optimizer import test_callbacks
 

@@ -63,7 +63,15 @@ def halves(problem):
     )
 
 
-@pytest.mark.parametrize("name", ["everything", "attention", "not_finite", "schedule"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "everything",
+        "attention",
+        pytest.param("not_finite", marks=pytest.mark.slow),
+        pytest.param("schedule", marks=pytest.mark.slow),
+    ],
+)
 def test_a_keras_file_goes_on_where_it_was(name, tmp_path):
     behaviour = BEHAVIOURS[name]
     first, second = halves(behaviour.problem(steps=8))
@@ -473,6 +481,28 @@ def test_tf_train_checkpoint_goes_on_where_it_was(restored, tmp_path):
     assert_equal_states(state_of(other), state_of(optimizer))
     for one, two in zip(numbers(variables), numbers(other_variables), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("restored", ["built", "not built"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_checkpoint_of_another_architecture_is_refused(restored, wrapped, tmp_path):
+    # Their arrays have equal shapes.
+    problem = Problem.make(steps=2)
+    optimizer, _ = built(problem, trained=1, weights="default-v1")
+    other = HierarchicalRNN(weights="default-v2")
+    if restored == "built":
+        other.build([keras.Variable(value) for value in problem.values])
+        before = state_of(other)
+    if wrapped:
+        outer = [keras.optimizers.LossScaleOptimizer(x) for x in (optimizer, other)]
+    else:
+        outer = [optimizer, other]
+    path = tf.train.Checkpoint(optimizer=outer[0]).save(str(tmp_path / "checkpoint"))
+    checkpoint = tf.train.Checkpoint(optimizer=outer[1])
+    with pytest.raises(ValueError, match="(?s)restored into.*`weights='default-v1'`"):
+        checkpoint.restore(path)
+    if restored == "built":
+        assert_equal_states(state_of(other), before)
 
 
 def _named(variables):

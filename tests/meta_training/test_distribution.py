@@ -138,6 +138,7 @@ class TestMirrored:
         assert second.outer_step == 2
         assert_same(whole.meta_parameters, second.train())
 
+    @pytest.mark.slow
     def test_cohorts_must_divide_among_replicas(self, tmp_path):
         with pytest.raises(ValueError, match="multiple.*cohorts=3 and 2 replicas"):
             Trainer(tiny(cohorts=3), tmp_path, distribution("mirrored", 2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import load_weights
+from learned_optimizer import Config, load_weights
 from meta_training.estimators import estimator, list_estimators, register_estimator
 from meta_training.problem_batch import ProblemBatch
 from meta_training.tasks.bowl import Bowl
@@ -141,3 +141,17 @@ def test_estimators_go_by_name():
         estimator("truncated")(batch, HierarchicalRule(), OPTIONS, sigma=1.0)
     with pytest.raises(ValueError, match="sigma must be positive"):
         estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.0)
+
+
+@pytest.mark.parametrize("learnable", [True, False])
+def test_pes_leaves_start_vectors_that_are_not_learned(learnable):
+    rule = HierarchicalRule(Config(learnable_start=learnable))
+    batch = ProblemBatch([Bowl(5.0)], 4, replicas=2)
+    pes = estimator("pes")(batch, rule, OPTIONS)
+    for name, noise in pes.perturbations(tf.constant(3)).items():
+        still = not learnable and name in (
+            "parameter_start",
+            "tensor_start",
+            "global_start",
+        )
+        assert np.all(noise == 0) == still, name

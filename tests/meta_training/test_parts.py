@@ -58,9 +58,8 @@ def first_window(name, parts, tasks=TASKS, attention=False):
     return batch, found
 
 
-@pytest.mark.parametrize(
-    "attention", [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", [False, True])
 def test_parts_add_up_to_the_whole(attention):
     whole_batch, whole = first_window("truncated", 1, attention=attention)
     batch, found = first_window("truncated", 2, attention=attention)

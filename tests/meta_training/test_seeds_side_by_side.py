@@ -70,6 +70,7 @@ def assert_equal(found, wanted):
         )
 
 
+@pytest.mark.slow
 def test_a_failure_ends_all_and_each_seed_then_ends_as_alone(tmp_path, monkeypatch):
     configs = configs_in(tmp_path)
     alone = trained_alone(configs, tmp_path)

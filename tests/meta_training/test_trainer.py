@@ -87,9 +87,8 @@ def _not_finite():
 class TestResume:
     """A run that stops at a checkpoint, and one that does not."""
 
-    @pytest.mark.parametrize(
-        "estimator", [pytest.param("truncated", marks=pytest.mark.slow), "pes"]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize("estimator", ["truncated", "pes"])
     def test_ends_with_the_same_meta_parameters(self, tmp_path, estimator, caplog):
         config = preset("default", estimator=estimator, **TINY)
         whole = Trainer(config, tmp_path / "whole").train()

@@ -14,7 +14,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Packages outside of the extras that `make setup` installs.
 NEEDED = {"model_garden": "official"}
 # The others take half a minute each.
-QUICK = ("keras", "mathematics")
+QUICK = ("mathematics",)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

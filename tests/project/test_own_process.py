@@ -6,7 +6,9 @@ import keras
 import pytest
 
 BACKENDS = [
-    pytest.param("tensorflow", marks=pytest.mark.backend("tensorflow")),
+    pytest.param(
+        "tensorflow", marks=[pytest.mark.backend("tensorflow"), pytest.mark.slow]
+    ),
     pytest.param("jax", marks=pytest.mark.backend("jax")),
     pytest.param("torch", marks=[pytest.mark.backend("torch"), pytest.mark.slow]),
 ]
