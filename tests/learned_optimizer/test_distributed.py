@@ -222,3 +222,63 @@ def test_central_storage_is_refused():
     strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"])
     with strategy.scope(), pytest.raises(ValueError, match="but CentralStorage"):
         HierarchicalRNN()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation_steps", [None, 2])
+def test_sparse_absent_and_undecayed_on_two_replicas(accumulation_steps):
+    generator = np.random.default_rng(0)
+    values = [
+        generator.normal(size=shape).astype(np.float32)
+        for shape in ((6, 3), (3,), (2,))
+    ]
+    # Of each step and replica: rows of the table, some twice, and their gradients.
+    rows = np.array([[[0, 2], [2, 5]], [[1, 1], [3, 1]], [[4, 0], [4, 4]]] * 2)
+    pieces = generator.normal(size=(*rows.shape, 3)).astype(np.float32)
+
+    def make():
+        variables = [keras.Variable(value) for value in values]
+        optimizer = HierarchicalRNN(
+            weight_decay=0.3,
+            global_clipnorm=1.0,
+            gradient_accumulation_steps=accumulation_steps,
+            initial_learning_rate=INITIAL_LEARNING_RATE,
+        )
+        optimizer.exclude_from_weight_decay([variables[1]])
+        optimizer.build(variables)
+        return optimizer, variables
+
+    strategy = two_replicas()
+    with strategy.scope():
+        optimizer, variables = make()
+
+    def replica_step(rows, pieces):
+        sparse = tf.IndexedSlices(pieces, rows, dense_shape=tf.constant([6, 3]))
+        # The last has no gradient.
+        optimizer.apply([sparse, tf.reduce_sum(pieces, 0), None], variables)
+
+    @tf.function
+    def step(rows, pieces):
+        strategy.run(replica_step, args=(rows, pieces))
+
+    def of_replicas(array):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(array[context.replica_id_in_sync_group])
+        )
+
+    alone, its = make()
+    for step_rows, step_pieces in zip(rows, pieces, strict=True):
+        step(of_replicas(step_rows), of_replicas(step_pieces))
+        dense = np.zeros((6, 3), np.float32)
+        np.add.at(dense, step_rows.reshape(-1), step_pieces.reshape(-1, 3))
+        whole = [tf.constant(dense), tf.constant(step_pieces.sum((0, 1))), None]
+        alone.apply(whole, its)
+    assert_replicas_are_identical(strategy, variables, optimizer.variables)
+    assert_same(numbers(variables), numbers(its))
+    for one, two in zip(variables, its, strict=True):
+        for name, array in optimizer.slots(one).items():
+            np.testing.assert_allclose(
+                array, alone.slots(two)[name], rtol=1e-4, atol=2e-5, err_msg=name
+            )
+    assert not np.array_equal(numbers(variables)[0], values[0])
+    np.testing.assert_array_equal(numbers(variables)[2], values[2])
