@@ -84,10 +84,14 @@ def run_by_custom_loop(behaviour, strategy):
 
 GROUPS = {
     "clipping": ("clipnorm", "clipvalue", "global_clipnorm"),
-    "averages": ("averages", "overwriting_averages", "accumulation"),
+    "averages": ("averages", "accumulation"),
     "decay and schedule": ("constraint", "schedule", "loss_scale_factor"),
     "not finite": ("not_finite", "not_finite_accumulated"),
-    "everything": ("everything", "accumulation_and_averages"),
+    "everything": (
+        "everything",
+        "overwriting_averages",
+        "accumulation_and_averages",
+    ),
     "attention": ("attention", "attention_everything"),
 }
 
@@ -199,6 +203,7 @@ def test_a_state_goes_from_two_replicas_to_one_and_back(tmp_path):
             np.testing.assert_allclose(array, slots[name], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_another_strategy_than_its_variables_is_refused():
     strategy = two_replicas()
     outside = HierarchicalRNN()

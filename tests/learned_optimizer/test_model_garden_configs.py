@@ -27,6 +27,7 @@ def python(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_without_the_extra_only_the_plugin_fails_and_says_what_to_install():
     code = """
 import sys
@@ -42,6 +43,7 @@ import learned_optimizer.model_garden
     assert "pip install hierarchical-rnn-optimizer[models]" in last
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not installed("jax"), reason="JAX is not installed")
 def test_another_backend_than_tensorflow_is_refused():
     child = python("import learned_optimizer.model_garden", KERAS_BACKEND="jax")

@@ -9,14 +9,8 @@ from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
 # Each compiles anew, so these are the quick ones: every behaviour in one way, one
 # behaviour in every way, and some more where the way matters most. The rest of the
 # table takes minutes and is marked slow.
-QUICK_IN_FIT = (
-    "plain",
-    "learning_rate",
-    "schedule",
-    "loss_scale_factor",
-    "accumulation",
-)
-QUICK_WITH_ATTENTION = ("custom_loop", "fit", "fit_jit_compile")
+QUICK_IN_FIT = ("plain", "learning_rate", "accumulation")
+QUICK_WITH_ATTENTION = ("custom_loop", "fit_jit_compile")
 
 
 def is_quick(way, behaviour):

@@ -395,9 +395,8 @@ def _checkpoint_time(folder):
         return None
 
 
-@pytest.mark.parametrize(
-    "estimator", ["truncated", pytest.param("pes", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["truncated", "pes"])
 def test_only_the_named_arrays_are_trained(estimator, tmp_path):
     named = ("learning_rate_*", "gradient_shortcut")
     config = preset(

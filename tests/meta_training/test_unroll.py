@@ -97,6 +97,7 @@ def test_clipping_through_time_bounds_what_flows_back():
     assert max(np.abs(v).max() for v in free_gradient.values()) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_clip_is_relative_to_a_tasks_weight():
     """Weights of 1 to 3 scale the gradient of each task, clipped or not."""
     tasks = [Quadratic(4), Quadratic(3)]
