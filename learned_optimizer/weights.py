@@ -34,7 +34,11 @@ from learned_optimizer.meta_parameters import (
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DEFAULT = "default"
-ALIASES = {DEFAULT: "default-v2"}
+ALIASES = {
+    DEFAULT: "default-v2",
+    "no_neural_networks": "no_neural_networks-v1",
+    "released": "released-v1",
+}
 # Where learning rates of fresh weights start; the released command line's default
 # range is wider, but untrained weights keep what they start from.
 FRESH_INITIAL_LEARNING_RATE = 1e-3

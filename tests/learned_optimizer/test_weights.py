@@ -88,7 +88,7 @@ def test_shipped_weights_are_named_by_version_and_an_alias():
         # A shipped file is what its card says, whoever asks.
         content = (weights.FOLDER / f"{loaded.name}.npz").read_bytes()
         assert hashlib.sha256(content).hexdigest() == loaded.card["sha256"]
-    assert set(weights.ALIASES) == {"default"}
+    assert set(weights.ALIASES) == {"default", "no_neural_networks", "released"}
     count = sum(x.size for x in load_weights("bootstrap-v1").meta_parameters.values())
     assert count == 8349
 
