@@ -135,11 +135,15 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-def run_in_child(item, environment):
-    """Runs `item` alone in a new pytest; its outcome becomes this test's outcome."""
-    inherited = {
+def inherited_environment():
+    """What a pytest that a test starts inherits: nothing of this one's own."""
+    return {
         key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
     }
+
+
+def run_in_child(item, environment):
+    """Runs `item` alone in a new pytest; its outcome becomes this test's outcome."""
     options = ["-q", "-m", "", "-rs", "--tb=short", "-p", "no:cacheprovider"]
     if installed("xdist"):
         options += ["-p", "no:xdist"]
@@ -149,7 +153,7 @@ def run_in_child(item, environment):
     child = subprocess.run(
         [sys.executable, "-m", "pytest", *options, item.nodeid],
         cwd=item.config.rootpath,
-        env=inherited | environment,
+        env=inherited_environment() | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@ from keras import ops
 
 from learned_optimizer import packing, update_rule
 from learned_optimizer.packing import Layout
+from tests.conftest import inherited_environment
 from tests.golden import read_golden
 from tests.learned_optimizer import golden
 
@@ -106,14 +107,11 @@ def test_another_folder_may_hold_update_rule_cases_alone(tmp_path):
         },
     }
     (tmp_path / "manifest.json").write_text(json.dumps(reduced))
-    inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
-    }
     file = pathlib.Path(__file__)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file],
         cwd=file.parents[2],
-        env=inherited | {"GOLDEN_DIR": os.fspath(tmp_path)},
+        env=inherited_environment() | {"GOLDEN_DIR": os.fspath(tmp_path)},
         capture_output=True,
         text=True,
     )

@@ -4,7 +4,6 @@ Each test looks at an effect and compares it with what was computed by hand.
 """
 
 import dataclasses
-import os
 import pathlib
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from learned_optimizer import (
     Weights,
     load_weights,
 )
+from tests.conftest import inherited_environment
 from tests.learned_optimizer import by_hand, golden
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -304,14 +304,11 @@ def test_the_optimizer_follows_the_released_code(name):
 @pytest.mark.slow
 def test_it_does_with_all_passes_of_xla_too():
     # The other tests run with few of them (conftest.py).
-    inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
-    }
     test = f"{__file__}::{test_the_optimizer_follows_the_released_code.__name__}"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test],
         cwd=pathlib.Path(__file__).parents[2],
-        env=inherited | {"XLA_FLAGS": ""},
+        env=inherited_environment() | {"XLA_FLAGS": ""},
         capture_output=True,
         text=True,
     )
