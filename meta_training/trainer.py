@@ -68,6 +68,7 @@ class Trainer:
                 as it was; or `folder` holds something else, or a checkpoint that is
                 damaged or that of other tasks.
         """
+        self._cpu_began = time.process_time()
         self.config = config
         self.folder = pathlib.Path(folder)
         self.distribution = distribution or OneDevice()
@@ -120,6 +121,7 @@ class Trainer:
         self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
         self._best_score = np.inf
         self._seconds = 0.0
+        self._cpu_seconds = 0.0
         self._inner_steps = 0
         self._first = True
         # After all that may refuse the settings, so that mended ones find the folder as
@@ -246,12 +248,20 @@ class Trainer:
             "outer_step": np.array(self.outer_step),
             "best_score": np.array(self._best_score),
             "seconds": np.array(self._seconds),
+            "cpu_seconds": np.array(self._cpu_so_far()),
             "inner_steps": np.array(self._inner_steps),
         }
         for prefix, part in self._parts().items():
             arrays |= {f"{prefix}/{name}": np.array(v) for name, v in part.items()}
         save_arrays(self.folder / CHECKPOINT, arrays)
         self._save_weights(WEIGHTS)
+
+    def _cpu_so_far(self) -> float:
+        """Seconds of all cores that this process spent on the run, and those before.
+
+        Unlike the wall clock they leave out what other work took; validation is in.
+        """
+        return self._cpu_seconds + time.process_time() - self._cpu_began
 
     def _parts(self):
         return {"meta_parameters": self.meta_parameters, "slots": self._slots}
@@ -275,6 +285,8 @@ class Trainer:
         self.outer_step = int(arrays["outer_step"])
         self._best_score = float(arrays["best_score"])
         self._seconds = float(arrays["seconds"])
+        # Unknown where it was not counted from the start.
+        self._cpu_seconds = float(arrays.get("cpu_seconds", np.nan))
         self._inner_steps = int(arrays["inner_steps"])
         self.meta_parameters = parts["meta_parameters"]
         self._slots = parts["slots"]
@@ -285,7 +297,8 @@ class Trainer:
     def _check_checkpoint(self, path, arrays) -> None:
         """Refuses arrays that are not those which `save` would write now."""
         wanted = dict.fromkeys(
-            ("outer_step", "best_score", "seconds", "inner_steps"), np.zeros(())
+            ("outer_step", "best_score", "seconds", "cpu_seconds", "inner_steps"),
+            np.zeros(()),
         )
         for prefix, part in self._parts().items():
             wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
@@ -294,8 +307,8 @@ class Trainer:
         differing = []
         for name, value in wanted.items():
             if name not in arrays:
-                # Checkpoints from before there were cohorts do not count windows.
-                if not name.startswith("cohort"):
+                # Older ones count neither windows nor the seconds of the cores.
+                if not name.startswith(("cohort", "cpu_seconds")):
                     differing.append(f"{name} is missing")
             elif arrays[name].shape != np.shape(value):
                 shapes = f"{arrays[name].shape} there, {np.shape(value)} wanted"
@@ -313,10 +326,12 @@ class Trainer:
             self.meta_parameters,
             self._start.initial_learning_rate,
         )
+        cpu_hours = self._cpu_so_far() / 3600
         card = {
             "outer_step": self.outer_step,
             "inner_steps": self._inner_steps,
             "wall_clock_hours": round(self._seconds / 3600, 3),
+            "cpu_hours": None if np.isnan(cpu_hours) else round(cpu_hours, 3),
             "cores": os.cpu_count(),
             "commit": _commit(),
             "settings": self.config.to_dict(),

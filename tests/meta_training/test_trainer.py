@@ -191,6 +191,28 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path
     ]
 
 
+def test_the_card_counts_the_time_of_the_cores(tmp_path, monkeypatch):
+    clock = {"now": 1000.0}
+    monkeypatch.setattr("time.process_time", lambda: clock["now"])
+    config = preset("default", **TINY)
+
+    def cpu_hours(seconds):
+        trainer = Trainer(config, tmp_path)
+        clock["now"] += seconds
+        trainer.save()
+        return load_weights(tmp_path / "weights.npz").card["cpu_hours"]
+
+    assert cpu_hours(3600) == 1.0
+    # What this process does between two sittings is not the run's.
+    clock["now"] += 500.0
+    assert cpu_hours(900) == 1.25
+    # A checkpoint from before it was counted can be gone on from; the sum is unknown.
+    arrays = load_arrays(tmp_path / "checkpoint.npz")
+    del arrays["cpu_seconds"]
+    files.save_arrays(tmp_path / "checkpoint.npz", arrays)
+    assert cpu_hours(900) is None
+
+
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     preset("default", **TINY).settle(tmp_path)
     preset("default", **{**TINY, "outer_steps": 50}).settle(tmp_path)
