@@ -16,21 +16,13 @@ from keras import ops
 from learned_optimizer import model_step, state_files
 from learned_optimizer.arguments import check_dtypes, checked_start, resolved_weights
 from learned_optimizer.inspection import Inspection
+from learned_optimizer.model_layout import model_layout
 from learned_optimizer.nominal import log_sizes_of_tensors
 from learned_optimizer.packed_step import Settings
-from learned_optimizer.packing import Layout
 from learned_optimizer.parameter_pass import STATE_FIELDS
 from learned_optimizer.update_rule import State, initial_field, state_shapes
 from learned_optimizer.weights import Weights
 
-BLOCK_SIZE = 256
-# 8,192 parameters: what the update of one chunk reads and writes stays in the
-# cache of a core (measured: BUILD_NOTES.md).
-BLOCKS_PER_CHUNK = 32
-# Shards run side by side, so there are enough for a few cores, but none so small
-# that starting it costs more than what it does.
-MAX_SHARDS = 8
-BLOCKS_PER_SHARD = 8 * BLOCKS_PER_CHUNK
 # What half precision would round away a little of at every step, by the ends of the
 # names that `add_variable_from_reference` makes.
 _AT_LEAST_FLOAT32 = ("_gradient_accumulator", "_true_value")
@@ -185,16 +177,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             for index, variable in enumerate(variables)
             if not self._overwrite_variable_with_gradient(variable)
         ]
-        shapes = [tuple(variables[index].shape) for index in learned] or [(0,)]
-        blocks = sum(math.ceil(math.prod(shape) / BLOCK_SIZE) for shape in shapes)
-        layout = Layout.from_shapes(
-            shapes,
-            block_size=BLOCK_SIZE,
-            blocks_per_chunk=BLOCKS_PER_CHUNK,
-            shards=max(1, min(MAX_SHARDS, blocks // BLOCKS_PER_SHARD)),
-        )
-        # The arrangement is the same everywhere, so that a state saved on one
-        # device or backend goes on on another; only the loop over it differs.
+        layout = model_layout([tuple(variables[index].shape) for index in learned])
+        # The arrangement is the same everywhere; only the loop over it differs.
         if not model_step.runs_by_chunks():
             layout = dataclasses.replace(layout, blocks_per_chunk=None)
         self._layout = (layout,)

@@ -33,6 +33,9 @@ CHILD = "LEARNED_OPTIMIZER_TEST_CHILD"
 # Whose tests share nothing, since each has a process of its own.
 DEALT_OUT_SINGLY = ("tests/project/test_docs.py", "tests/project/test_own_process.py")
 
+# So long that, begun last, they would leave the other core idle.
+BEGUN_FIRST = ("tests/project/test_demo.py",)
+
 OPTIONAL_BACKENDS = {"jax": "JAX", "torch": "PyTorch"}
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -73,6 +76,12 @@ def pytest_report_header():
     if not all(map(installed, OPTIONAL_BACKENDS)):
         line += " (`make backends` installs the backends)"
     return line
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Puts the longest tests in front, before anything divides them into parts."""
+    items.sort(key=lambda item: not item.nodeid.startswith(BEGUN_FIRST))
 
 
 @pytest.hookimpl(optionalhook=True)

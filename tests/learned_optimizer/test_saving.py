@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import HierarchicalRNN, hierarchical_rnn, save_weights, weights
+from learned_optimizer import HierarchicalRNN, save_weights, weights
+from learned_optimizer.model_layout import SMALLEST_BLOCK_SIZE
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -166,7 +167,7 @@ def test_a_state_in_other_blocks_is_repacked(there_and_back):
     with small_blocks(BLOCK_SIZE=3) if there_and_back else contextlib.nullcontext():
         target, target_variables = built(problem)
     sizes = [x._layout[0].block_size for x in (source, target)]
-    assert sizes == [4, 3 if there_and_back else hierarchical_rnn.BLOCK_SIZE]
+    assert sizes == [4, 3 if there_and_back else SMALLEST_BLOCK_SIZE]
     target.load_own_variables(state_of(source))
     for one, other in zip(source_variables, target_variables, strict=True):
         other.assign(one)

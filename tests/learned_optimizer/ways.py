@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import HierarchicalRNN, hierarchical_rnn
+from learned_optimizer import HierarchicalRNN, model_layout
 from tests.learned_optimizer import by_hand
 
 
@@ -183,10 +183,10 @@ def apply_in_chunks(behaviour):
 @contextlib.contextmanager
 def small_blocks(**sizes):
     """Optimizers that are built inside arrange their state in small pieces."""
-    sizes = {**dict(BLOCK_SIZE=4, BLOCKS_PER_CHUNK=2, BLOCKS_PER_SHARD=3), **sizes}
+    sizes = {**dict(BLOCK_SIZE=4, CHUNK_SIZE=8, SMALLEST_SHARD=12), **sizes}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in sizes.items():
-            patch.setattr(hierarchical_rnn, name, value)
+            patch.setattr(model_layout, name, value)
         yield
 
 
