@@ -371,7 +371,41 @@ np.save(sys.argv[3], found)
 """
 
 
+@pytest.fixture
+def clean_python(tmp_path):
+    """A Python of a new virtual environment with TensorFlow alone."""
+    python = tmp_path / "environment" / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "venv", python.parents[1]], check=True, cwd=tmp_path
+    )
+    constraints = pathlib.Path(__file__).parents[2] / "constraints.txt"
+    options = ["--quiet", "--disable-pip-version-check", "--constraint", constraints]
+    subprocess.run(
+        [python, "-m", "pip", "install", *options, "tensorflow"],
+        check=True,
+        cwd=tmp_path,
+    )
+    look = "import importlib.util; print(importlib.util.find_spec('learned_optimizer'))"
+    found = subprocess.run(
+        [python, "-I", "-c", look], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "None"
+    return python
+
+
 def test_it_runs_where_neither_this_package_nor_keras_can_be_imported(export, tmp_path):
+    check_it_runs(sys.executable, export, tmp_path)
+
+
+@pytest.mark.slow
+def test_it_runs_in_an_environment_with_tensorflow_alone(
+    clean_python, export, tmp_path
+):
+    check_it_runs(clean_python, export, tmp_path)
+
+
+def check_it_runs(python, export, tmp_path):
+    """`CLEAN_PROGRAM` under an interpreter does what the Keras optimizer does."""
     problem = NoisyQuadratic.make()
     whole = problem.flat()
     np.savez(
@@ -385,7 +419,7 @@ def test_it_runs_where_neither_this_package_nor_keras_can_be_imported(export, tm
     )
     done = subprocess.run(
         [
-            sys.executable,
+            python,
             "-I",
             "-c",
             CLEAN_PROGRAM,
