@@ -96,7 +96,7 @@ FAULTS = {
         "tensor_pass.py",
         "found = [learning_rate * direction for direction in directions]",
         "found = [learning_rate * directions[0], *directions[1:]]",
-        cell("attention_everything"),
+        cell("attention_learning_rate"),
     ),
     "weight_decay follows the step length": Fault(
         "parameter_pass.py",
