@@ -28,6 +28,8 @@ COLUMNS = (
 # A run is judged by its last steps; curves are means over so many points of a run.
 LAST_STEPS = 100
 POINTS = 100
+# What stands in for a rate in a run that names none.
+_NO_RATE = {"hierarchical_rnn": "none to set"}
 _TEXT = ("source", "model", "optimizer", "learning_rate", "seed", "weights_sha256")
 _COLOURS = {
     "hierarchical_rnn": "#d1495b",
@@ -102,7 +104,7 @@ class ImagenetNetworks(Experiment):
                     source,
                     model,
                     optimizer,
-                    rate or "its usual",
+                    rate or _NO_RATE.get(optimizer, "its usual"),
                     str(len(own)),
                     f"{min(run['steps'] for run in own):.0f}",
                     f"{np.mean(losses):.4g}",
