@@ -394,6 +394,8 @@ class TestImagenet:
         text = (out / "paragraph.md").read_text()
         for optimizer, kept in losses.items():
             assert f"{statistics.fmean(kept[-100:]):.4g} |" in text, optimizer
+        assert "| hierarchical_rnn | none to set |" in text
+        assert "| adam | 0.01 |" in text
         assert "sha256 abc" in text and (out / "curves.png").stat().st_size > 5000
         with open(out / "curves.csv", newline="") as file:
             thinned = list(csv.DictReader(file))
