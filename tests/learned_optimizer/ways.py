@@ -106,8 +106,8 @@ BEHAVIOURS = {
     "not_finite_accumulated": Behaviour(EVERYTHING, broken=True),
     "everything": Behaviour(EVERYTHING, constrained=True),
     "attention": Behaviour(switches=dict(attention=True)),
-    "attention_learning_rate": Behaviour(
-        dict(learning_rate=0.5), switches=dict(attention=True)
+    "attention_and_decay": Behaviour(
+        dict(learning_rate=0.5, weight_decay=0.3), switches=dict(attention=True)
     ),
     "attention_everything": Behaviour(
         EVERYTHING, switches=dict(attention=True), broken=True, constrained=True
