@@ -326,6 +326,11 @@ def with_loss_scale(
     return scaled
 
 
+def has_loss_scale(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it is wrapped in a loss scale."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer itself, out of a loss scale's wrapping if need be."""
     return getattr(optimizer, "inner_optimizer", optimizer)

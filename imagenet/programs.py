@@ -6,10 +6,11 @@ images → logits → loss → gradients, on each replica, part by part of its b
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from imagenet.devices import Devices
-from imagenet.optimizers import Choice, kernels_of, unwrapped
+from imagenet.optimizers import Choice, has_loss_scale, kernels_of, unwrapped
 from imagenet.settings import TrainingSettings
 
 
@@ -106,6 +107,8 @@ class Programs:
                 gradients, self._decays, self._variables_of_tape(), strict=True
             )
         ]
+        if has_loss_scale(self._optimizer) and self._devices.num_replicas > 1:
+            decayed = _agreeing(decayed)
         self._optimizer.apply(decayed, self._variables)
 
     def _row(self, figures):
@@ -176,6 +179,18 @@ def _all_sum(value):
     if context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _agreeing(gradients):
+    """The same gradients; where those of another replica overflowed, not finite.
+
+    Keras's loss scale looks at one replica's gradients, or at each process's own: one
+    would then step by what overflowed on another, or wait for a process that skips.
+    """
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    overflowed = _all_sum(1.0 - tf.cast(finite, tf.float32)) > 0
+    first, *others = gradients
+    return [tf.where(overflowed, np.nan, first), *others]
 
 
 def _accumulators(strategy, variables):

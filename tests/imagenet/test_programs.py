@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from imagenet.devices import Devices
-from imagenet.optimizers import choose
+from imagenet.optimizers import choose, unwrapped, with_loss_scale
 from imagenet.programs import Programs
 from imagenet.settings import TrainingSettings
 from tests.imagenet import tiny
@@ -104,3 +104,54 @@ def test_the_first_five_of_seven_by_hand():
     assert (float(top_1), float(top_5), float(count)) == (1.0, 2.0, 4.0)
     expected = 4 * np.log(np.exp(logits).sum()) - logits[[0, 4, 5, 6]].sum()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
+def test_an_overflow_on_one_replica_is_one_on_all(optimizer):
+    """Keras's loss scale asks the first replica alone."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    devices = Devices(strategy, 2)
+    choice = choose(optimizer, batch_size=8, train_steps=9, steps_per_epoch=1.0)
+    with strategy.scope():
+        model = tiny.plain(None, 4, (32, 32, 3), None)
+        scaled = with_loss_scale(choice.make(model), model, "mixed_float16")
+    settings = TrainingSettings(
+        model="plain",
+        data_dir="unused",
+        model_dir="unused",
+        train_steps=9,
+        batch_size=8,
+        optimizer=optimizer,
+        strategy="mirrored",
+        precision="mixed_float16",
+    )
+    programs = Programs(settings, choice, devices, model, scaled)
+
+    @tf.function
+    def step(replica_that_overflows):
+        def on_replica():
+            mine = tf.distribute.get_replica_context().replica_id_in_sync_group
+            overflows = tf.equal(mine, replica_that_overflows)
+            factor = tf.where(overflows, np.inf, 1.0)
+            programs.apply([factor * tf.ones(v.shape) for v in model.trainable_weights])
+
+        strategy.run(on_replica)
+
+    def values():
+        return [v.numpy() for v in model.trainable_weights]
+
+    iterations = unwrapped(scaled).iterations
+    before, scale = values(), scaled.dynamic_scale.numpy()
+    for replica in (0, 1):
+        step(replica)
+        scale /= 2
+        assert scaled.dynamic_scale.numpy() == scale
+        assert iterations.numpy() == 0
+        for one, other in zip(before, values(), strict=True):
+            np.testing.assert_array_equal(one, other)
+    step(-1)
+    assert scaled.dynamic_scale.numpy() == scale
+    assert iterations.numpy() == 1
+    assert any((x != y).any() for x, y in zip(before, values(), strict=True))
+    assert all(np.isfinite(v).all() for v in values())
