@@ -90,7 +90,9 @@ def _asynchronous_iterator(settings, devices, images):
     def dataset(context):
         del context
         read = [
-            images.training_batches(settings.batch_size, shard=shard, num_shards=shards)
+            images.training_batches(
+                settings.batch_size, shard=shard, num_shards=shards, sharers=shards
+            )
             for shard in range(shards)
         ]
         order = tf.data.Dataset.random(rerandomize_each_iteration=True).flat_map(
@@ -117,8 +119,9 @@ def evaluation_iterator(
     """
     replicas = 1 if devices.asynchronous else devices.num_replicas
     workers = 1 if devices.asynchronous else devices.num_workers
-    batch_size = settings.eval_batch_size or settings.batch_size
-    size = max(1, batch_size // replicas)
+    # As many at a time as in training, which have room on the device.
+    at_once = settings.batch_size // settings.accumulation_steps
+    size = max(1, (settings.eval_batch_size or at_once) // replicas)
     count = images.num_validation_images
     count = min(count, settings.eval_images or count)
     # Shards differ by an image, so the largest decides.

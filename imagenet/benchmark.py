@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from imagenet import train
-from imagenet.comparison import Plan, Run, run_all
+from imagenet.comparison import Plan, Run, check_plan, run_all, settle_plan
 from imagenet.data import open_images
 from imagenet.models import MODELS, checked_image_size
 from imagenet.optimizers import choose
@@ -62,7 +62,7 @@ def main(arguments):
         plan = dataclasses.replace(
             plan, steps_per_epoch=images.num_train_images / plan.batch_size
         )
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        settle_plan(plan)
         runs = run_all(plan)
         text = _report(plan, runs, images, sizes)
     except (ValueError, OSError, RuntimeError) as error:
@@ -106,6 +106,7 @@ def _checked():
         folder=pathlib.Path(FLAGS.output),
         module=FLAGS.module,
     )
+    check_plan(plan)
     for model in plan.models:
         for optimizer in plan.optimizers:
             for run in sum(plan.candidates(model, optimizer), []):

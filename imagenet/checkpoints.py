@@ -5,7 +5,9 @@ from the settings. TensorFlow writes the files aside and names a checkpoint last
 that was killed or ran out of disk leaves the one before.
 """
 
+import os
 import pathlib
+import secrets
 import shutil
 import tempfile
 
@@ -24,44 +26,47 @@ class Checkpoints:
             on all of them.
         step: Variable that counts the steps.
         **parts: What else is saved, by name.
-
-    Raises:
-        ValueError: The disk has no room for them.
     """
 
     def __init__(self, settings: TrainingSettings, devices: Devices, step, **parts):
         self._step = step
-        self._model_dir = pathlib.Path(settings.model_dir)
+        self._folder = pathlib.Path(settings.model_dir) / "checkpoints"
+        self._size = sum(size_of(part) for part in parts.values())
         self._checkpoint = tf.train.Checkpoint(step=step, **parts)
-        folder = self._model_dir / "checkpoints"
-        self._aside = None
-        if not devices.is_chief:
+        self._is_chief = devices.is_chief
+        self._keep = settings.keep_checkpoints
+        folder = self._folder
+        if not self._is_chief:
             # Written, since all must take part, and thrown away.
-            self._aside = tempfile.TemporaryDirectory(prefix="imagenet_worker_")
-            folder = pathlib.Path(self._aside.name)
+            name = f"imagenet_worker_{os.getpid()}_{secrets.token_hex(4)}"
+            folder = pathlib.Path(tempfile.gettempdir()) / name
+            self._keep = 1
         self._manager = tf.train.CheckpointManager(
             self._checkpoint,
             str(folder),
-            max_to_keep=settings.keep_checkpoints if devices.is_chief else 1,
+            max_to_keep=self._keep,
             checkpoint_name="step",
         )
-        if devices.is_chief:
-            self._check_room(settings, parts)
 
-    def _check_room(self, settings, parts):
-        there = len(self._manager.checkpoints)
-        # A new one is whole before the oldest goes.
-        wanted = settings.keep_checkpoints + 1 - min(there, settings.keep_checkpoints)
-        each = sum(size_of(part) for part in parts.values())
-        # The folder is made when all was checked.
-        folder = self._model_dir.absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        if free < wanted * each:
+    def check_room(self) -> None:
+        """Whether the disk has room for all that a run keeps there.
+
+        Raises:
+            ValueError: It has not.
+        """
+        wanted = 1
+        if self._is_chief:
+            # A new one is whole before the oldest goes.
+            there = len(self._manager.checkpoints)
+            wanted = self._keep + 1 - min(there, self._keep)
+        folder = pathlib.Path(self._manager.directory)
+        free = shutil.disk_usage(existing_folder(folder)).free
+        if free < wanted * self._size:
             raise ValueError(
-                f"model_dir must have room for {wanted} more checkpoints of "
-                f"{each / 1e9:.2f} GB; free some, or keep fewer (keep_checkpoints). "
-                f"Received: {free / 1e9:.2f} GB free at {self._model_dir}"
+                f"{folder} must have room for {wanted} more checkpoints of "
+                f"{self._size / 1e9:.2f} GB; free some, keep fewer (keep_checkpoints), "
+                "or, for what a worker throws away again, set TMPDIR. Received: "
+                f"{free / 1e9:.2f} GB free"
             )
 
     def restore(self) -> int:
@@ -71,9 +76,9 @@ class Checkpoints:
             The step of the checkpoint, 0 where there is none.
 
         Raises:
-            ValueError: It is of another model or optimizer, or damaged.
+            ValueError: It is of another model or optimizer, damaged, or gone.
         """
-        newest = tf.train.latest_checkpoint(str(self._model_dir / "checkpoints"))
+        newest = newest_checkpoint(self._folder)
         if newest is None:
             return 0
         try:
@@ -105,6 +110,36 @@ class Checkpoints:
                 f"{self._manager.directory}; older ones are as they were. "
                 f"Received: {_first_line(error)}"
             ) from error
+        finally:
+            if not self._is_chief:
+                shutil.rmtree(self._manager.directory, ignore_errors=True)
+
+
+def newest_checkpoint(folder: pathlib.Path) -> str | None:
+    """The newest checkpoint in a folder, None where none was ever saved.
+
+    Raises:
+        ValueError: Its files are gone: to begin anew would drop the run's curves.
+    """
+    state = tf.train.get_checkpoint_state(str(folder))
+    if state is None or not state.model_checkpoint_path:
+        return None
+    newest = state.model_checkpoint_path
+    if not pathlib.Path(f"{newest}.index").is_file():
+        others = ", ".join(sorted(path.stem for path in folder.glob("*.index")))
+        raise ValueError(
+            f"{folder} must hold the files of its newest checkpoint. Received: a "
+            f"folder without {pathlib.Path(newest).name}.index. Bring it back; or "
+            "name another one of the folder in its file `checkpoint` "
+            f"(there are: {others or 'none'}); or begin in another model_dir"
+        )
+    return newest
+
+
+def existing_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder itself, or the first above it that there is."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def size_of(part) -> int:

@@ -7,6 +7,7 @@ each the beginning of the whole run; the rate with the lowest loss there goes on
 
 import csv
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -18,8 +19,10 @@ from absl import logging
 
 from imagenet.optimizers import OPTIMIZERS, choose
 from imagenet.settings import identity_in
+from learned_optimizer.files import write_aside
 from meta_training.csv_log import read_csv
 
+PLAN_FILE = "comparison.json"
 # What the loss of a run is judged by, at any step.
 LAST_STEPS = 100
 
@@ -137,6 +140,39 @@ class Plan:
                 f"Received: none in {self.folder / run.name}"
             )
         return found["weights"], found["weights_sha256"]
+
+
+def check_plan(plan: Plan) -> None:
+    """Finds out whether the runs in the folder are of such a comparison.
+
+    A run may be made longer, a comparison may not: its rates were chosen under
+    schedules that end at its last step.
+
+    Raises:
+        ValueError: They are as long as another one has them.
+    """
+    path = plan.folder / PLAN_FILE
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found.get("train_steps") != plan.train_steps:
+        raise ValueError(
+            "output must be new, or that of a comparison of as many steps. Received: "
+            f"{plan.folder}, of {found.get('train_steps')} steps, for "
+            f"train_steps={plan.train_steps}"
+        )
+
+
+def settle_plan(plan: Plan) -> None:
+    """Makes the folder that of the comparison.
+
+    Raises:
+        ValueError: See `check_plan`.
+    """
+    check_plan(plan)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({"train_steps": plan.train_steps}) + "\n"
+    write_aside(plan.folder / PLAN_FILE, content.encode())
 
 
 def run_all(plan: Plan) -> list[Run]:

@@ -76,7 +76,7 @@ class ImageData:
         return dict(self._skipped.counts)
 
     def training_batches(
-        self, batch_size: int, *, first_step=0, shard=0, num_shards=1
+        self, batch_size: int, *, first_step=0, shard=0, num_shards=1, sharers=1
     ) -> tf.data.Dataset:
         """Batches without end, those from `first_step` on.
 
@@ -89,6 +89,7 @@ class ImageData:
             first_step: how many batches to leave out; nothing of them is decoded.
             shard: which part of the images, from 0.
             num_shards: how many parts there are, each read by another worker.
+            sharers: how many such datasets share a process's memory for shuffling.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -105,7 +106,7 @@ class ImageData:
             )
         part = part_of_split(self._builder, "train", shard, num_shards)
         first = first_step * batch_size
-        records = shuffled_records(part, self.settings.seed, first)
+        records = shuffled_records(part, self.settings.seed, first, sharers)
         numbered = records.enumerate(first)
         # All shards draw from one sequence of seeds, each its own.
         images = numbered.map(

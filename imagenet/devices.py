@@ -10,6 +10,7 @@
 """
 
 import dataclasses
+import json
 import os
 
 import tensorflow as tf
@@ -79,10 +80,12 @@ def devices_of(settings: TrainingSettings) -> Devices:
 
 
 def _one_device(settings):
+    _check_alone(settings)
     return Devices(tf.distribute.get_strategy(), 1)
 
 
 def _mirrored(settings):
+    _check_alone(settings)
     found = local_devices(settings.replicas)
     # Several logical CPUs run out of threads for the usual way when many steps are in
     # one program.
@@ -91,6 +94,22 @@ def _mirrored(settings):
         options["cross_device_ops"] = tf.distribute.ReductionToOneDevice()
     strategy = tf.distribute.MirroredStrategy(found, **options)
     return Devices(strategy, len(found))
+
+
+def _check_alone(settings):
+    """Several processes that know nothing of each other would all do the same run."""
+    try:
+        jobs = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        count = sum(len(addresses) for addresses in jobs.values())
+    except (ValueError, AttributeError, TypeError):
+        # Meant for whoever reads it; no strategy of one process does.
+        return
+    if count > 1:
+        raise ValueError(
+            f"strategy {settings.strategy} is that of one process; several take "
+            "--strategy=multi_worker or parameter_server. Received: TF_CONFIG with "
+            f"{count} processes"
+        )
 
 
 def _multi_worker(settings):

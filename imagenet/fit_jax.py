@@ -44,8 +44,12 @@ def define_flags():
     )
     flags.DEFINE_integer("image_size", None, "In pixels; by default the model's.")
     flags.DEFINE_integer("num_classes", 100, "Classes that are drawn.")
-    flags.DEFINE_integer("num_images", 5000, "Training images, all in memory.")
-    flags.DEFINE_integer("num_validation_images", 500, "Validation images.")
+    flags.DEFINE_integer(
+        "num_images", 5000, "Training images, all in memory.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "num_validation_images", 500, "Validation images.", lower_bound=1
+    )
     flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
     flags.DEFINE_integer("train_steps", 2000, "Steps of a run.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", PRECISIONS, "Policy of the layers.")
@@ -359,25 +363,25 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"fit_jax takes flags alone, received {arguments[1:]}")
     try:
-        plan, runs, choices, size, sizes = _checked()
-        images, validation = (
-            DrawnImages(
-                first,
-                count,
-                size,
-                FLAGS.num_classes,
-                plan.batch_size,
-                steps,
-                FLAGS.seed,
-            )
-            for first, count, steps in (
-                (0, FLAGS.num_images, plan.train_steps),
-                (FLAGS.num_images, FLAGS.num_validation_images, None),
-            )
-        )
+        text, folder = _compare()
     except (ValueError, OSError) as error:
         print(f"imagenet.fit_jax: {error}", file=sys.stderr)
         sys.exit(1)
+    print(f"\n{text}\nThe report: {folder / 'report.md'}")
+
+
+def _compare():
+    """The text of the report and the folder it is in."""
+    plan, runs, choices, size, sizes = _checked()
+    images, validation = (
+        DrawnImages(
+            first, count, size, FLAGS.num_classes, plan.batch_size, steps, FLAGS.seed
+        )
+        for first, count, steps in (
+            (0, FLAGS.num_images, plan.train_steps),
+            (FLAGS.num_images, FLAGS.num_validation_images, None),
+        )
+    )
     for run in runs:
         train(run, choices[run.optimizer], plan, images, validation)
     shares = {
@@ -399,7 +403,7 @@ def main(arguments):
         "python -m imagenet.fit_jax " + " ".join(sys.argv[1:]),
         data,
     )
-    print(f"\n{text}\nThe report: {plan.folder / 'report.md'}")
+    return text, plan.folder
 
 
 def run():

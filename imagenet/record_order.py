@@ -64,13 +64,17 @@ def records_in_order(part: Part) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(files).flat_map(_read)
 
 
-def shuffled_records(part: Part, seed: int, first: int = 0) -> tf.data.Dataset:
+def shuffled_records(
+    part: Part, seed: int, first: int = 0, sharers: int = 1
+) -> tf.data.Dataset:
     """Serialized records without end, epoch after epoch, each in an order of its own.
 
     Args:
         part: with one record at least.
         seed: of the order.
         first: how many records to leave out at the start.
+        sharers: how many such datasets this process holds at once, which share the
+            memory. The order depends on it.
     """
     files = len(part.paths)
     groups = -(-files // _GROUP_FILES)
@@ -81,7 +85,8 @@ def shuffled_records(part: Part, seed: int, first: int = 0) -> tf.data.Dataset:
     sizes = [sizes[k : k + _GROUP_FILES].sum() for k in range(0, files, _GROUP_FILES)]
     starts = np.cumsum([0, *sizes])
     first_group = int(np.searchsorted(starts, within, "right")) - 1
-    buffer = int(min(part.count, max(1_000, _SHUFFLE_BYTES / part.record_bytes)))
+    room = _SHUFFLE_BYTES / part.record_bytes / sharers
+    buffer = int(min(part.count, max(1_000 // min(sharers, 5), room)))
 
     def group_records(number):
         epoch, group = number // groups, number % groups

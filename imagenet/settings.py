@@ -12,6 +12,8 @@ from learned_optimizer.files import write_aside
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 SETTINGS_FILE = "settings.json"
+# Held by the process that trains there.
+LOCK_FILE = ".lock"
 
 IMAGENET_CLASSES = 1000
 # What a checkpoint depends on: a run may go on longer, log differently or on other
@@ -64,7 +66,8 @@ class TrainingSettings:
         epochs: Passes over the training images; None: `train_steps` decide.
         steps_per_loop: Steps between two looks at the clock, the logs and signals.
         eval_every: Steps between evaluations; 0: at the end alone.
-        eval_batch_size: None: as `batch_size`.
+        eval_batch_size: Images that are evaluated at a time, over all devices; None:
+            as many as training takes at a time.
         eval_images: Evaluate on the first so many; None: on all.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of them stay.
@@ -189,6 +192,11 @@ class TrainingSettings:
             raise ValueError(
                 "parameter_server takes no accumulation_steps: its workers step "
                 f"without each other. Received: {self.accumulation_steps}"
+            )
+        if self.strategy == "parameter_server" and self.input_shards is not None:
+            raise ValueError(
+                "parameter_server takes no input_shards: its workers draw their own "
+                f"order. Received: {self.input_shards}"
             )
         if self.replicas is not None and self.strategy != "mirrored":
             raise ValueError(

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
 
 from imagenet.file_lock import file_lock
@@ -155,9 +156,13 @@ def _check_tars(data_dir):
         )
     for name, path in tars.items():
         _check_tar(path, r"n\d{8}\.tar" if name == TRAIN_TAR else r".*\.JPEG")
-    needed = sum(path.stat().length for path in tars.values())
-    # A bucket has no such limit.
-    if "://" not in str(data_dir) and shutil.disk_usage(data_dir).free < needed:
+
+
+def _check_room(data_dir, manual_dir):
+    needed = sum(
+        (manual_dir / name).stat().length for name in (TRAIN_TAR, VALIDATION_TAR)
+    )
+    if shutil.disk_usage(data_dir).free < needed:
         raise OSError(
             f"Preparing {NAME} needs about {needed / 1e9:,.1f} GB of disk. Received: "
             f"{shutil.disk_usage(data_dir).free / 1e9:,.1f} GB free in "
@@ -196,8 +201,14 @@ def _prepare(data_dir):
     builder = _builder(data_dir, _VERSIONS[0])
     manual_dir = data_dir / "downloads" / "manual"
     with contextlib.ExitStack() as stack:
+        # A bucket has no locks and no end.
         if "://" not in str(data_dir):
-            stack.enter_context(file_lock(data_dir / _LOCK_FILE))
+            held = stack.enter_context(file_lock(data_dir / _LOCK_FILE))
+            if (data_dir / NAME / _VERSIONS[0]).exists():
+                return
+            if held:
+                _drop_leftovers(data_dir)
+            _check_room(data_dir, manual_dir)
         try:
             prepare(builder, manual_dir)
         except (tarfile.TarError, RuntimeError, ValueError, KeyError) as error:
@@ -205,6 +216,13 @@ def _prepare(data_dir):
                 f"The tar files in {str(manual_dir)!r} must be those of "
                 f"ImageNet 2012. Received: {_one_line(error)}. Download them again"
             ) from error
+
+
+def _drop_leftovers(data_dir):
+    """What TFDS leaves when it is killed: up to as much as the whole set."""
+    for leftover in (data_dir / NAME).glob("incomplete.*"):
+        logging.info("removing %s, which a killed process left", leftover)
+        leftover.rmtree(missing_ok=True)
 
 
 def _one_line(error):

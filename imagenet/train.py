@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from absl import app, flags, logging
 
+from imagenet.checkpoints import newest_checkpoint
 from imagenet.data import DataSettings, open_images
 from imagenet.devices import devices_of
 from imagenet.models import MODELS, PRECISIONS, model_kind
@@ -58,7 +59,7 @@ _INTEGERS = {
     "train_steps": "Steps in all; or give --epochs.",
     "steps_per_loop": "Steps between two looks at logs and signals.",
     "eval_every": "Steps between evaluations; 0: at the end alone.",
-    "eval_batch_size": "By default as --batch_size.",
+    "eval_batch_size": "By default as many as training takes at a time.",
     "eval_images": "Evaluate on the first so many, in whole batches.",
     "checkpoint_every": "Steps between checkpoints.",
     "keep_checkpoints": "How many checkpoints stay.",
@@ -90,8 +91,12 @@ for _define, _flags in (
     for _name, _help in _flags.items():
         _define(_name, _DEFAULTS[_name], _help)
 flags.DEFINE_boolean("eval_only", False, "Only evaluate the newest checkpoint.")
-flags.DEFINE_integer("stop_after", None, "Leave at this step, to go on another time.")
-flags.DEFINE_integer("threads", None, "Threads of an operation; by default all cores.")
+flags.DEFINE_integer(
+    "stop_after", None, "Leave at this step, to go on another time.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "threads", None, "Threads of an operation; by default all cores.", lower_bound=1
+)
 
 
 def settings_from_flags() -> TrainingSettings:
@@ -182,7 +187,7 @@ def _first_line(error):
 
 def _check_evaluation(settings):
     folder = pathlib.Path(settings.model_dir)
-    if tf.train.latest_checkpoint(str(folder / "checkpoints")) is None:
+    if newest_checkpoint(folder / "checkpoints") is None:
         raise ValueError(
             f"--eval_only needs a checkpoint in model_dir. Received: none in {folder}"
         )

@@ -11,20 +11,23 @@ import math
 import os
 import pathlib
 import signal
+import threading
 import time
 
 import tensorflow as tf
 from absl import logging
 
 from imagenet.batches import evaluation_iterator, shards_of, training_iterator
-from imagenet.checkpoints import Checkpoints
+from imagenet.checkpoints import Checkpoints, existing_folder
 from imagenet.data import ImageData
 from imagenet.devices import Devices
+from imagenet.file_lock import file_lock
 from imagenet.models import build_model
 from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
 from imagenet.programs import Programs
 from imagenet.run_log import RunLog, SilentLog
-from imagenet.settings import TrainingSettings
+from imagenet.settings import LOCK_FILE, TrainingSettings
+from meta_training.csv_log import read_csv
 
 MODEL_FILE = "model.keras"
 
@@ -110,17 +113,23 @@ class Training:
         Raises:
             Terminated: SIGTERM came; a checkpoint of this step is there.
             OSError: A checkpoint could not be written.
-            ValueError: `model_dir` has become that of another run since.
+            ValueError: `model_dir` has become that of another run since, another
+                process trains there, or the disk has no room for the checkpoints.
         """
-        if self._devices.is_chief:
-            self.settings.settle(self._folder)
-        if self.step >= self.train_steps:
-            self._finish()
-            return
-        self._until = min(until or self.train_steps, self.train_steps)
-        iterator = training_iterator(
-            self.settings, self._devices, self._images, self.step
-        )
+        with contextlib.ExitStack() as stack:
+            if self.step < self.train_steps:
+                self._checkpoints.check_room()
+            if self._devices.is_chief:
+                self.settings.settle(self._folder)
+                stack.enter_context(_claimed(self._folder))
+            self._train(until)
+
+    def _train(self, until):
+        self._until = self.train_steps
+        if until is not None:
+            self._until = min(until, self.train_steps)
+        # Of the checkpoint: killed, the run may have saved but not evaluated.
+        unevaluated = self._any_process(self._lacks_evaluation())
         if self._coordinator:
             # Its function is made once: each is traced anew.
             self._worker_step = tf.function(
@@ -128,16 +137,26 @@ class Training:
                     self._programs.train_step, args=(next(batches),)
                 )
             )
-        log = SilentLog()
-        if self._devices.is_chief:
-            log = RunLog(
-                self._folder, self.step, self.train_steps, self.choice.is_learned
-            )
-        with contextlib.closing(log), self._heeding_signals():
-            while self.step < self._until:
-                self._loop(iterator, log)
-        if self.step == self.train_steps:
+        if unevaluated or self.step < self._until:
+            log = SilentLog()
+            if self._devices.is_chief:
+                log = RunLog(
+                    self._folder, self.step, self.train_steps, self.choice.is_learned
+                )
+            with contextlib.closing(log), self._heeding_signals():
+                if unevaluated:
+                    log.evaluation(self.evaluate())
+                self._loops(log)
+        if self.step >= self.train_steps:
             self._finish()
+
+    def _loops(self, log):
+        if self.step < self._until:
+            iterator = training_iterator(
+                self.settings, self._devices, self._images, self.step
+            )
+        while self.step < self._until:
+            self._loop(iterator, log)
 
     def _loop(self, iterator, log):
         began, first = time.monotonic(), self.step
@@ -157,17 +176,30 @@ class Training:
         )
         if not math.isfinite(rows[-1][0]):
             logging.warning("the loss of step %d is %s", self.step, rows[-1][0])
-        done = self.step == self.train_steps
-        every = self.settings.eval_every
-        if done or (every and self.step % every == 0):
-            log.evaluation(self.evaluate())
-        terminated = self._agree_on_end()
-        left = done or terminated or self.step == self._until
+        terminated = self._any_process(self._terminated)
+        left = terminated or self.step == self._until
         if left or self.step % self.settings.checkpoint_every == 0:
             log.flush()
             self._checkpoints.save()
-        if terminated and not done:
+        if terminated and self.step < self.train_steps:
             raise Terminated(f"saved at step {self.step} and left, as SIGTERM asks")
+        # After the checkpoint: it may take longer than who stops the run waits.
+        if self._is_evaluated():
+            log.evaluation(self.evaluate())
+
+    def _is_evaluated(self):
+        """Whether there is an evaluation of this step."""
+        every = self.settings.eval_every
+        done = self.step >= self.train_steps
+        return done or bool(every and self.step % every == 0)
+
+    def _lacks_evaluation(self):
+        """Whether one that there should be is missing; the chief knows."""
+        if not (self.step and self._is_evaluated() and self._devices.is_chief):
+            return False
+        path = self._folder / "eval.csv"
+        rows = read_csv(path) if path.is_file() else []
+        return all(row["step"] != self.step for row in rows)
 
     def _steps_until_due(self):
         """Steps of the next loop: up to whatever is due first."""
@@ -182,7 +214,8 @@ class Training:
             self._coordinator.schedule(self._worker_step, args=(iterator,))
             for _ in range(steps)
         ]
-        self._coordinator.join()
+        with _telling_of_delay(results):
+            self._coordinator.join()
         # Keras counts by reading and writing, so steps of two workers may count as
         # one; nobody else steps here.
         self.optimizer.iterations.assign(self.step + steps)
@@ -282,16 +315,60 @@ class Training:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _agree_on_end(self):
-        """Whether any process was told to end: all must save together."""
+    def _any_process(self, told):
+        """Whether any process was told so: all then save, or evaluate, together."""
         if self._devices.num_workers == 1 or self._devices.asynchronous:
-            return self._terminated
+            return told
         strategy = self._devices.strategy
         mine = strategy.experimental_distribute_values_from_function(
-            lambda _: tf.constant(float(self._terminated))
+            lambda _: tf.constant(float(told))
         )
-        told = strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)
-        return float(told) > 0
+        return float(strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
+
+
+@contextlib.contextmanager
+def _telling_of_delay(results, seconds=30):
+    """Says again and again which steps have not ended: TensorFlow waits for ever.
+
+    Another worker does the steps of a lost one; without any, or without their
+    parameter server, nobody does.
+    """
+    ended = threading.Event()
+
+    def watch():
+        began = time.monotonic()
+        while not ended.wait(seconds):
+            logging.warning(
+                "these %d steps have not all ended after %d s. Are a worker or a "
+                "parameter server gone? Steps of a lost worker are done by others; "
+                "started again with its TF_CONFIG it takes part again. Without a "
+                "parameter server, or all workers, start all processes again: the "
+                "run goes on from its last checkpoint",
+                len(results),
+                time.monotonic() - began,
+            )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _claimed(folder):
+    """No other process writes to the folder of a run meanwhile."""
+    try:
+        with file_lock(folder / LOCK_FILE, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise ValueError(
+            "model_dir must be that of no other running process (several processes of "
+            "one run are started with --strategy=multi_worker or parameter_server and "
+            f"TF_CONFIG). Received: {folder}, which one is training in"
+        ) from error
 
 
 def check_start(settings: TrainingSettings, devices: Devices) -> None:
@@ -299,11 +376,18 @@ def check_start(settings: TrainingSettings, devices: Devices) -> None:
 
     Raises:
         ValueError: The shards do not fit the workers, the weights are unknown, or
-            `model_dir` is that of another run.
+            `model_dir` is that of another run or cannot be written.
     """
     shards_of(settings, devices)
     if devices.is_chief:
-        settings.check(pathlib.Path(settings.model_dir))
+        folder = pathlib.Path(settings.model_dir)
+        settings.check(folder)
+        existing = existing_folder(folder)
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+            raise ValueError(
+                "model_dir must be a folder that can be written, or made. Received: "
+                f"{folder}; {existing} cannot be written"
+            )
     else:
         settings.identity()
 

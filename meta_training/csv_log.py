@@ -78,9 +78,10 @@ class CsvLog:
 
 
 def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of such a file as numbers."""
+    """The rows of such a file as numbers, but for one that was not written whole."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             {name: float(value) for name, value in row.items()}
             for row in csv.DictReader(file)
+            if None not in row.values()
         ]

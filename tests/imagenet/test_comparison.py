@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from imagenet.columns import EVAL_COLUMNS, TRAIN_COLUMNS
-from imagenet.comparison import Plan, Run, probe_loss, run_all, wall_clock
+from imagenet.comparison import (
+    Plan,
+    Run,
+    check_plan,
+    probe_loss,
+    run_all,
+    settle_plan,
+    wall_clock,
+)
 from imagenet.figures import smoothed
 from imagenet.optimizers import choose
 from imagenet.report import write_report
@@ -98,6 +106,30 @@ def test_a_run_that_failed_is_named(tmp_path):
     mine = plan(tmp_path, module="no_such_module", optimizers=("hierarchical_rnn",))
     with pytest.raises(RuntimeError, match="resnet_v2_50_hierarchical_rnn_seed0"):
         run_all(mine)
+
+
+def test_a_comparison_is_not_made_longer(tmp_path):
+    """Its rates were chosen under schedules that end at its last step."""
+    settle_plan(plan(tmp_path / "new"))
+    settle_plan(plan(tmp_path / "new", optimizers=("adam",)))
+    before = (tmp_path / "new" / "comparison.json").read_bytes()
+    for steps in (4, 16):
+        longer = plan(tmp_path / "new", train_steps=steps)
+        for function in (check_plan, settle_plan):
+            with pytest.raises(
+                ValueError, match=f"of 8 steps, for train_steps={steps}"
+            ):
+                function(longer)
+    assert (tmp_path / "new" / "comparison.json").read_bytes() == before
+
+
+def test_a_row_that_was_not_written_whole_does_not_count(tmp_path):
+    mine = plan(tmp_path)
+    run = Run("resnet_v2_50", "hierarchical_rnn", None, 0)
+    write_run(tmp_path, run, [2.0, 1.0])
+    with open(tmp_path / run.name / "train.csv", "a", encoding="utf-8") as file:
+        file.write("3,1.0")
+    assert [row["loss"] for row in mine.rows(run)] == [2.0, 1.0]
 
 
 def test_the_wall_clock_is_that_of_all_steps_so_far(tmp_path):

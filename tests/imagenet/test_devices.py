@@ -1,5 +1,6 @@
 """Devices that are not on this machine."""
 
+import json
 import types
 
 import pytest
@@ -35,3 +36,23 @@ def test_the_tpu_that_is_named_or_attached(monkeypatch, name, expected):
     )
     assert devices_of(settings).num_replicas == 8
     assert asked == [expected]
+
+
+@pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
+def test_one_of_several_processes_does_not_run_alone(monkeypatch, strategy):
+    """They would all write to one folder."""
+    settings = TrainingSettings(
+        data_dir="data", model_dir="run", strategy=strategy, train_steps=1
+    )
+    cluster = {"worker": ["a:1", "b:1"]}
+    config = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ValueError, match=f"strategy {strategy}.* with 2 processes"):
+        devices_of(settings)
+
+
+def test_one_process_that_is_a_cluster_of_its_own(monkeypatch):
+    settings = TrainingSettings(data_dir="data", model_dir="run", train_steps=1)
+    for alone in ("", "{}", "no JSON", json.dumps({"cluster": {"worker": ["a:1"]}})):
+        monkeypatch.setenv("TF_CONFIG", alone)
+        assert devices_of(settings).num_workers == 1

@@ -126,6 +126,16 @@ def test_no_room(tmp_path, monkeypatch):
         open_imagenet(tmp_path)
 
 
+def test_what_a_killed_process_left_goes(tmp_path):
+    """It is as large as the set, and the next process would need the room twice."""
+    put_tars(tmp_path, train_tar(1), validation_tar())
+    left = tmp_path / "imagenet2012" / "incomplete.ABC123_5.1.0"
+    left.mkdir(parents=True)
+    (left / "imagenet2012-train.tfrecord").write_bytes(b"half")
+    open_imagenet(tmp_path)
+    assert [path.name for path in (tmp_path / "imagenet2012").iterdir()] == ["5.1.0"]
+
+
 def damage(folder, what):
     """Damages a prepared set."""
     if what == "a file is missing":

@@ -6,6 +6,8 @@ and input are those of any run.
 
 import csv
 import json
+import re
+import shutil
 
 import keras
 import numpy as np
@@ -15,14 +17,25 @@ from absl.testing import flagsaver
 
 from imagenet import train as train_module
 from imagenet import training as training_module
+from imagenet.batches import evaluation_iterator
 from imagenet.data import open_images
 from imagenet.devices import devices_of
-from imagenet.settings import TrainingSettings
+from imagenet.file_lock import file_lock
+from imagenet.optimizers import has_loss_scale
+from imagenet.settings import LOCK_FILE, TrainingSettings
 from imagenet.train import data_settings
 from imagenet.training import Training
 from meta_training.csv_log import CsvLog, read_csv
 from tests.imagenet import tiny
+from tests.imagenet.small_data import (
+    KINDS,
+    SYNSETS,
+    put_tars,
+    train_tar,
+    validation_tar,
+)
 
+FLOAT16 = "mixed_float16"
 SMALL = {
     "model": "tiny",
     "num_classes": 4,
@@ -242,7 +255,7 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
     ("changes", "tolerance"),
     [
         ({"precision": "mixed_bfloat16"}, 3e-2),
-        ({"precision": "mixed_float16"}, 5e-3),
+        ({"precision": FLOAT16}, 5e-3),
         ({"jit_compile": True}, 1e-4),
     ],
     ids=["bfloat16", "float16", "compiled"],
@@ -257,6 +270,7 @@ def test_other_arithmetic_gives_about_the_same(
     train(data_dir, tmp_path / "plain", **common)
     train(data_dir, tmp_path / "other", until=4, **common, **changes)
     other = train(data_dir, tmp_path / "other", **common, **changes)
+    assert has_loss_scale(other.optimizer) == (changes.get("precision") == FLOAT16)
     assert all(v.dtype == np.float32 for v in values(other))
     losses = [
         [row["loss"] for row in read_csv(tmp_path / name / "train.csv")]
@@ -312,6 +326,10 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
             "parameter_server takes no accumulation_steps",
         ),
         (
+            {"strategy": "parameter_server", "input_shards": 2},
+            "parameter_server takes no input_shards",
+        ),
+        (
             {"dataset": "imagenet2012", "num_images": None},
             "num_classes is for dataset generated.*Received: num_classes=4",
         ),
@@ -357,6 +375,7 @@ def test_what_does_not_fit_ends_the_run_at_its_start(
         ({"input_shards": 3}, "input_shards must be a multiple"),
         ({"num_classes": 1}, "`num_classes` must be from 2"),
         ({"eval_only": True}, "--eval_only needs a checkpoint"),
+        ({"model_dir": "/dev/null/run"}, "/dev/null cannot be written"),
     ],
 )
 def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, message):
@@ -367,7 +386,7 @@ def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, me
 
     monkeypatch.setattr(train_module, "open_images", opened)
     with pytest.raises(Left, match=rf"(?s){message}.*\(status 1\)"):
-        main(tmp_path / "run", **flags)
+        main(**{"model_dir": tmp_path / "run", **flags})
     assert not (tmp_path / "run").exists()
     # That of another run.
     settings("data", tmp_path / "run", seed=1).settle(tmp_path / "run")
@@ -375,6 +394,30 @@ def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, me
         main(tmp_path / "run")
     with pytest.raises(AssertionError, match="were opened"):
         main(tmp_path / "run", seed=1)
+
+
+def test_a_run_on_imagenet_names_the_images_that_it_skipped(main, tmp_path, caplog):
+    put_tars(tmp_path / "data", train_tar(), validation_tar())
+    generated = ("num_classes", "num_images", "num_validation_images")
+    # Fifteen images, three of them cut off: an epoch in three steps.
+    main(
+        tmp_path / "run",
+        dataset="imagenet2012",
+        data_dir=str(tmp_path / "data"),
+        batch_size=5,
+        train_steps=3,
+        **dict.fromkeys(generated),
+    )
+    (summary,) = re.findall(r"(\d+) images could not be decoded.*: (.*)", caplog.text)
+    bad = {f"{synset}_cut.JPEG" for synset in SYNSETS} | {
+        f"ILSVRC2012_val_{number:08d}.JPEG"
+        for number, kind in enumerate(KINDS, 1)
+        if not KINDS[kind]
+    }
+    assert (int(summary[0]), set(summary[1].split(", "))) == (len(bad), bad)
+    (row,) = read_csv(tmp_path / "run" / "eval.csv")
+    assert row["images"] == sum(KINDS.values())
+    assert len(read_csv(tmp_path / "run" / "train.csv")) == 3
 
 
 def test_no_imagenet(main, tmp_path):
@@ -502,8 +545,6 @@ class TestModelDir:
             train(data_dir, tmp_path / "run", train_steps=8)
 
     def test_no_room(self, data_dir, tmp_path, monkeypatch):
-        import shutil
-
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(
             "imagenet.checkpoints.shutil.disk_usage",
@@ -512,6 +553,81 @@ class TestModelDir:
         with pytest.raises(ValueError, match="room for 3 more checkpoints"):
             train(data_dir, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+    def test_a_finished_run_needs_no_room(self, data_dir, tmp_path, monkeypatch):
+        train(data_dir, tmp_path / "run")
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(
+            "imagenet.checkpoints.shutil.disk_usage",
+            lambda path: usage._replace(free=1000),
+        )
+        assert train(data_dir, tmp_path / "run").evaluate()["images"] == 10
+
+    def test_a_checkpoint_that_is_gone(self, data_dir, tmp_path):
+        folder = tmp_path / "run"
+        train(data_dir, folder, checkpoint_every=2)
+        (folder / "checkpoints" / "step-6.index").unlink()
+        before = (folder / "train.csv").read_bytes()
+        with pytest.raises(ValueError, match=r"without step-6.index.*are: step-4\)"):
+            train(data_dir, folder, checkpoint_every=2, train_steps=8)
+        assert (folder / "train.csv").read_bytes() == before
+
+    def test_only_so_many_checkpoints_stay(self, data_dir, tmp_path):
+        changes = {"checkpoint_every": 1, "steps_per_loop": 1}
+        for keep, until, expected in ((3, 4, "234"), (1, 6, "6")):
+            train(data_dir, tmp_path / "run", until, keep_checkpoints=keep, **changes)
+            found = (tmp_path / "run" / "checkpoints").glob("*.index")
+            assert sorted(path.stem for path in found) == [
+                f"step-{n}" for n in expected
+            ]
+
+    def test_another_process_trains_there(self, data_dir, tmp_path):
+        folder = tmp_path / "run"
+        train(data_dir, folder, until=2)
+        before = (folder / "train.csv").read_bytes()
+        with file_lock(folder / LOCK_FILE):
+            with pytest.raises(ValueError, match="which one is training in"):
+                train(data_dir, folder)
+            assert (folder / "train.csv").read_bytes() == before
+        assert train(data_dir, folder).step == 6
+
+
+def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatch):
+    """Killed while it evaluates, a run loses no step, and evaluates when it goes on."""
+    changes = {"eval_every": 3, "steps_per_loop": 1, "checkpoint_every": 3}
+    train(data_dir, tmp_path / "whole", **changes)
+    for step in (3, 6):
+        with monkeypatch.context() as context:
+
+            def killed(training, step=step, evaluate=Training.evaluate):
+                if training.step == step:
+                    raise KeyboardInterrupt
+                return evaluate(training)
+
+            context.setattr(Training, "evaluate", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(data_dir, tmp_path / "killed", **changes)
+        assert (tmp_path / f"killed/checkpoints/step-{step}.index").is_file()
+    train(data_dir, tmp_path / "killed", **changes)
+    expected, found = (
+        (tmp_path / name / "eval.csv").read_text() for name in ("whole", "killed")
+    )
+    assert found == expected
+    assert len(expected.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [({}, 8), ({"accumulation_steps": 4}, 2), ({"eval_batch_size": 5}, 5)],
+)
+def test_as_many_are_evaluated_at_a_time_as_trained(data_dir, tmp_path, changes, size):
+    run = settings(data_dir, tmp_path, **changes)
+    iterator, steps = evaluation_iterator(
+        run, devices_of(run), open_images(data_settings(run))
+    )
+    images, _, weights = next(iterator)
+    assert (len(images), len(weights)) == (size, size)
+    assert (steps - 1) * size < 10 <= steps * size
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatch):
