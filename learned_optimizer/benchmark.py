@@ -36,6 +36,9 @@ _WAYS = flags.DEFINE_list(
     ["hierarchical_rnn", "adam", "tensor_by_tensor"],
     "What takes turns: hierarchical_rnn, adam, tensor_by_tensor.",
 )
+_WEIGHTS = flags.DEFINE_string(
+    "weights", "default", "Name or path of the weights of the learned optimizer."
+)
 _REPETITIONS = flags.DEFINE_integer("repetitions", 10, "Counted steps of each.")
 _WARM_UPS = flags.DEFINE_integer("warm_ups", 2, "Steps of each before those.")
 _JSON = flags.DEFINE_bool("json", False, "End with one JSON object on a line.")
@@ -66,13 +69,13 @@ def bytes_of(variables) -> int:
     )
 
 
-def hierarchical_rnn(variables, gradients):
+def hierarchical_rnn(variables, gradients, weights):
     """A function that makes one step of the optimizer as users have it."""
     import tensorflow as tf
 
     from learned_optimizer import HierarchicalRNN
 
-    optimizer = HierarchicalRNN()
+    optimizer = HierarchicalRNN(weights=weights)
     optimizer.build(variables)
 
     @tf.function
@@ -83,11 +86,12 @@ def hierarchical_rnn(variables, gradients):
     return step, bytes_of(optimizer.variables)
 
 
-def adam(variables, gradients):
-    """The same for Keras's Adam, compiled."""
+def adam(variables, gradients, weights):
+    """The same for Keras's Adam, compiled; it has no weights."""
     import keras
     import tensorflow as tf
 
+    del weights
     optimizer = keras.optimizers.Adam()
     optimizer.build(variables)
 
@@ -99,7 +103,7 @@ def adam(variables, gradients):
     return step, bytes_of(optimizer.variables)
 
 
-def tensor_by_tensor(variables, gradients):
+def tensor_by_tensor(variables, gradients, weights):
     """The update rule on each tensor by itself, as a graph.
 
     Every tensor is a problem of its own here, so its global RNN sees it alone: the
@@ -110,7 +114,7 @@ def tensor_by_tensor(variables, gradients):
     from learned_optimizer import load_weights, update_rule
     from learned_optimizer.packing import Layout, pack, unpack
 
-    weights = load_weights("default")
+    weights = load_weights(weights)
     start = math.log(weights.initial_learning_rate)
     layouts, states = [], []
     for variable in variables:
@@ -167,13 +171,19 @@ def make_gradients(variables):
     ]
 
 
-def peak_memory(way, *problem) -> dict:
-    """Peak of this process's memory over three steps, above what must be there."""
+def peak_memory(way, problem, weights) -> dict:
+    """Peak of this process's memory over three steps, above what must be there.
+
+    Args:
+        way: A name of `WAYS`.
+        problem: Arguments of `variables_of`.
+        weights: Name or path of those of the learned optimizer.
+    """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = 4 * sum(math.prod(variable.shape) for variable in variables)
     before = _resident_bytes()
-    step, state_bytes = WAYS[way](variables, gradients)
+    step, state_bytes = WAYS[way](variables, gradients, weights)
     _reset_peak()
     for _ in range(3):
         step().numpy()
@@ -215,6 +225,7 @@ def _peak_bytes() -> int:
 
 def _peak_in_child(way) -> dict:
     command = [sys.executable, "-m", "learned_optimizer.benchmark", f"--peak={way}"]
+    command.append(f"--weights={_WEIGHTS.value}")
     if _MODEL.value:
         command.append(f"--model={_MODEL.value}")
     else:
@@ -223,7 +234,9 @@ def _peak_in_child(way) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure(ways, problem, repetitions, warm_ups, peak) -> dict[str, dict]:
+def measure(
+    ways, problem, repetitions, warm_ups, peak, weights="default"
+) -> dict[str, dict]:
     """All figures of each way.
 
     Args:
@@ -232,6 +245,7 @@ def measure(ways, problem, repetitions, warm_ups, peak) -> dict[str, dict]:
         repetitions: Counted steps.
         warm_ups: Steps before them, after the one that compiles.
         peak: `(way) -> dict`, see `peak_memory`.
+        weights: Name or path of those of the learned optimizer.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
@@ -239,7 +253,7 @@ def measure(ways, problem, repetitions, warm_ups, peak) -> dict[str, dict]:
     found = {way: {"parameters": parameters, **peak(way)} for way in ways}
     steps, seconds = {}, {way: [] for way in ways}
     for way in ways:
-        steps[way], state_bytes = WAYS[way](variables, gradients)
+        steps[way], state_bytes = WAYS[way](variables, gradients, weights)
         found[way]["state_bytes_per_parameter"] = state_bytes / parameters
         found[way]["first_step_seconds"] = timed(steps[way])
     for turn in range(warm_ups + repetitions):
@@ -269,7 +283,7 @@ def main(argv):
         )
     problem = (_MODEL.value, _PARAMETERS.value, _TENSORS.value)
     if _PEAK.value:
-        print(json.dumps(peak_memory(_PEAK.value, *problem)))
+        print(json.dumps(peak_memory(_PEAK.value, problem, _WEIGHTS.value)))
         return
     found = measure(
         _WAYS.value,
@@ -277,6 +291,7 @@ def main(argv):
         _REPETITIONS.value,
         _WARM_UPS.value,
         functools.cache(_peak_in_child),
+        _WEIGHTS.value,
     )
     parameters = found["hierarchical_rnn"]["parameters"]
     name = _MODEL.value or f"{_TENSORS.value} tensors"

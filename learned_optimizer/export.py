@@ -72,10 +72,19 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
 def export_optimizer(optimizer, path) -> pathlib.Path:
     """Exports a `HierarchicalRNN` with its meta-parameters as they are now.
 
+    Settings that the SavedModel lacks are named in a warning.
+
     Args:
         optimizer: Built or not.
         path: As in `export_weights`.
     """
+    left_out = _settings_left_out(optimizer)
+    if left_out:
+        logging.warning(
+            "A SavedModel holds the learned update alone, not the optimizer's settings "
+            "(see docs/export.md). Received: %s",
+            ", ".join(f"{name}={value!r}" for name, value in left_out.items()),
+        )
     weights = optimizer.weights
     if optimizer.built:
         variables = optimizer.step_variables(optimizer._trainable_variables)
@@ -98,6 +107,19 @@ def export_optimizer(optimizer, path) -> pathlib.Path:
     return export_weights(weights, path)
 
 
+def _settings_left_out(optimizer) -> dict:
+    """The settings that are not as by default and that no SavedModel holds."""
+    config = optimizer.get_config()
+    defaults = type(optimizer)().get_config()
+    # What is in the numbers, or decides nothing in them.
+    kept = {"name", "weights", "seed"}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in kept and value != defaults.get(name)
+    }
+
+
 def load_export(path) -> Weights:
     """The weights of a SavedModel that was exported here, verified.
 
@@ -118,11 +140,9 @@ def load_export(path) -> Weights:
         reader = tf.train.load_checkpoint(os.fspath(path / "variables" / "variables"))
         numbers = reader.get_tensor(_NUMBERS)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        # One line of what TensorFlow says.
-        reason = " ".join(str(error).split())
         raise ValueError(
             f"The variables of {path.name!r} must be a checkpoint with {_NUMBERS!r}. "
-            f"Received: {reason}"
+            f"Received: {_one_line(error)}"
         ) from error
     sha256 = card.pop("sha256")
     found = _sha256(card, numbers)
@@ -174,6 +194,10 @@ def _read_card(path) -> dict:
     return card
 
 
+def _one_line(error) -> str:
+    return " ".join(str(error).split())
+
+
 def _is_export(path) -> bool:
     return (path / CARD).is_file() and (path / "saved_model.pb").is_file()
 
@@ -201,8 +225,8 @@ def main(arguments, values=flags.FLAGS):
         if len(arguments) > 1:
             raise ValueError(f"There are flags only. Received: {arguments[1:]}")
         print(export_weights(load_weights(values.weights), values.output))
-    except (ValueError, OSError) as error:
-        sys.exit(f"export: {error}")
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        sys.exit(f"export: {_one_line(error)}")
 
 
 if __name__ == "__main__":

@@ -441,11 +441,16 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     # Saving.
 
     def export(self, path):
-        """Writes a SavedModel that does what this optimizer does, for any tensors.
+        """Writes a SavedModel that computes the learned update, for any tensors.
 
         It holds the meta-parameters as they are now, and no state; it needs neither
         this package nor Keras nor Python. `HierarchicalRNN(weights=path)` reads them
         back. See `docs/export.md`. Needs the TensorFlow backend.
+
+        Of the arguments of this optimizer it holds `weights` alone. Both learning rates
+        are inputs of the SavedModel; clipping, weight decay, the scale of the loss,
+        accumulation and averages are up to the program that calls it. A warning names
+        those that are set here.
 
         Args:
             path: A local folder: new, empty, or an earlier export, which is replaced.

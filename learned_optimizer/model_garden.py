@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
+from learned_optimizer.checkpoint_config import CheckpointConfig
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
 
 if keras.backend.backend() != "tensorflow":
@@ -87,7 +88,9 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
 
     Create it in the scope of the strategy, as Model Garden does. Its state is made
     at the first step and lies in checkpoints under the names of the Keras
-    optimizer's variables; what a checkpoint holds is restored then.
+    optimizer's variables; what a checkpoint holds is restored then. The architecture
+    of the weights lies there, too, and a checkpoint of another one is refused at once:
+    an alias such as `default` may have moved on since.
 
     Args:
         learning_rate: A number or a tf_keras schedule of `iterations`; multiplies
@@ -148,6 +151,10 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
                 "for evaluation and checkpoints, which Model Garden's trainer does "
                 f"not do. Received: weights {self._learned.weights.name!r}"
             )
+        # A legacy optimizer does not track its attributes by itself.
+        self._track_trackable(
+            CheckpointConfig(self._learned.config), "checkpoint_config"
+        )
         self._exclude_from_weight_decay = list(exclude_from_weight_decay or [])
         self._learned.exclude_from_weight_decay(
             var_names=self._exclude_from_weight_decay

@@ -91,14 +91,16 @@ def write_checkpoint(weights: Weights, prefix) -> str:
 
     Args:
         weights: Of an architecture that the released code has.
-        prefix: Path to which TensorFlow adds `.index` and `.data-00000-of-00001`. In
-            its folder `checkpoint` then names it as the latest, as a `Saver` does.
+        prefix: Path to which TensorFlow adds `.index` and `.data-00000-of-00001`; of
+            no checkpoint yet. In its folder `checkpoint` then names it as the latest,
+            as a `Saver` does.
 
     Returns:
         The prefix.
 
     Raises:
-        ValueError: If the released code cannot have these weights.
+        ValueError: If the released code cannot have these weights, or there is a
+            checkpoint of this prefix.
     """
     if weights.config.nominal:
         raise ValueError(
@@ -107,6 +109,13 @@ def write_checkpoint(weights: Weights, prefix) -> str:
             f"{weights.name!r} with {weights.config.nominal}"
         )
     prefix = pathlib.Path(prefix).absolute()
+    # Two files cannot be replaced at once: a stop in between would leave the index of
+    # one checkpoint with the numbers of another.
+    if prefix.with_name(f"{prefix.name}.index").exists():
+        raise ValueError(
+            "The prefix of a checkpoint that is written must be new. "
+            f"Received: {os.fspath(prefix)!r}, which is one already"
+        )
     arrays = to_released_names(weights.config, weights.meta_parameters)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
@@ -194,8 +203,8 @@ def main(arguments, values=flags.FLAGS):
     """Converts one way or the other, and prints what came out."""
     try:
         _convert(arguments, values)
-    except (ValueError, OSError) as error:
-        sys.exit(f"released: {error}")
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        sys.exit(f"released: {_one_line(error)}")
 
 
 def _convert(arguments, values):

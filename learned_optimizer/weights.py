@@ -198,10 +198,11 @@ def load_weights(weights) -> Weights:
     shipped = FOLDER / f"{name}.npz"
     is_name = pathlib.PurePath(name).name == name and shipped.is_file()
     path = shipped if is_name else pathlib.Path(text)
-    if path.suffix != ".npz":
+    # `.` and `/` have no name that an ending could be added to.
+    if path.suffix != ".npz" and path.name:
         path = path.with_name(path.name + ".npz")
     if not path.is_file():
-        if pathlib.Path(text).is_dir():
+        if text and pathlib.Path(text).is_dir():
             # TensorFlow is imported only where a SavedModel is read.
             from learned_optimizer.export import load_export
 

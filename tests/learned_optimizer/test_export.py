@@ -584,6 +584,30 @@ def test_what_is_exported_is_what_the_optimizer_has_now(tmp_path):
             np.testing.assert_array_equal(value, one.meta_parameters[key], key)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": 0.5},
+        {"initial_learning_rate": 1e-2},
+        {"weight_decay": 0.1},
+        {"clipnorm": 1.0, "gradient_accumulation_steps": 4},
+        {"use_ema": True, "loss_scale_factor": 8.0},
+        {},
+    ],
+    ids=",".join,
+)
+def test_settings_that_are_not_exported_are_named(settings, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        export_command.logging, "warning", lambda text, *values: said.append(values)
+    )
+    HierarchicalRNN(**settings).export(tmp_path / "model")
+    named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    assert [sorted(values[0].split(", ")) for values in said] == (
+        [sorted(named.split(", "))] if settings else []
+    )
+
+
 def change_card(**changes):
     def damage(path):
         card = json.loads((path / CARD).read_text())
@@ -766,6 +790,19 @@ def test_the_command_exports(tmp_path, capsys):
     export_command.main(["export"], values)
     assert capsys.readouterr().out.strip() == os.fspath(path)
     assert load_weights(path).name == "bootstrap-v1"
+
+
+def test_what_tensorflow_cannot_write_is_one_line(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "disk\n full")
+
+    monkeypatch.setattr(tf.saved_model, "save", fail)
+    values = flags.FlagValues()
+    export_command.define_flags(values)
+    values(["export", f"--output={tmp_path / 'model'}"])
+    with pytest.raises(SystemExit, match="^export: disk full$"):
+        export_command.main(["export"], values)
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_command_says_what_is_wrong(tmp_path):

@@ -263,6 +263,34 @@ def test_a_checkpoint_holds_the_state_and_training_goes_on_from_it(tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in averages"])
+def test_a_checkpoint_of_another_architecture_is_refused(wrapped, tmp_path):
+    """`default` may have moved on since; the arrays of both have the same shapes."""
+
+    def checkpoint(weights):
+        averages = {"ema": {"average_decay": 0.9}} if wrapped else {}
+        config = optimization_config(hierarchical_rnn={"weights": weights}, **averages)
+        training = Training()
+        optimizer = build(config)
+        if wrapped:
+            model = types.SimpleNamespace(trainable_variables=training.variables)
+            optimizer.shadow_copy(model)
+        saved = tf.train.Checkpoint(optimizer=optimizer, values=training.variables)
+        return saved, training, optimizer
+
+    saved, training, optimizer = checkpoint("default-v1")
+    training.run(optimizer.apply_gradients, 1)
+    path = saved.save(tmp_path / "checkpoint")
+    other, training, optimizer = checkpoint("default-v2")
+    with pytest.raises(ValueError, match="architecture of.*weights='default-v1'"):
+        other.restore(path)
+    same, training, optimizer = checkpoint("default-v1")
+    status = same.restore(path)
+    training.run(optimizer.apply_gradients, 1)
+    status.assert_consumed()
+    assert optimizer.iterations.numpy() == 2
+
+
 def test_the_config_makes_the_same_optimizer(tmp_path):
     import tf_keras
 

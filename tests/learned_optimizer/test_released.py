@@ -279,6 +279,21 @@ def test_a_checkpoint_that_fails_is_not_there(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_checkpoint_takes_the_place_of_none(tmp_path):
+    prefix = released.write_checkpoint(load_weights("bootstrap-v1"), tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="must be new. Received: '.*model'"):
+        released.write_checkpoint(load_weights("released-v1"), prefix)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    # What a stop between the two files leaves is no checkpoint, and is no obstacle.
+    (tmp_path / "model.index").unlink()
+    released.write_checkpoint(load_weights("released-v1"), prefix)
+    found = released.read_checkpoint(prefix, global_rnn_input="all_tensors")
+    np.testing.assert_array_equal(
+        found.to_flat(), load_weights("released-v1").to_flat()
+    )
+
+
 @pytest.fixture
 def command():
     """The command line in this process: a function of its arguments."""
@@ -330,6 +345,15 @@ def test_the_command_goes_there_and_back(command, tmp_path, capsys):
 def test_the_command_says_what_is_wrong(arguments, words, command, capsys):
     with pytest.raises(SystemExit, match=f"^released: .*{words}"):
         command(*arguments)
+
+
+def test_what_tensorflow_cannot_write_is_one_line(command, tmp_path, monkeypatch):
+    def fail(**_):
+        raise tf.errors.ResourceExhaustedError(None, None, "disk\n full")
+
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", fail)
+    with pytest.raises(SystemExit, match="^released: disk full$"):
+        command("--weights=bootstrap-v1", f"--output_checkpoint={tmp_path / 'model'}")
 
 
 @pytest.mark.slow

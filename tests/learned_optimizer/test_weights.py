@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import zipfile
 
 import numpy as np
@@ -385,6 +386,12 @@ def test_bad_files_are_refused(name, saved):
         load_weights(path)
     with pytest.raises(ValueError, match=words):
         HierarchicalRNN(weights=path)
+
+
+@pytest.mark.parametrize("bad", ["", ".", "/", "weights/..", pathlib.Path()])
+def test_a_path_without_a_name_is_refused(bad):
+    with pytest.raises(ValueError, match="must be .* SavedModel.* Received: "):
+        load_weights(bad)
 
 
 @pytest.mark.parametrize("bad", [3, 2.5, b"default", ["default"], True])
