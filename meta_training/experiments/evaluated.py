@@ -190,11 +190,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def describe_evaluation(settings, noun: str = "task") -> str:
-    """The budget of an evaluation in words."""
-    tasks = choose_tasks(settings["sets"], settings["tasks"])
+def describe_evaluation(folder: pathlib.Path, settings, noun: str = "task") -> str:
+    """The budget of an evaluation in words, counted from its runs."""
+    table = RunTable(folder)
+    draws = len({row["seed"] for row in table.rows})
     return (
-        f"{count(len(tasks), noun)}, {count(settings['seeds'], 'draw')} of each, "
+        f"{count(len(table.tasks), noun)}, {count(draws, 'draw')} of each, "
         f"{settings['steps']} steps"
     )
 

@@ -1,8 +1,15 @@
-"""Inception V3 and ResNet V2, from the curves that `imagenet.benchmark` left."""
+"""Inception V3 and ResNet V2, from the curves that `imagenet.benchmark` left.
+
+Which images they were trained on stands in the `settings.json` of the runs beside each
+file of curves. All runs of a comparison see the same images, so one that kept its
+settings speaks for all of its network.
+"""
 
 import csv
 import hashlib
+import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -30,7 +37,18 @@ LAST_STEPS = 100
 POINTS = 100
 # What stands in for a rate in a run that names none.
 _NO_RATE = {"hierarchical_rnn": "none to set"}
-_TEXT = ("source", "model", "optimizer", "learning_rate", "seed", "weights_sha256")
+# What a run's settings say of its images.
+IMAGES = ("dataset", "image_size", "num_classes", "num_images", "batch_size")
+_TEXT = (
+    *("source", "model", "optimizer", "learning_rate", "seed", "weights_sha256"),
+    *IMAGES,
+)
+# The networks of the claim, and how the names of their runs begin.
+_CLAIMED = {"Inception V3": "inception_v3", "ResNet V2": "resnet_v2"}
+_DATASETS = {
+    "generated": "generated images (drawn by a program, not ImageNet)",
+    "imagenet2012": "ImageNet",
+}
 _COLOURS = {
     "hierarchical_rnn": "#d1495b",
     "adam": "#30638e",
@@ -52,17 +70,20 @@ class ImagenetNetworks(Experiment):
         "scale."
     )
     budgets = {"small": {}, "full": {}}
+    has_budget = False
+    judges_weights = False
 
     def run(self, job):
         runs, curves = [], []
         for path in _files():
             source = path.relative_to(RESULTS).as_posix()
+            images = _images_of(path.parent)
             for key, rows in _runs_of(path).items():
                 loss = np.array([row["loss"] for row in rows])
                 last = loss[-LAST_STEPS:]
                 runs.append(
                     [source, *key[:-1], len(loss), last.mean(), rows[-1]["seconds"]]
-                    + [key[-1]]
+                    + [key[-1], *images.get(key[0], [""] * len(IMAGES))]
                 )
                 for part in np.array_split(
                     np.arange(len(rows)), min(POINTS, len(rows))
@@ -121,35 +142,103 @@ class ImagenetNetworks(Experiment):
         ]
         weights = sorted({run["weights_sha256"] for run in runs} - {""})
         return (
-            "Training losses as `imagenet.benchmark` wrote them; images, sizes and "
-            "commands are in the report beside each file. Weights of the learned "
-            f"optimizer: sha256 {', '.join(weights) or 'unknown'}.\n\n"
+            f"{_on_which_images(runs)} {_not_yet(runs)}Training losses as "
+            "`imagenet.benchmark` wrote them; commands are in the report beside each "
+            "file. Weights of the learned optimizer: sha256 "
+            f"{', '.join(weights) or 'unknown'}.\n\n"
             + markdown_table(header, rows)
             + f"\n\nNumbers: {link('runs.csv', 'curves.csv')}."
         )
 
-    def describe(self, settings):
-        return "reads `imagenet/results/`, whatever its budget was; trains nothing"
+    def describe(self, folder, settings):
+        return "reads `imagenet/results/`, whatever was computed for it; trains nothing"
 
     def inputs(self):
         return {
             path.relative_to(RESULTS).as_posix(): hashlib.sha256(
                 path.read_bytes()
             ).hexdigest()
-            for path in _files()
+            for file in _files()
+            for path in [file, *_settings_files(file.parent)]
         }
 
 
 _NUMBERS = ("step", "seconds", "loss", "accuracy")
 _RUN_COLUMNS = (
     *("source", "model", "optimizer", "learning_rate", "seed", "steps"),
-    *("mean_loss_of_last_steps", "seconds", "weights_sha256"),
+    *("mean_loss_of_last_steps", "seconds", "weights_sha256", *IMAGES),
 )
 _CURVE_COLUMNS = ("source", *COLUMNS[:4], *_NUMBERS)
 
 
 def _files() -> list[pathlib.Path]:
     return sorted(RESULTS.rglob("curves.csv"))
+
+
+def _settings_files(folder) -> list[pathlib.Path]:
+    return sorted(folder.glob("*/settings.json"))
+
+
+def _images_of(folder) -> dict[str, list[str]]:
+    """The images of each network of a comparison, as texts in the order of `IMAGES`.
+
+    Raises:
+        ValueError: Runs of one network had different ones.
+    """
+    found: dict[str, list[str]] = {}
+    for path in _settings_files(folder):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        values = [settings.get(name) for name in IMAGES]
+        images = ["" if value is None else str(value) for value in values]
+        if found.setdefault(settings["model"], images) != images:
+            raise ValueError(
+                f"the runs of {settings['model']} in {folder.relative_to(RESULTS)} "
+                f"must have the same images. Received: {found[settings['model']]} and "
+                f"{images}"
+            )
+    return found
+
+
+def _images_in_words(run: Mapping[str, str], dataset: str) -> str:
+    """Which dataset, and how many pixels, classes and images of it."""
+    words = [dataset]
+    for name, unit in (
+        ("image_size", "px"),
+        ("num_classes", "classes"),
+        ("num_images", "for training"),
+    ):
+        if run.get(name):
+            words.append(f"{int(run[name]):,} {unit}")
+    if run.get("batch_size"):
+        words.append(f"batches of {run['batch_size']}")
+    return ", ".join(words)
+
+
+def _on_which_images(runs) -> str:
+    """A sentence for each file of curves and its images."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        name = run.get("dataset", "")
+        images = _images_in_words(run, _DATASETS.get(name, name))
+        if not name:
+            images = "images that no settings beside the curves name"
+        models = found.setdefault((run["source"], images), [])
+        if run["model"] not in models:
+            models.append(run["model"])
+    return " ".join(
+        f"`{source}`: {', '.join(models)} on {images}."
+        for (source, images), models in found.items()
+    )
+
+
+def _not_yet(runs) -> str:
+    """The networks of the claim that no run is of."""
+    missing = [
+        name
+        for name, beginning in _CLAIMED.items()
+        if not any(run["model"].startswith(beginning) for run in runs)
+    ]
+    return f"No results yet of {' and '.join(missing)}. " if missing else ""
 
 
 def _runs_of(path) -> dict[tuple, list[dict]]:
@@ -173,8 +262,12 @@ def _runs_of(path) -> dict[tuple, list[dict]]:
 
 
 def _draw(folder):
-    """Loss against steps: a panel a network."""
+    """Loss against steps: a panel a network, its images in the title."""
     curves = read_csv(folder / "curves.csv", _TEXT)
+    first_runs = {
+        (run["source"], run["model"]): run
+        for run in reversed(read_csv(folder / "runs.csv", _TEXT))
+    }
     panels = list(dict.fromkeys((row["source"], row["model"]) for row in curves))
     figure, axes = subplots(len(panels))
     for axis, panel in zip(axes, panels, strict=True):
@@ -197,6 +290,12 @@ def _draw(folder):
                 lw=1.6,
             )
             seen.add(run[0])
-        axis.set(title=panel[1].replace("_", " "), xlabel="step")
+        run = first_runs[panel]
+        dataset = f"{run['dataset'] or 'unknown'} images"
+        axis.set_title(
+            f"{panel[1].replace('_', ' ')}\n{_images_in_words(run, dataset)}",
+            fontsize="small",
+        )
+        axis.set_xlabel("step")
         axis.set_ylabel("training loss")
     save_figure(figure, axes[0], folder / "curves.png")

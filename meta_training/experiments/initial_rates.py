@@ -21,10 +21,11 @@ class InitialLearningRate(Experiment):
 
     name = "initial_learning_rate"
     title = "The choice of the initial learning rate"
-    claim = (
-        "The learned optimizer adapts its learning rates by itself, so where they "
-        "start should hardly matter: the released code meta-trains it from rates drawn "
-        "over four decades."
+    claim = "Nothing about initial learning rates, in the parts of it that we know."
+    inference = (
+        "The learned optimizer adapts its learning rates by itself, and the released "
+        "code meta-trains it from rates drawn over four decades, so where they start "
+        "should hardly matter."
     )
     budgets = {
         "small": {
@@ -84,18 +85,21 @@ class InitialLearningRate(Experiment):
         header = ["network"]
         for optimizer in table.optimizers:
             header += [f"{optimizer}: best", "worst", "ratio"]
-        rates = len(table.by_rate(table.optimizers[0], table.tasks[0], "final_loss"))
+        rates, adams = (
+            len(table.by_rate(optimizer, table.tasks[0], "final_loss"))
+            for optimizer in table.optimizers
+        )
         return (
             f"Final losses from {rates} initial rates, and Adam's at "
-            f"{len(settings['learning_rates'])} learning rates; losses floored at "
+            f"{adams} learning rates; losses floored at "
             f"{LOSS_FLOOR:g}, means over draws.\n\n"
             + markdown_table(header, rows)
             + f"\n\nEvery run: {link(RUNS)}."
         )
 
-    def describe(self, settings):
+    def describe(self, folder, settings):
         rates = settings["initial_rates"]
         return (
-            f"{describe_evaluation(settings, 'held-out network')}, initial rates from "
-            f"{rates[0]:g} to {rates[-1]:g}"
+            f"{describe_evaluation(folder, settings, 'held-out network')}, initial "
+            f"rates from {rates[0]:g} to {rates[-1]:g}"
         )

@@ -1,9 +1,9 @@
 """What an experiment is, and the register of those that exist.
 
-An experiment is a class: what the paper claims, in our words; the settings of each
-budget; `run`, which leaves CSV files and figures in a folder; and `findings`, which
-says what came out, from those CSV files alone. So each number of a report can be
-found in a file beside it.
+An experiment is a class: what the paper claims, in our words, and what we infer from
+that; the settings of each budget; `run`, which leaves CSV files and figures in a
+folder; `findings` and `describe`, which say what came out and what was run, from those
+CSV files alone. So each number of a report can be found in a file beside it.
 """
 
 import abc
@@ -26,7 +26,7 @@ class Job:
         settings: All that its result depends on, beside the weights.
         weights: Of the hierarchical RNN that is judged.
         folder: For CSV files and figures; it is new, and kept only if the run ends.
-        work: For what a later call goes on from; it stays.
+        work: For what a later call with the same settings goes on from; it stays.
         cache: Of evaluations, shared by all experiments.
         log: Is told what is done.
     """
@@ -38,6 +38,11 @@ class Job:
     cache: pathlib.Path
     log: Callable[[str], None] = lambda message: None
 
+    @property
+    def trained(self) -> pathlib.Path:
+        """For runs of meta-training, which other settings of an evaluation share."""
+        return self.work.parent / "trained"
+
 
 class Experiment(abc.ABC):
     """One of the paper's experiments.
@@ -45,14 +50,21 @@ class Experiment(abc.ABC):
     Attributes:
         name: What the command line calls it.
         title: What reports call it.
-        claim: What the paper claims, in our words.
+        claim: What the paper claims, in our words: its abstract and introduction are
+            all that we know of it.
+        inference: What we infer from that, if anything.
         budgets: The settings of each budget, as JSON types.
+        has_budget: Whether it computes anything that a budget bounds.
+        judges_weights: Whether the weights that the command line names play a part.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     claim: ClassVar[str]
+    inference: ClassVar[str] = ""
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    has_budget: ClassVar[bool] = True
+    judges_weights: ClassVar[bool] = True
 
     def settings(self, budget: str, seeds: int | None = None) -> dict[str, Any]:
         """The settings of a budget.
@@ -75,8 +87,11 @@ class Experiment(abc.ABC):
         """What came out, as Markdown, from the CSV files in `folder`."""
 
     @abc.abstractmethod
-    def describe(self, settings: Mapping[str, Any]) -> str:
-        """The budget in words, a sentence or two."""
+    def describe(self, folder: pathlib.Path, settings: Mapping[str, Any]) -> str:
+        """What was run in words, a sentence or two.
+
+        Counts come from the CSV files in `folder`: what exists today may be more.
+        """
 
     def inputs(self) -> dict[str, str]:
         """The sha256 of files that the result depends on, by path."""

@@ -47,14 +47,15 @@ def report_text(results: pathlib.Path, base: pathlib.Path) -> tuple[str, list[st
         found = _best(results, name)
         sections.append(f"## {experiment(name).title}")
         if found is None:
+            budget = " --budget=full" if experiment(name).has_budget else ""
             sections.append(
-                f"Not run yet: `python -m meta_training.experiments {name} "
-                "--budget=full`."
+                f"Not run yet: `python -m meta_training.experiments {name}{budget}`."
             )
             continue
         folder, done = found
         shown.append(name)
-        budgets.add(done["budget"])
+        if experiment(name).has_budget:
+            budgets.add(done["budget"])
         sections += _section(folder, done, base)
     return "\n\n".join([*_head(budgets), *sections]) + "\n", shown
 
@@ -70,9 +71,9 @@ def _head(budgets):
     ]
     if "small" in budgets:
         lines.append(
-            "**Budget `small` shows that the commands work, nothing else**: a few "
-            "tasks, a few steps. What it finds says nothing about the optimizer. "
-            "`--budget=full` makes the figures that count."
+            "**Budget `small`, where a caption names it, shows that the commands work, "
+            "nothing else**: a few tasks, a few steps. What is found with it says "
+            "nothing about the optimizer. `--budget=full` makes the figures that count."
         )
     return lines
 
@@ -91,12 +92,7 @@ def _section(folder, done, base):
     place = pathlib.PurePath(os.path.relpath(folder, base)).as_posix()
     paragraph = (folder / PARAGRAPH).read_text(encoding="utf-8").strip()
     sections = [_LINK.sub(rf"]({place}/\1)", paragraph)]
-    caption = (
-        f"Budget `{done['budget']}`, {_duration(done['seconds'])} on {done['cores']} "
-        f"cores, {done['finished']}; weights `{done['weights']['name']}`, sha256 "
-        f"`{done['weights']['sha256'][:12]}`; `{done['command']}`; "
-        f"[settings]({place}/done.json)."
-    )
+    caption = f"{_caption(done)}; `{done['command']}`; [settings]({place}/done.json)."
     title = experiment(done["experiment"]).title
     figures = sorted(folder.glob("*.png"))
     for figure in figures:
@@ -106,6 +102,24 @@ def _section(folder, done, base):
     if not figures:
         sections.append(f"*{caption}*")
     return sections
+
+
+def _caption(done):
+    """How and when, and with which weights, as far as they played a part."""
+    found = experiment(done["experiment"])
+    if found.has_budget:
+        # Earlier versions did not note what was killed.
+        least = "" if done.get("seconds_are_all", True) else "at least "
+        caption = (
+            f"Budget `{done['budget']}`, {least}{_duration(done['seconds'])} on "
+            f"{done['cores']} cores, {done['finished']}"
+        )
+    else:
+        caption = f"Read on {done['finished']}"
+    if found.judges_weights:
+        name, sha256 = done["weights"]["name"], done["weights"]["sha256"]
+        caption += f"; weights `{name}`, sha256 `{sha256[:12]}`"
+    return caption
 
 
 def _duration(seconds):

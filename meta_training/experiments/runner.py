@@ -3,8 +3,8 @@
 In the output folder lie, for each experiment that is done, a folder of its name with
 CSV files, figures, `paragraph.md` and, written last, `done.json`. What is under way
 lies aside, in a folder whose name begins with a dot, and takes its place by one rename.
-`work/` keeps what a later call goes on from: runs of meta-training, and a cache of
-evaluations.
+`work/` keeps what a later call goes on from: runs of meta-training, a cache of
+evaluations, and how long it took so far.
 """
 
 import dataclasses
@@ -15,20 +15,21 @@ import os
 import pathlib
 import shlex
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from learned_optimizer.files import replace_folder, write_aside
+from learned_optimizer.files import replace_folder
+from learned_optimizer.weights import ALIASES
+from meta_training.experiments import judged_weights
 from meta_training.experiments.registry import Experiment, Job
+from meta_training.experiments.sittings import Sitting
 from meta_training.trainable_optimizers import TrainedWeights
 
 DONE = "done.json"
 PARAGRAPH = "paragraph.md"
-SITTINGS = "sittings.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,23 +50,23 @@ class Request:
 
     def command(self, experiment: Experiment) -> str:
         """What runs the experiment again, wherever its output then goes."""
-        words = [
-            *("python", "-m", "meta_training.experiments"),
-            *(experiment.name, f"--budget={self.budget}"),
-        ]
+        words = ["python", "-m", "meta_training.experiments", experiment.name]
+        if experiment.has_budget:
+            words.append(f"--budget={self.budget}")
         if self.seeds is not None:
             words.append(f"--seeds={self.seeds}")
-        if self.weights_name != "default":
-            words.append(f"--weights={self.weights_name}")
+        if experiment.judges_weights:
+            # An alias moves on, and would then run other weights.
+            name = ALIASES.get(self.weights_name, self.weights_name)
+            words.append(f"--weights={name}")
         return shlex.join(words)
 
     def settings(self, experiment: Experiment) -> dict[str, Any]:
         """All that the result of an experiment depends on."""
-        return {
-            **experiment.settings(self.budget, self.seeds),
-            "weights_sha256": self.weights.card.get("sha256", "unsaved"),
-            "inputs": experiment.inputs(),
-        }
+        found = experiment.settings(self.budget, self.seeds)
+        if experiment.judges_weights:
+            found["weights_sha256"] = judged_weights.sha256_of(self.weights)
+        return {**found, "inputs": experiment.inputs()}
 
 
 def run_experiment(
@@ -88,13 +89,13 @@ def run_experiment(
     target = output / experiment.name
     settings = request.settings(experiment)
     done = read_done(target)
-    if done is not None and done["settings"] == _as_json(settings):
+    if done is not None and _settings_of(done, experiment) == _as_json(settings):
         log(f"{experiment.name}: done before, with the same settings")
         return False
     aside = output / f".{experiment.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    # Runs of other settings could not go on there.
+    # Other settings have other results and take other times.
     work = output / "work" / experiment.name / _digest(settings)[:12]
     work.mkdir(parents=True, exist_ok=True)
     job = Job(
@@ -105,23 +106,19 @@ def run_experiment(
         output / "work" / "cache",
         lambda message: log(f"{experiment.name}: {message}"),
     )
-    began = time.monotonic()
-    try:
+    with Sitting(work) as sitting:
         experiment.run(job)
-    finally:
-        sittings = _add_sitting(work / SITTINGS, time.monotonic() - began)
-    write_paragraph(experiment, request.budget, settings, aside)
+    weights = None
+    if experiment.judges_weights:
+        weights = judged_weights.entry_of(request.weights)
+    write_paragraph(experiment, request.budget, settings, weights, aside)
     entry = {
         "experiment": experiment.name,
         "budget": request.budget,
         "command": request.command(experiment),
         "settings": settings,
-        "weights": {
-            "name": request.weights.name,
-            "sha256": settings["weights_sha256"],
-        },
-        "seconds": round(sum(sittings), 1),
-        "sittings": len(sittings),
+        "weights": weights,
+        **sitting.totals(),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
@@ -136,13 +133,17 @@ def run_experiment(
     return True
 
 
-def write_paragraph(experiment, budget, settings, folder) -> None:
-    """Writes `paragraph.md`: claim, findings, budget."""
-    parts = [
-        f"**What the paper claims, in our words.** {experiment.claim}",
-        f"**What came out here.** {experiment.findings(folder, settings)}",
-        f"**Budget `{budget}`.** {_sentence(experiment.describe(settings))}",
-    ]
+def write_paragraph(experiment, budget, settings, weights, folder) -> None:
+    """Writes `paragraph.md`: claim, inference, findings, weights, budget."""
+    parts = [f"**What the paper claims, in our words.** {experiment.claim}"]
+    if experiment.inference:
+        parts.append(f"**What we infer, not the paper.** {experiment.inference}")
+    parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
+    if experiment.judges_weights:
+        parts.append(judged_weights.sentence(weights))
+    heading = f"Budget `{budget}`" if experiment.has_budget else "How"
+    described = _sentence(experiment.describe(folder, settings))
+    parts.append(f"**{heading}.** {described}")
     text = "\n\n".join(parts) + "\n"
     (folder / PARAGRAPH).write_text(text, encoding="utf-8")
 
@@ -150,19 +151,25 @@ def write_paragraph(experiment, budget, settings, folder) -> None:
 def rewrite_paragraph(experiment: Experiment, folder: pathlib.Path) -> bool:
     """Says anew what the CSV files of a finished experiment say: words may change.
 
+    What `done.json` of an earlier version lacks is put in: how the weights were
+    trained, and their name in the command.
+
     Returns:
         Whether anything is different.
     """
-    done = read_done(folder)
+    before = read_done(folder)
+    done = _completed(experiment, before)
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(folder, aside)
-    write_paragraph(experiment, done["budget"], done["settings"], aside)
+    write_paragraph(
+        experiment, done["budget"], done["settings"], done["weights"], aside
+    )
     sha256 = hashlib.sha256((aside / PARAGRAPH).read_bytes()).hexdigest()
-    if sha256 == done["files"][PARAGRAPH]:
+    done["files"] = {**done["files"], PARAGRAPH: sha256}
+    if done == before:
         shutil.rmtree(aside)
         return False
-    done["files"][PARAGRAPH] = sha256
     (aside / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
     replace_folder(aside, folder)
     return True
@@ -208,14 +215,30 @@ def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
     return copied
 
 
-def _add_sitting(path, seconds) -> list[float]:
-    """The seconds of all sittings of an experiment; one that was killed is missing."""
-    found = []
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-    found.append(round(seconds, 1))
-    write_aside(path, (json.dumps(found) + "\n").encode())
-    return found
+def _completed(experiment, done):
+    """`done.json` as this version writes it."""
+    words = [
+        word
+        for word in shlex.split(done["command"])
+        if experiment.has_budget or not word.startswith("--budget=")
+    ]
+    weights = None
+    if experiment.judges_weights:
+        weights = judged_weights.completed(done["weights"])
+        if not any(word.startswith("--weights=") for word in words):
+            words.append(f"--weights={weights['name']}")
+    return {**done, "command": shlex.join(words), "weights": weights}
+
+
+def _settings_of(done, experiment):
+    """The settings of what is done; earlier versions named weights that were not used.
+
+    Theirs are left out, so that nothing is run again for a name.
+    """
+    kept = dict(done["settings"])
+    if not experiment.judges_weights:
+        kept.pop("weights_sha256", None)
+    return kept
 
 
 def _as_json(settings):

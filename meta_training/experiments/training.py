@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meta_training.experiments.seeds_side_by_side import train_side_by_side
-from meta_training.tasks import register_task_set, task_set
+from meta_training.tasks import register_task_set
 from meta_training.tasks.perceptrons import Perceptron
 from meta_training.tasks.quadratics import Quadratic
 from meta_training.trainable_optimizers import (
@@ -113,10 +113,12 @@ def load_seeds(
 
 
 def describe_training(training: Mapping[str, Any]) -> str:
-    """The settings of meta-training in words."""
+    """The settings of meta-training in words.
+
+    How many tasks the set had is not said: it may have changed since.
+    """
     return (
-        f"{training['outer_steps']} outer steps from fresh weights on the "
-        f"{len(task_set(training['task_set']))} tasks of `{training['task_set']}`, "
-        f"windows of {training['mean_window_steps']:g} inner steps on average, "
-        f"trajectories of {training['mean_horizon']:g}"
+        f"{training['outer_steps']} outer steps from fresh weights on the task set "
+        f"`{training['task_set']}`, windows of {training['mean_window_steps']:g} inner "
+        f"steps and trajectories of {training['mean_horizon']:g}, both on average"
     )

@@ -26,6 +26,9 @@ def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     ways = ["hierarchical_rnn", "adam"]
     flags.DEFINE_enum("optimizer", ways[0], ways, "What takes steps.")
+    flags.DEFINE_string(
+        "weights", "default", "Name or path of those of hierarchical_rnn."
+    )
     flags.DEFINE_integer("batch_size", 32, "Images a step.", lower_bound=1)
     flags.DEFINE_integer("width", 32, "Channels of the network.", lower_bound=1)
     flags.DEFINE_integer("repetitions", 10, "Counted steps.", lower_bound=1)
@@ -50,7 +53,9 @@ def network(width: int):
     return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
-def measure(optimizer_name: str, batch_size: int, width: int, repetitions: int) -> dict:
+def measure(
+    optimizer_name: str, weights: str, batch_size: int, width: int, repetitions: int
+) -> dict:
     """The figures of this process, see the module's docstring."""
     import keras
     import tensorflow as tf
@@ -60,7 +65,7 @@ def measure(optimizer_name: str, batch_size: int, width: int, repetitions: int) 
     keras.utils.set_random_seed(0)
     model = network(width)
     optimizer = (
-        HierarchicalRNN()
+        HierarchicalRNN(weights=weights)
         if optimizer_name == "hierarchical_rnn"
         else keras.optimizers.Adam()
     )
@@ -103,7 +108,13 @@ def main(arguments):
     """Measures and prints."""
     if len(arguments) > 1:
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    found = measure(FLAGS.optimizer, FLAGS.batch_size, FLAGS.width, FLAGS.repetitions)
+    found = measure(
+        FLAGS.optimizer,
+        FLAGS.weights,
+        FLAGS.batch_size,
+        FLAGS.width,
+        FLAGS.repetitions,
+    )
     print(json.dumps(found))
 
 

@@ -7,6 +7,7 @@ experiment with ten of them would fill the memory. What the process leaves is on
 the weights of each seed, and in the cache of evaluations all that it ran.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ from absl import app, flags, logging
 from learned_optimizer.files import write_aside
 from meta_training.experiments.evaluated import evaluate_tasks
 from meta_training.experiments.registry import Job
+from meta_training.experiments.sittings import SHARED
 from meta_training.experiments.training import load_seeds, meta_train
 from meta_training.trainable_optimizers import (
     TrainableOptimizer,
@@ -40,7 +42,9 @@ def train_and_evaluate(
 ) -> list[TrainedWeights]:
     """Has a process of its own meta-train an optimizer and fill the cache with it.
 
-    What was done before is not done again.
+    What was done before is not done again, also under other settings of the evaluation
+    and for other weights that are judged: the folder is that of the optimizer and its
+    training.
 
     Args:
         job: The experiment; its settings name `training`, and what is evaluated.
@@ -54,7 +58,13 @@ def train_and_evaluate(
     Raises:
         RuntimeError: The process failed.
     """
-    work = job.work / label.replace(" ", "_").replace(",", "")
+    work = job.trained / _folder_name(optimizer, label, job.settings["training"])
+    path = work / JOB
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["settings"] != dict(job.settings):
+            job.work.mkdir(parents=True, exist_ok=True)
+            (job.work / SHARED).touch()
     work.mkdir(parents=True, exist_ok=True)
     description = {
         "optimizer": optimizer.name,
@@ -65,7 +75,6 @@ def train_and_evaluate(
         "work": os.fspath(work),
         "cache": os.fspath(job.cache),
     }
-    path = work / JOB
     write_aside(path, (json.dumps(description, indent=1) + "\n").encode())
     module = "meta_training.experiments.variant"
     status = subprocess.run(
@@ -77,6 +86,13 @@ def train_and_evaluate(
             f"from the last checkpoint. Received: exit status {status} for {label!r}"
         )
     return load_seeds(label, seeds, work)
+
+
+def _folder_name(optimizer, label, training) -> str:
+    """The label, and a digest of all that meta-training depends on beside its seed."""
+    key = [optimizer.name, optimizer.to_dict(), dict(training)]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return f"{label.replace(' ', '_').replace(',', '')}_{digest[:12]}"
 
 
 def run_variant(description: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.config import Config
+from meta_training.experiments import seeds_side_by_side
 from meta_training.experiments.seeds_side_by_side import train_side_by_side
 from meta_training.tasks import register_task_set
 from meta_training.tasks.bowl import Bowl
@@ -109,12 +110,23 @@ def test_a_failure_ends_all_and_each_seed_then_ends_as_alone(tmp_path, monkeypat
     ],
     ids=["parts", "pes", "coordinatewise", "three_levels"],
 )
-def test_each_seed_ends_as_it_does_alone(tmp_path, changes):
+def test_each_seed_ends_as_it_does_alone(tmp_path, changes, monkeypatch):
     configs = configs_in(tmp_path, **changes)
     alone = trained_alone(configs, tmp_path)
     runs = [(config, tmp_path / f"beside{config.seed}") for config in configs]
+    meetings = []
+
+    class Remembered(seeds_side_by_side._Meeting):
+        def __init__(self):
+            super().__init__()
+            meetings.append(self)
+
+    monkeypatch.setattr(seeds_side_by_side, "_Meeting", Remembered)
     for trainer, wanted in zip(train_side_by_side(runs), alone, strict=True):
         assert_equal(trainer.meta_parameters, wanted)
+    # One program for all seeds, traced at the first of the outer steps.
+    (meeting,) = meetings
+    assert meeting._program.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""Which weights an experiment judged, and what their card says of them.
+
+It stands in `done.json`, so that a report needs neither the weights nor what an alias
+stands for by then.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from learned_optimizer import list_weights, load_weights
+from meta_training.trainable_optimizers import TrainedWeights
+
+
+def sha256_of(weights: TrainedWeights) -> str:
+    """That of the card; without one, that of the settings and all numbers."""
+    if "sha256" in weights.card:
+        return weights.card["sha256"]
+    settings = [
+        weights.optimizer.name,
+        weights.optimizer.to_dict(),
+        weights.initial_learning_rate,
+    ]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for specification in weights.optimizer.specifications():
+        numbers = np.asarray(weights.meta_parameters[specification.name], "<f4")
+        digest.update(numbers.tobytes())
+    return digest.hexdigest()
+
+
+def entry_of(weights: TrainedWeights) -> dict[str, Any]:
+    """What `done.json` says of the weights that were judged."""
+    return {
+        "name": weights.name,
+        "sha256": sha256_of(weights),
+        "training": _training_of(weights.card),
+    }
+
+
+def completed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with its training, which those of earlier versions lack.
+
+    It is looked up in the card of shipped weights of that name and sha256.
+    """
+    if "training" in entry:
+        return dict(entry)
+    card = load_weights(entry["name"]).card if entry["name"] in list_weights() else {}
+    same = card.get("sha256") == entry["sha256"]
+    return {**entry, "training": _training_of(card if same else {})}
+
+
+def sentence(entry: Mapping[str, Any]) -> str:
+    """How the weights of an entry were meta-trained, as far as their card says."""
+    training = entry["training"]
+    parts = []
+    if training["task_set"]:
+        parts.append(f"meta-trained on the task set `{training['task_set']}`")
+        if training["outer_steps"]:
+            parts[0] += f" for {training['outer_steps']} outer steps"
+        if training["start"]:
+            parts[0] += f", from `{training['start']}`"
+    if training["calibrated"]:
+        parts.append("calibrated")
+    if not parts:
+        return f"How `{entry['name']}` was meta-trained, its card does not say."
+    return f"By its card, `{entry['name']}` was {', then '.join(parts)}."
+
+
+def _training_of(card) -> dict[str, Any]:
+    """The entries of a card that a report has words for."""
+    settings = card.get("settings", {})
+    runs = [run["outer_steps"] for run in card.get("runs", [])]
+    start = settings.get("init_weights")
+    return {
+        "task_set": settings.get("task_set"),
+        "outer_steps": sum(runs) or card.get("outer_step"),
+        # A path says nothing to a reader elsewhere.
+        "start": start if start in list_weights() else None,
+        "calibrated": bool(card.get("calibrations")),
+    }
