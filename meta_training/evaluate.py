@@ -125,15 +125,19 @@ def main(arguments):
     output = pathlib.Path(FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    results = evaluate(
-        weights,
-        tasks,
-        settings,
-        output / "cache",
-        initial_rates,
-        FLAGS.baselines,
-        log=logging.info,
-    )
+    try:
+        results = evaluate(
+            weights,
+            tasks,
+            settings,
+            output / "cache",
+            initial_rates,
+            FLAGS.baselines,
+            log=logging.info,
+        )
+    except ValueError as error:
+        logging.debug("refused by", exc_info=True)
+        raise app.UsageError(str(error)) from error
     command = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
     report = write_report(results, output, command)
     # So that a card can show that its figures are of its very numbers.

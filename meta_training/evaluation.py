@@ -110,8 +110,18 @@ class Result:
 
     @property
     def default_index(self) -> int:
-        """Where the default rate is among the rates."""
+        """Where the default rate is among the rates, or the nearest that was run."""
         return int(np.argmin(np.abs(np.log(np.array(self.rates) / self.default_rate))))
+
+    @property
+    def untuned_rate(self) -> float:
+        """The default rate, or the nearest that was run: what runs untuned are of."""
+        return self.rates[self.default_index]
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the default rate was run."""
+        return bool(np.isclose(self.untuned_rate, self.default_rate, rtol=1e-6, atol=0))
 
 
 def require_rates(name: str, rates) -> None:

@@ -11,8 +11,9 @@ every run they came through (loss and validation), and the tables of the reports
 reports must be of these very numbers: their folders' `weights.txt` names the sha256.
 """
 
-import csv
 import dataclasses
+import json
+import math
 import os
 import pathlib
 import re
@@ -21,6 +22,7 @@ from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.weights import FOLDER
+from meta_training.csv_log import read_csv
 
 FLAGS = flags.FLAGS
 # Sections of a report that a card repeats.
@@ -49,26 +51,35 @@ def define_flags():
 
 
 def curve(train_dir: pathlib.Path) -> dict:
-    """Loss and validation of a run, every so many outer steps."""
-    with open(train_dir / "train.csv", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    """Loss and validation of a run, every so many outer steps.
+
+    A run that was stopped did steps after its last checkpoint. They are not in the
+    weights that it left, so they are not in the curve.
+    """
+    card = train_dir / "weights.json"
+    last = math.inf
+    if card.is_file():
+        last = json.loads(card.read_text(encoding="utf-8")).get("outer_step", last)
+    rows = [
+        row for row in read_csv(train_dir / "train.csv") if row["outer_step"] < last
+    ]
     stride = max(1, len(rows) // _CURVE_POINTS)
     found = {
         "outer_steps": len(rows),
-        "inner_steps_of_a_task": round(sum(float(row["window_steps"]) for row in rows)),
-        "hours": round(sum(float(row["seconds"]) for row in rows) / 3600, 3),
-        "loss": {
-            row["outer_step"]: round(float(row["loss"]), 4) for row in rows[::stride]
-        },
+        "inner_steps_of_a_task": round(sum(row["window_steps"] for row in rows)),
+        "hours": round(sum(row["seconds"] for row in rows) / 3600, 3),
+        "loss": _by_step(rows[::stride], "loss"),
     }
     validation = train_dir / "validation.csv"
     if validation.is_file():
-        with open(validation, encoding="utf-8") as file:
-            found["validation_score"] = {
-                row["outer_step"]: round(float(row["score"]), 4)
-                for row in csv.DictReader(file)
-            }
+        # Validated after so many steps, where a row of `train.csv` is of the next one.
+        rows = [row for row in read_csv(validation) if row["outer_step"] <= last]
+        found["validation_score"] = _by_step(rows, "score")
     return found
+
+
+def _by_step(rows, column):
+    return {str(int(row["outer_step"])): round(row[column], 4) for row in rows}
 
 
 def tables(report: pathlib.Path, sha256: str) -> dict:

@@ -1,15 +1,17 @@
 """What a run says while it trains: a CSV, TensorBoard and a progress bar.
 
 `train.csv` has a row an outer step, `validation.csv` one a validation. A run that goes
-on drops the rows after its checkpoint first: the steps are done again.
+on drops the rows after its checkpoint first: the steps are done again. TensorBoard is
+told to do so, too.
 """
 
 import pathlib
+import time
 
 import tensorflow as tf
 import tqdm
 
-from meta_training.csv_log import CsvLog
+from meta_training.csv_log import CsvLog, read_csv
 
 
 class RunLog:
@@ -30,6 +32,10 @@ class RunLog:
             for name, last_step in last_steps.items()
         }
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        self._purge(outer_step)
+        for row in read_csv(folder / "validation.csv"):
+            if row.pop("outer_step") == outer_step:
+                self._summaries("validation/", outer_step, row)
         self._bar = tqdm.tqdm(
             total=outer_steps,
             initial=outer_step,
@@ -68,6 +74,18 @@ class RunLog:
             file.close()
         self._writer.close()
         self._bar.close()
+
+    def _purge(self, outer_step):
+        """Has TensorBoard forget what came at `outer_step` or later."""
+        # `tf.summary` has no function that writes what older writers of TensorFlow did
+        # at each start, and what readers of their files go by.
+        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+        event = tf.compat.v1.Event(
+            wall_time=time.time(), step=outer_step, session_log=start
+        )
+        tf.raw_ops.ImportEvent(
+            writer=self._writer._resource, event=event.SerializeToString()
+        )
 
     def _write(self, name, outer_step, figures):
         self._files[name].write({"outer_step": outer_step, **figures})

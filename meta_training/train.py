@@ -170,7 +170,12 @@ def main(arguments):
         len(trainer.batch.layout.block_tensor),
         trainer.batch.layout.block_size,
     )
-    trainer.train()
+    try:
+        trainer.train()
+    except ValueError as error:
+        # Some tasks show only as they are trained that they cannot be.
+        logging.debug("refused by", exc_info=True)
+        raise app.UsageError(str(error)) from error
 
 
 def _import_modules(names):

@@ -27,6 +27,7 @@ from meta_training.run_log import RunLog, SilentLog
 from meta_training.trainable_optimizers import (
     TrainableOptimizer,
     TrainedWeights,
+    load_trained,
     save_trained,
     starting_weights,
 )
@@ -151,12 +152,21 @@ class Trainer:
         self._validate = validate if self.distribution.is_chief else None
 
     def train(self, until: int | None = None) -> dict[str, np.ndarray]:
-        """Goes on until the last outer step, or `until`.
+        """Goes on until the last outer step, or `until`, and with the next call on.
+
+        Args:
+            until: Outer steps of the run that are done when it stops; None: all.
 
         Returns:
             The meta-parameters.
+
+        Raises:
+            ValueError: The objective of a task cannot be trained on.
+            OSError: A checkpoint cannot be written. The last one is left whole.
         """
-        last = min(until or self.config.outer_steps, self.config.outer_steps)
+        last = self.config.outer_steps
+        if until is not None:
+            last = min(until, last)
         first_validation = (
             self._validate and self.config.validate_every and not self.outer_step
         )
@@ -237,6 +247,9 @@ class Trainer:
         """Writes checkpoint and weights, each whole or not at all.
 
         In a run of several processes, all must call this together.
+
+        Raises:
+            OSError: They cannot be written.
         """
         arrays = {}
         for cohort in self.cohorts:
@@ -253,8 +266,17 @@ class Trainer:
         }
         for prefix, part in self._parts().items():
             arrays |= {f"{prefix}/{name}": np.array(v) for name, v in part.items()}
-        save_arrays(self.folder / CHECKPOINT, arrays)
-        self._save_weights(WEIGHTS)
+        try:
+            save_arrays(self.folder / CHECKPOINT, arrays)
+            self._save_weights(WEIGHTS)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"outer step {self.outer_step} could not be saved: {error.strerror}; "
+                "the last checkpoint is left whole, and when it is started again, the "
+                "run goes on from it",
+                os.fspath(self.folder),
+            ) from error
 
     def _cpu_so_far(self) -> float:
         """Seconds of all cores that this process spent on the run, and those before.
@@ -292,7 +314,19 @@ class Trainer:
         self._slots = parts["slots"]
         for cohort in self.cohorts:
             cohort.restore(arrays, self.outer_step)
+        if self.distribution.is_chief:
+            self._finish_saving()
         logging.info("resumed from outer step %d", self.outer_step)
+
+    def _finish_saving(self) -> None:
+        """Makes up for what a killed process wrote before or after the checkpoint."""
+        # Weights come after their checkpoint. Those that are there stay, for their card
+        # says by which commit and in how many hours they were made.
+        if _card(self.folder / WEIGHTS).get("outer_step") != self.outer_step:
+            self._save_weights(WEIGHTS)
+        # Validation comes before.
+        validated = _card(self.folder / BEST).get("validation", {})
+        self._best_score = min(self._best_score, validated.get("score", np.inf))
 
     def _check_checkpoint(self, path, arrays) -> None:
         """Refuses arrays that are not those which `save` would write now."""
@@ -383,6 +417,14 @@ def _check_positive(tasks, config):
             f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
             f"or more, which these tasks may not have: {', '.join(negative)}"
         )
+
+
+def _card(path) -> dict:
+    """The card of the weights at `path`, `{}` where none can be loaded."""
+    try:
+        return load_trained(path).card
+    except ValueError:
+        return {}
 
 
 def _commit() -> str | None:

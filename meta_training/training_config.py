@@ -178,7 +178,8 @@ class TrainingConfig:
                     f"train_dir {str(folder)!r} holds a run of another configuration; "
                     f"use a new folder, or these settings: {'; '.join(differing)}"
                 )
-        elif any(folder.iterdir()):
+        # Who was killed as it settled left the file that it wrote aside.
+        elif any(not p.name.startswith(f".{FILE}.") for p in folder.iterdir()):
             raise ValueError(
                 f"train_dir {str(folder)!r} must be empty or hold a run of this "
                 f"program: it has files and no {FILE}"

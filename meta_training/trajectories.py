@@ -71,6 +71,12 @@ class TrajectoryOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive, received {value!r}")
+        if self.mean_window_steps < self.min_window_steps:
+            raise ValueError(
+                "mean_window_steps (--window_steps) must be min_window_steps or more. "
+                f"Received: mean_window_steps={self.mean_window_steps}, "
+                f"min_window_steps={self.min_window_steps}"
+            )
         if not 0 < self.low_learning_rate <= self.high_learning_rate:
             raise ValueError(
                 "learning rates must be positive, the low one at most the high one, "
@@ -168,13 +174,13 @@ class Trajectories:
             raise ValueError(f"weights must be {tasks} numbers, 0 or more")
         by_problem = weights[batch.problem_task]
         self._weights = (by_problem / by_problem.sum()).astype(np.float32)
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._prepared: dict[tuple[int, int], concurrent.futures.Future] = {}
 
     def window_steps(self, outer_step: int) -> int:
         """Inner steps of the window at `outer_step`."""
         options = self.options
-        extra = max(options.mean_window_steps - options.min_window_steps, 0.0)
+        extra = options.mean_window_steps - options.min_window_steps
         extra = extra * self._generator(_WINDOW, outer_step).exponential()
         return int(min(options.min_window_steps + extra, options.max_window_steps))
 
@@ -189,7 +195,7 @@ class Trajectories:
         due = (self.remaining <= 0) | ~cut_off
         fresh = np.zeros(self.batch.num_problems, np.float32)
         starts = {
-            task: self._pool.submit(self.draw_start, task, outer_step)
+            task: self._submit(task, outer_step)
             if (task, outer_step) not in self._prepared
             else self._prepared[task, outer_step]
             for task in np.flatnonzero(due)
@@ -205,7 +211,7 @@ class Trajectories:
         self.remaining -= self.window_steps(outer_step)
         for task in np.flatnonzero(self.remaining <= 0):
             key = (int(task), outer_step + 1)
-            self._prepared[key] = self._pool.submit(self.draw_start, *key)
+            self._prepared[key] = self._submit(*key)
         for number, arrays in enumerate(self._instances):
             if self._on_device[number] is None:
                 self._on_device[number] = {
@@ -275,8 +281,16 @@ class Trajectories:
         )
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the thread; `advance` starts another, and draws the same again."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self._prepared = None, {}
+
+    def _submit(self, task, outer_step) -> concurrent.futures.Future:
+        """The start of a trajectory, which the thread draws."""
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        return self._pool.submit(self.draw_start, task, outer_step)
 
     def _generator(self, purpose, *key) -> np.random.Generator:
         return np.random.default_rng([self._seed, purpose, *(int(k) for k in key)])

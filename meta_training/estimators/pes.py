@@ -7,6 +7,10 @@ window's losses say is credited to the sum of all perturbations since the trajec
 began, since they all led here:
 
     gradient = (e_1 + ... + e_w) (loss(+) - loss(-)) / (2 sigma^2)
+
+A task of which one half was cut off as diverged has no part in the gradient of that
+window: the bound stands for the loss of that half, and its difference to the other,
+divided by 2 sigma^2, would be larger than the slopes of all other tasks together.
 """
 
 import numpy as np
@@ -77,6 +81,8 @@ class PersistentEvolutionStrategies(Estimator):
         # The weights of a pair add up to that of its task.
         weights = tf.gather(carry.weights, self._pairs[0]) * 2.0
         slopes = weights * (plus - minus) / (2.0 * self.sigma**2)
+        alive = tf.reduce_min(tf.gather(window.alive, self._pairs), axis=0)
+        slopes = tf.where(alive > 0, slopes, 0.0)
         gradient = {
             name: tf.tensordot(slopes, value, axes=1)
             for name, value in accumulated.items()

@@ -142,7 +142,7 @@ def _sklearn_datasets():
     except ImportError as error:
         raise ImportError(
             "held-out networks must have scikit-learn for their data: "
-            "pip install 'learned_optimizer[meta]'"
+            "pip install 'hierarchical-rnn-optimizer[meta]'"
         ) from error
     return datasets
 

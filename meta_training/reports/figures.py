@@ -43,13 +43,11 @@ def write_figures(results: Sequence[Result], folder: pathlib.Path) -> list[str]:
         for result in results:
             adam = _named(results, "Adam")
             if result.is_learned and adam is not None:
-                name = f"tasks_{result.optimizer}.png"
+                name = _file_name("tasks", result)
                 names.append(_save(_differences(result, adam), folder, name))
     for result in results:
         if result.is_learned and len(result.rates) > 1:
-            # Weights may go by their path, which is no part of a file's name.
-            label = re.sub(r"[^\w.-]+", "_", result.optimizer).strip("_")
-            name = f"initial_rates_{label}.png"
+            name = _file_name("initial_rates", result)
             names.append(_save(_initial_rates(result), folder, name))
     return names
 
@@ -60,7 +58,7 @@ def load_pyplot():
         import matplotlib
     except ImportError as error:
         raise ImportError(
-            "figures need matplotlib: pip install 'learned_optimizer[meta]'"
+            "figures need matplotlib: pip install 'hierarchical-rnn-optimizer[meta]'"
         ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -68,6 +66,12 @@ def load_pyplot():
     pyplot.rcParams.update({"font.size": 11, "axes.spines.top": False})
     pyplot.rcParams.update({"axes.spines.right": False, "legend.frameon": False})
     return pyplot
+
+
+def _file_name(figure, result):
+    # Weights may go by their path, which is no part of a file's name.
+    label = re.sub(r"[^\w.-]+", "_", result.optimizer).strip("_")
+    return f"{figure}_{label}.png"
 
 
 def _save(figure, folder, name):
@@ -93,7 +97,7 @@ def _drawn_settings(results):
             continue
         choice = next(c for c in choices(result, METRICS[1]) if c.name == setting)
         tuned = "tuned for each task"
-        label = f"{result.default_rate:g}" if setting == "default" else tuned
+        label = f"{result.untuned_rate:g}" if setting == "default" else tuned
         yield f"{name}, {label}", result, choice.rates, colour, style
 
 

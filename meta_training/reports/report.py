@@ -47,6 +47,7 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         "optimizer of a seed has the same data, start, minibatches and noise. Learned "
         "optimizers are untuned. A log-loss is log(f / (f₀ + 1e-6) + 1e-6), a diverged "
         "run counts as +13.8.",
+        _stand_ins(results),
         *(f"![{name}]({name})" for name in figures),
         "## All tasks",
         "Interquartile means over tasks and seeds with 95% intervals, bootstrapped "
@@ -90,8 +91,17 @@ def _settings(results):
                 break
             label = f"{result.optimizer}, {choice.name}"
             if position == 0:
-                label = f"{result.optimizer}, {result.default_rate:g}"
+                label = f"{result.optimizer}, {result.untuned_rate:g}"
             yield label, result, [chosen[position] for chosen in by_metric]
+
+
+def _stand_ins(results):
+    return " ".join(
+        f"The default rate of {result.optimizer}, {result.default_rate:g}, was not "
+        f"run: the nearest one that was, {result.untuned_rate:g}, stands for it."
+        for result in results
+        if not result.has_default
+    )
 
 
 def _summary(results):

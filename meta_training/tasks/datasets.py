@@ -55,7 +55,7 @@ def random_classification(
     except ImportError as error:
         raise ImportError(
             "softmax regression tasks must have scikit-learn for their data: "
-            "pip install 'learned_optimizer[meta]'"
+            "pip install 'hierarchical-rnn-optimizer[meta]'"
         ) from error
     data, labels = make_classification(
         n_samples=rows,

@@ -97,6 +97,9 @@ def load_trained(weights) -> TrainedWeights:
             are not those of the optimizer.
     """
     path = pathlib.Path(weights)
+    if not path.name:
+        # Nothing that an ending could be added to.
+        return as_trained(load_weights(weights))
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
     card = {} if str(weights) in list_weights() else _read_card(path)

@@ -87,7 +87,7 @@ def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
 
     def linear(meta_parameters, carry, num_steps, seed):
         losses = tf.einsum("pio,io->p", meta_parameters["direction_weights"], slope)
-        return Window(None, None, None, None, losses, None)
+        return Window(None, tf.ones_like(losses), None, None, losses, None)
 
     monkeypatch.setattr(pes.unroll, "run", linear)
     fresh = np.zeros(batch.num_problems, np.float32)
@@ -128,6 +128,40 @@ def test_pes_forgets_the_perturbations_of_a_finished_trajectory():
     for name, value in found.state.items():
         np.testing.assert_allclose(value[0], 1 + noise[name][0], rtol=1e-6)
         np.testing.assert_allclose(value[1], noise[name][1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("cut_off", [[0], [1], [0, 1]])
+def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
+    batch = ProblemBatch([Bowl(5.0), Quadratic(3), Quadratic(3)], 4, replicas=2)
+    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS)
+    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
+    estimate = tf.function(pes.estimate, autograph=False)
+    window = (tf.constant(4), tf.constant(7))
+    carry = trajectories.advance(0)
+    found = estimate(META_PARAMETERS, carry, pes.initial_state(), *window)
+    state = found.state
+    trajectories.take(found.window)
+    carry = trajectories.advance(1)
+    trajectories.close()
+    (pair,) = (np.flatnonzero(batch.problem_task == task) for task in [1])
+    alive = np.ones(batch.num_problems, np.float32)
+    alive[pair[cut_off]] = 0
+    found = estimate(META_PARAMETERS, carry._replace(alive=alive), state, *window)
+    # The bound stands for the loss of what was cut off: far from that of the other.
+    losses = np.asarray(found.window.losses)
+    assert np.all((losses > 10) == (alive == 0))
+    # The same window, in which that task does not count.
+    weights = np.where(batch.problem_task == 1, 0, carry.weights)
+    wanted = estimate(META_PARAMETERS, carry._replace(weights=weights), state, *window)
+    for name, value in wanted.gradient.items():
+        np.testing.assert_allclose(
+            found.gradient[name],
+            value,
+            rtol=1e-4,
+            atol=1e-5 * np.abs(value).max(),
+            err_msg=name,
+        )
+    assert np.any(np.asarray(wanted.gradient["direction_weights"]) != 0)
 
 
 def test_estimators_go_by_name():

@@ -18,7 +18,7 @@ from meta_training.evaluation import LEARNING_RATES, Result, Settings, evaluate
 from meta_training.networks import list_network_groups, network_group
 from meta_training.networks.architectures import HeldOutGatedRecurrentNetwork
 from meta_training.networks.data import load_data
-from meta_training.reports import statistics, write_report
+from meta_training.reports import figures, statistics, write_report
 from meta_training.runs import (
     BASELINES,
     LearnedRuns,
@@ -293,6 +293,104 @@ def test_progress_and_sensitivity_floor_losses():
     assert statistics.sensitivity(result(losses))[0] == np.inf
     losses[2] = [[[1e-5, 1e-5]], [[3e-3, 3e-3]]]
     assert statistics.sensitivity(result(losses))[0] == pytest.approx(3)
+
+
+# Reports.
+
+
+@pytest.fixture
+def few_bootstraps(monkeypatch):
+    monkeypatch.setattr(statistics, "_BOOTSTRAPS", 20)
+
+
+def many_tasks(count):
+    """Results of a learned optimizer, that goes by its path, and of two baselines.
+
+    The learned one ends at half the first loss on two tasks of three, at twice on the
+    third. Of the two rates of the baselines, the default one ends at 0.8 times the
+    first loss; the other at 0.6 times on the first half of the tasks, at 1 on the rest.
+    """
+    families = tuple("odd" if task % 3 == 2 else "even" for task in range(count))
+    losses = np.ones((3, 2, count, 2))
+    losses[1:, 0] = np.where(np.array(families) == "odd", 2.0, 0.5)[:, None]
+    losses[1:, 1] = 0.9
+    common = dict(families=families)
+    found = [
+        result(losses, optimizer="runs/a/weights", is_learned=True, **common),
+    ]
+    losses = np.ones((3, 2, count, 2))
+    losses[1:, 0] = 0.8
+    losses[1:, 1, : count // 2] = 0.6
+    return found + [result(losses, optimizer=name, **common) for name in ("Adam", "B")]
+
+
+@pytest.mark.parametrize("count", [9, 10, 30, 31])
+def test_a_report_of_many_tasks(count, tmp_path, few_bootstraps):
+    path = write_report(many_tasks(count), tmp_path, "the command")
+    text = path.read_text()
+    figures = {file.name for file in tmp_path.glob("*.png")}
+    wanted = {"curves.png", "initial_rates_runs_a_weights.png"}
+    if count > 9:
+        wanted.add("tasks_runs_a_weights.png")
+    assert figures == wanted
+    assert all(f"![{name}]({name})" in text for name in wanted)
+    assert "nan" not in text
+    assert ("## Families" in text) == (count > 30)
+    assert ("## Final loss of each task" in text) == (count <= 30)
+    if count <= 30:
+        return
+    # The trapezoid of log-losses 0, L, L over two steps is 0.75 L.
+    numbers = [0.75 * math.log(ratio) for ratio in (0.5, 0.8, 2.0, 0.8)]
+    learned, default, odd, _ = (f"{number:.2f}" for number in numbers)
+    lines = [line for line in text.splitlines() if line.startswith(("| even", "| odd"))]
+    assert len(lines) == 2
+    even_cells, odd_cells = ([c.strip() for c in line.split("|")] for line in lines)
+    assert even_cells[1:5] == ["even", "21", learned, default]
+    assert odd_cells[1:5] == ["odd", "10", odd, default]
+    # Few lines: thirty-one tasks are in the CSV.
+    assert "| task_30 " not in text.split("## Initial rates")[0]
+    assert "| all, mean |" in text
+
+
+def test_figures_of_many_tasks_show_what_was_computed():
+    learned, adam, _ = results = many_tasks(12)
+    (axis,) = figures._differences(learned, adam).axes
+    logs = np.log([0.5, 2.0, 0.6, 0.8])
+    own = np.where(np.arange(12) % 3 == 2, logs[1], logs[0])
+    tuned = np.where(np.arange(12) < 6, logs[2], logs[3])
+    heights = [bar.get_height() for bar in axis.patches]
+    np.testing.assert_allclose(heights, np.sort(0.75 * (own - tuned)), atol=1e-5)
+    (axis,) = figures._curve_of_all(results).axes
+    curves = {line.get_label(): line.get_ydata() for line in axis.lines}
+    assert list(curves) == [
+        *("runs/a/weights, untuned", "Adam, 0.001", "Adam, tuned for each task")
+    ]
+    # The middle half of all tasks.
+    np.testing.assert_allclose(
+        [curve[-1] for curve in curves.values()],
+        [(5 * logs[0] + logs[1]) / 6, logs[3], (logs[2] + logs[3]) / 2],
+        atol=1e-5,
+    )
+
+
+def test_reports_name_the_rates_that_were_run(tmp_path, few_bootstraps):
+    learned, adam, _ = many_tasks(2)
+    elsewhere = dataclasses.replace(adam, rates=(1e-2, 1e-1))
+    text = write_report([learned, elsewhere], tmp_path, "").read_text()
+    assert "| Adam, 0.01 |" in text and "| Adam, 0.001 |" not in text
+    assert (
+        "The default rate of Adam, 0.001, was not run: the nearest one that was, 0.01, "
+        "stands for it."
+    ) in text
+    labels = [drawn[0] for drawn in figures._drawn_settings([learned, elsewhere])]
+    assert "Adam, 0.01" in labels
+    with open(tmp_path / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    defaults = {
+        (row["optimizer"], row["rate"]) for row in rows if int(row["is_default_rate"])
+    }
+    assert defaults == {("runs/a/weights", "0.001")}
+    assert "was not run" not in write_report([learned, adam], tmp_path, "").read_text()
 
 
 # End to end.

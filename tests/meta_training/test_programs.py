@@ -1,5 +1,6 @@
 """What the programs of meta-training have in common, each started as a user would."""
 
+import functools
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import time
 import types
 
 import pytest
-from absl import app
+from absl import app, flags
 
 from meta_training import calibrate, evaluate
 from meta_training.experiments import __main__ as experiments
@@ -64,6 +65,44 @@ class TestBackend:
         monkeypatch.setattr(program, "FLAGS", flags)
         with pytest.raises((app.UsageError, SystemExit), match=self.MESSAGE):
             program.main(["program", *arguments])
+
+
+class TestRefusals:
+    """What is found out late ends a program as what is found out early does."""
+
+    def test_of_evaluate(self, monkeypatch, tmp_path):
+        values = flags.FlagValues()
+        for kind in ("string", "integer", "list"):
+            define = getattr(flags, f"DEFINE_{kind}")
+            monkeypatch.setattr(
+                flags, f"DEFINE_{kind}", functools.partial(define, flag_values=values)
+            )
+        monkeypatch.setattr(evaluate, "FLAGS", values)
+        evaluate.define_flags()
+        values(["evaluate", "--baselines=adam", f"--output={tmp_path}"])
+        with pytest.raises(app.UsageError, match="must be among Adam.*'adam'"):
+            evaluate.main(["evaluate"])
+
+    @pytest.mark.slow
+    def test_of_train(self, tmp_path):
+        (tmp_path / "endless.py").write_text(
+            "import numpy as np\n"
+            "from meta_training.tasks import register_task_set\n"
+            "from meta_training.tasks.bowl import Bowl\n"
+            "class Endless(Bowl):\n"
+            "    def objective(self, parameters, instance):\n"
+            "        return super().objective(parameters, instance) * np.nan\n"
+            "register_task_set('endless')(lambda: [Endless(5.0)])\n"
+        )
+        done = start(
+            *(*TRAIN, f"--train_dir={tmp_path / 'run'}", "--task_set=endless"),
+            *("--modules=endless", "--init_weights=bootstrap-v1"),
+            *("--min_window_steps=2", "--window_steps=2", "--max_window_steps=2"),
+            PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]),
+        )
+        assert done.returncode == 1
+        assert "the objective of a task must be finite at its start" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_the_age_of_a_process_counts_all_before_the_import():

@@ -92,6 +92,26 @@ def test_a_card_says_where_weights_come_from(command, made, tmp_path):
     ]
 
 
+def test_a_curve_ends_where_the_weights_of_the_run_do(made):
+    path, run, _ = made
+    card = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({**card, "outer_step": 40}))
+    # The run goes on, and is killed within a row.
+    with open(run / "train.csv", "a") as file:
+        file.write("10")
+    found = publish.curve(run)
+    assert found["outer_steps"] == 40
+    assert found["inner_steps_of_a_task"] == 2000
+    assert found["hours"] == 0.4
+    assert list(found["loss"]) == [str(step) for step in range(40)]
+    assert found["loss"]["39"] == -3.9
+    assert found["validation_score"] == {"0": 1.5}
+    path.with_suffix(".json").write_text(json.dumps({**card, "outer_step": 50}))
+    assert publish.curve(run)["validation_score"] == {"0": 1.5, "50": -0.25}
+    path.with_suffix(".json").unlink()
+    assert publish.curve(run)["outer_steps"] == 100
+
+
 def test_what_is_refused(command, made, tmp_path):
     path, run, report = made
     bare = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")

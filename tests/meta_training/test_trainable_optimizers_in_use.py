@@ -228,3 +228,9 @@ class TestWeights:
 def test_errors_state_the_rule_and_what_came(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("bad", ["", ".", "/"])
+def test_a_path_without_a_name_is_refused(bad):
+    with pytest.raises(ValueError, match="must be .* SavedModel.* Received: "):
+        load_trained(bad)

@@ -11,19 +11,26 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
 
 from learned_optimizer import load_weights
 from learned_optimizer.nominal import NominalRate
 from meta_training import files, training_config
 from meta_training.csv_log import read_csv
+from meta_training.distribution import Outcome
+from meta_training.distribution.one_device import OneDevice
+from meta_training.estimators import Estimate
 from meta_training.files import load_arrays
 from meta_training.meta_optimizers import MetaOptimizer, norm
-from meta_training.run_log import RunLog
+from meta_training.run_log import RunLog, SilentLog
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.bowl import Bowl
 from meta_training.trainer import Trainer
 from meta_training.training_config import preset
+from meta_training.windows import Window
 
 TINY = dict(
     task_set="trainer_test",
@@ -84,6 +91,20 @@ def _not_finite():
     return [Negative(float("nan"))]
 
 
+class Standing(OneDevice):
+    """Windows whose tasks stay where they are: nothing is compiled."""
+
+    def next_outcome(self, meta_parameters):
+        reports = []
+        for cohort in self._cohorts:
+            carry = cohort.begin().carry
+            ones = np.ones_like(carry.alive)
+            window = Window(carry.inner, ones, ones, None, ones, ones)
+            gradient = {n: np.ones_like(value) for n, value in meta_parameters.items()}
+            reports.append(cohort.end(Estimate(gradient, window, cohort.carried)))
+        return Outcome(reports, {})
+
+
 class TestResume:
     """A run that stops at a checkpoint, and one that does not."""
 
@@ -113,6 +134,88 @@ class TestResume:
             rows = list(csv.DictReader(file))
         assert [row["outer_step"] for row in rows] == ["0", "1", "2", "3", "4"]
         assert list((tmp_path / "parts" / "tensorboard").iterdir())
+
+    def test_a_trainer_that_has_stopped_goes_on(self, tmp_path):
+        # Every window starts all trajectories anew.
+        config = preset("default", **{**TINY, "mean_horizon": 1.0})
+        whole = Trainer(config, tmp_path / "whole", Standing())
+        whole.train()
+        trainer = Trainer(config, tmp_path / "parts", Standing())
+        for until, done in ((0, 0), (2, 2), (1, 2), (None, 5), (9, 5)):
+            trainer.train(until=until)
+            assert trainer.outer_step == done
+        for name, value in whole.meta_parameters.items():
+            np.testing.assert_array_equal(trainer.meta_parameters[name], value)
+        state = trainer.cohorts[0].state()
+        for name, value in whole.cohorts[0].state().items():
+            np.testing.assert_array_equal(state[name], value, err_msg=name)
+        rows = read_csv(tmp_path / "parts" / "train.csv")
+        assert [row["outer_step"] for row in rows] == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("saved", [0, 4])
+    @pytest.mark.parametrize("written", [1, 2])
+    def test_killed_as_it_saved_it_writes_the_weights_again(
+        self, tmp_path, monkeypatch, saved, written
+    ):
+        config = preset("default", **TINY)
+        trainer = Trainer(config, tmp_path, Standing())
+        if saved:
+            trainer.train(until=saved)
+        while trainer.outer_step < config.outer_steps:
+            trainer._outer_step()
+        left = [written]
+        replace = os.replace
+
+        def replace_or_die(source, target):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            replace(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", replace_or_die)
+            trainer.save()
+        # Nothing is left to train, and not all who wait for its end call `train`.
+        resumed = Trainer(config, tmp_path, Standing())
+        assert resumed.outer_step == config.outer_steps
+        found = load_weights(tmp_path / "weights.npz")
+        assert found.card["outer_step"] == config.outer_steps
+        for name, value in trainer.meta_parameters.items():
+            np.testing.assert_array_equal(found.meta_parameters[name], value)
+        # Those of the checkpoint stay, with the commit and the hours of their card.
+        (tmp_path / "weights.json").write_text(
+            (tmp_path / "weights.json").read_text().replace('"commit"', '"Commit"')
+        )
+        Trainer(config, tmp_path, Standing())
+        assert "Commit" in load_weights(tmp_path / "weights.npz").card
+
+    def test_the_best_weights_stay_the_best(self, tmp_path):
+        config = preset("default", **TINY, validate_every=1)
+
+        def trainer_with(*scores):
+            trainer = Trainer(config, tmp_path, Standing())
+            left = iter(scores)
+            trainer.validate_with(lambda meta_parameters: {"score": next(left)})
+            return trainer
+
+        def best():
+            card = load_weights(tmp_path / "best.npz").card
+            return card["outer_step"], card["validation"]["score"]
+
+        killed = trainer_with(3.0, 2.5, 2.0, 1.0)
+        killed.train(until=2)
+        assert best() == (2, 2.0)
+        killed._outer_step()
+        killed._run_validation(SilentLog())
+        assert best() == (3, 1.0)
+        # The step is done again, and validated with another result.
+        trainer_with(1.5, 1.2).train(until=4)
+        assert best() == (3, 1.0)
+        trainer_with(0.5).train()
+        assert best() == (5, 0.5)
+        # What cannot be loaded is the best of nothing.
+        (tmp_path / "best.npz").write_bytes(b"")
+        assert trainer_with().outer_step == 5
 
 
 def test_validation_keeps_the_best(tmp_path):
@@ -189,6 +292,32 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path
     assert read_csv(tmp_path / "train.csv") == [
         {"outer_step": 0, "loss": 7.0, "cut_off": 0}
     ]
+
+
+def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
+    def log_from(outer_step, rows, validations):
+        log = RunLog(tmp_path, outer_step, 5)
+        for step, loss in rows.items():
+            log.row(step, {"loss": loss, "cut_off": 0.0})
+        for step, score in validations.items():
+            log.validation(step, {"score": score})
+        log.close()
+
+    log_from(0, {0: 9.0}, {0: 9.0})
+    log_from(0, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, {0: 1.0, 2: 2.0, 4: 3.0})
+    log_from(2, {2: 13.0}, {3: 12.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+
+    def curve(tag):
+        return [
+            (event.step, float(tf.make_ndarray(event.tensor_proto)))
+            for event in events.Tensors(tag)
+        ]
+
+    assert curve("loss") == [(0, 1.0), (1, 2.0), (2, 13.0)]
+    # What the checkpoint led to was validated before it was written.
+    assert curve("validation/score") == [(0, 1.0), (2, 2.0), (3, 12.0)]
 
 
 def test_the_card_counts_the_time_of_the_cores(tmp_path, monkeypatch):
@@ -304,6 +433,33 @@ def test_a_full_disk_leaves_the_last_file_whole(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_leaves_the_last_checkpoint_of_a_run(tmp_path, monkeypatch):
+    config = preset("default", **TINY)
+    trainer = Trainer(config, tmp_path, Standing())
+    fsync = os.fsync
+    last = {}
+
+    def full_after_two_steps(descriptor):
+        if trainer.outer_step > 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+        last.update(outer_step=trainer.outer_step, values=trainer.meta_parameters)
+
+    monkeypatch.setattr("learned_optimizer.files.os.fsync", full_after_two_steps)
+    message = "outer step 4 could not be saved.*No space left.*checkpoint is left"
+    with pytest.raises(OSError, match=message) as raised:
+        trainer.train()
+    assert raised.value.errno == 28
+    assert not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    resumed = Trainer(config, tmp_path, Standing())
+    assert resumed.outer_step == last["outer_step"] == 2
+    saved = load_weights(tmp_path / "weights.npz")
+    for name, value in last["values"].items():
+        np.testing.assert_array_equal(resumed.meta_parameters[name], value)
+        np.testing.assert_array_equal(saved.meta_parameters[name], value)
+
+
 @pytest.mark.parametrize(
     "task_set, message",
     [
@@ -326,6 +482,11 @@ def test_unusable_objectives_are_refused(tmp_path, task_set, message):
         ({"meta_optimizer": "none"}, "must be one of"),
         ({"redraw_probability": 1.5}, "between 0 and 1"),
         ({"max_window_steps": 2}, "at most max_window_steps"),
+        (
+            {"mean_window_steps": 2.5},
+            "must be min_window_steps or more. Received: mean_window_steps=2.5, "
+            "min_window_steps=3",
+        ),
         ({"low_learning_rate": 0.0}, "learning rates must be positive"),
     ],
 )

@@ -147,6 +147,17 @@ class TestNominalRate:
             preset("default", init_weights="nowhere")
 
 
+def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
+    (tmp_path / f".{FILE}.4711").write_text('{"seed"')
+    preset("default").settle(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["seed"] == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / f".{FILE}").write_text("{}")
+    with pytest.raises(ValueError, match="must be empty"):
+        preset("default").settle(other)
+
+
 @pytest.mark.parametrize(
     "sitting",
     [
