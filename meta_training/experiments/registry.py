@@ -98,6 +98,16 @@ class Experiment(abc.ABC):
         return {}
 
 
+# The paper's, in the order of a report, whichever is imported first.
+_ORDER = (
+    "earlier_optimizers",
+    "training_corpus",
+    "unseen_networks",
+    "imagenet",
+    "initial_learning_rate",
+    "ablations",
+    "cost",
+)
 _experiments: dict[str, Experiment] = {}
 
 
@@ -122,8 +132,9 @@ def register_experiment(experiment_class: type[Experiment]):
 
 
 def list_experiments() -> list[str]:
-    """The names of all experiments, in the order of a report."""
-    return list(_experiments)
+    """The names of all experiments, in the order of a report: others come last."""
+    others = [name for name in _experiments if name not in _ORDER]
+    return [name for name in _ORDER if name in _experiments] + others
 
 
 def experiment(name: str) -> Experiment:
