@@ -24,25 +24,32 @@ import time
 import numpy as np
 from absl import app, flags
 
-_MODEL = flags.DEFINE_string(
-    "model", None, "Name of a keras.applications model whose variables are updated."
-)
-_PARAMETERS = flags.DEFINE_integer(
-    "parameters", None, "Number of parameters of made-up variables, instead of a model."
-)
-_TENSORS = flags.DEFINE_integer("tensors", 1, "How many variables those are.")
-_WAYS = flags.DEFINE_list(
-    "ways",
-    ["hierarchical_rnn", "adam", "tensor_by_tensor"],
-    "What takes turns: hierarchical_rnn, adam, tensor_by_tensor.",
-)
-_WEIGHTS = flags.DEFINE_string(
-    "weights", "default", "Name or path of the weights of the learned optimizer."
-)
-_REPETITIONS = flags.DEFINE_integer("repetitions", 10, "Counted steps of each.")
-_WARM_UPS = flags.DEFINE_integer("warm_ups", 2, "Steps of each before those.")
-_JSON = flags.DEFINE_bool("json", False, "End with one JSON object on a line.")
-_PEAK = flags.DEFINE_string("peak", None, "Internal: measure this way's peak memory.")
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_string(
+        "model", None, "Name of a keras.applications model whose variables are updated."
+    )
+    flags.DEFINE_integer(
+        "parameters",
+        None,
+        "Number of parameters of made-up variables, instead of a model.",
+    )
+    flags.DEFINE_integer("tensors", 1, "How many variables those are.")
+    flags.DEFINE_list(
+        "ways",
+        ["hierarchical_rnn", "adam", "tensor_by_tensor"],
+        "What takes turns: hierarchical_rnn, adam, tensor_by_tensor.",
+    )
+    flags.DEFINE_string(
+        "weights", "default", "Name or path of the weights of the learned optimizer."
+    )
+    flags.DEFINE_integer("repetitions", 10, "Counted steps of each.")
+    flags.DEFINE_integer("warm_ups", 2, "Steps of each before those.")
+    flags.DEFINE_bool("json", False, "End with one JSON object on a line.")
+    flags.DEFINE_string("peak", None, "Internal: measure this way's peak memory.")
 
 
 def variables_of(model, parameters, tensors):
@@ -225,11 +232,11 @@ def _peak_bytes() -> int:
 
 def _peak_in_child(way) -> dict:
     command = [sys.executable, "-m", "learned_optimizer.benchmark", f"--peak={way}"]
-    command.append(f"--weights={_WEIGHTS.value}")
-    if _MODEL.value:
-        command.append(f"--model={_MODEL.value}")
+    command.append(f"--weights={FLAGS.weights}")
+    if FLAGS.model:
+        command.append(f"--model={FLAGS.model}")
     else:
-        command += [f"--parameters={_PARAMETERS.value}", f"--tensors={_TENSORS.value}"]
+        command += [f"--parameters={FLAGS.parameters}", f"--tensors={FLAGS.tensors}"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -273,29 +280,29 @@ def main(argv):
     """Measures and prints; see the module's docstring."""
     if len(argv) > 1:
         raise app.UsageError(f"Only flags are known. Received: {argv[1:]}")
-    if (_MODEL.value is None) == (_PARAMETERS.value is None):
+    if (FLAGS.model is None) == (FLAGS.parameters is None):
         raise app.UsageError("Give one of --model and --parameters.")
-    unknown = sorted(set(_WAYS.value) - set(WAYS))
-    if unknown or "hierarchical_rnn" not in _WAYS.value:
+    unknown = sorted(set(FLAGS.ways) - set(WAYS))
+    if unknown or "hierarchical_rnn" not in FLAGS.ways:
         raise app.UsageError(
             f"--ways must be of {sorted(WAYS)}, hierarchical_rnn among them. "
-            f"Received: {_WAYS.value}"
+            f"Received: {FLAGS.ways}"
         )
-    problem = (_MODEL.value, _PARAMETERS.value, _TENSORS.value)
-    if _PEAK.value:
-        print(json.dumps(peak_memory(_PEAK.value, problem, _WEIGHTS.value)))
+    problem = (FLAGS.model, FLAGS.parameters, FLAGS.tensors)
+    if FLAGS.peak:
+        print(json.dumps(peak_memory(FLAGS.peak, problem, FLAGS.weights)))
         return
     found = measure(
-        _WAYS.value,
+        FLAGS.ways,
         problem,
-        _REPETITIONS.value,
-        _WARM_UPS.value,
+        FLAGS.repetitions,
+        FLAGS.warm_ups,
         functools.cache(_peak_in_child),
-        _WEIGHTS.value,
+        FLAGS.weights,
     )
     parameters = found["hierarchical_rnn"]["parameters"]
-    name = _MODEL.value or f"{_TENSORS.value} tensors"
-    print(f"{name}, {parameters:,} parameters, median of {_REPETITIONS.value}")
+    name = FLAGS.model or f"{FLAGS.tensors} tensors"
+    print(f"{name}, {parameters:,} parameters, median of {FLAGS.repetitions}")
     print(
         f"{'':18}{'ms':>9}{'ns/param':>10}{'compile s':>11}"
         f"{'state B/param':>15}{'peak GB':>9}{'extra GB':>10}"
@@ -306,7 +313,7 @@ def main(argv):
             f"{row['compile_seconds']:11.1f}{row['state_bytes_per_parameter']:15.1f}"
             f"{row['peak_bytes'] / 1e9:9.2f}{row['extra_peak_bytes'] / 1e9:10.2f}"
         )
-    if _JSON.value:
+    if FLAGS.json:
         ours = found["hierarchical_rnn"]
         keys = (
             "ns_per_parameter",
@@ -325,6 +332,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     app.run(main)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+from learned_optimizer.benchmark import measure
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
@@ -128,9 +129,6 @@ def _child(module, **arguments) -> dict:
 
 
 def _measure(parameters, tensors, repetitions, weights):
-    # That module defines flags, which are none of this command's.
-    from learned_optimizer.benchmark import measure
-
     def peak(way):
         return _child(
             "learned_optimizer.benchmark",
