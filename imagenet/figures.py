@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 
 from imagenet.comparison import Plan, Run, wall_clock
 from imagenet.step_times import StepTimes
+from meta_training.figure_limits import highest_shown
 
 COLOURS = {
     "hierarchical_rnn": "#d1495b",
@@ -77,7 +78,9 @@ def plot_curves(
                         linewidth=2.5,
                         label=label_of(run) if first else None,
                     )
+        shown = [value for line in axes[0][0].lines for value in line.get_ydata()]
         axes[0][0].set(ylabel="training loss")
+        axes[0][0].set_ylim(top=highest_shown(shown))
         axes[1][0].set(ylabel="training accuracy", xlabel="step")
         axes[1][1].set(xlabel="minutes of wall clock")
         for each in axes.flat:

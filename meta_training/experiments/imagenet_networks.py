@@ -16,6 +16,7 @@ import numpy as np
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.figure_limits import highest_shown
 from meta_training.reports.report import markdown_table
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -298,4 +299,7 @@ def _draw(folder):
         )
         axis.set_xlabel("step")
         axis.set_ylabel("training loss")
-    save_figure(figure, axes[0], folder / "curves.png")
+        axis.set_ylim(top=highest_shown([row["loss"] for row in rows]))
+    # The panel with the most optimizers names those of all.
+    fullest = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
+    save_figure(figure, fullest, folder / "curves.png")
