@@ -9,18 +9,13 @@ import statistics
 import pytest
 
 from learned_optimizer import load_weights
-from meta_training.experiments import (
-    imagenet_networks,
-    runner,
-)
+from meta_training.experiments import imagenet_networks, runner
 from meta_training.experiments.ablations import VARIANTS, WHOLE
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.pictures import save_figure
 from meta_training.experiments.report import report_text, write_report
 from meta_training.experiments.runner import Request, collect, run_experiment
-from meta_training.trainable_optimizers import (
-    as_trained,
-)
+from meta_training.trainable_optimizers import as_trained
 from tests.meta_training.experiments_by_hand import (
     NAMES,
     ROOT,
@@ -30,19 +25,6 @@ from tests.meta_training.experiments_by_hand import (
     write_rows,
     write_runs,
 )
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return as_trained(load_weights("default"))
-
-
-@pytest.fixture
-def request_of(weights):
-    def make(budget="small", seeds=None):
-        return Request(budget, seeds, weights)
-
-    return make
 
 
 class TestFindings:

@@ -14,30 +14,16 @@ import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.meta_parameters import specifications
-from meta_training.experiments import (
-    cost,
-    runner,
-    sittings,
-    variant,
-)
+from meta_training.experiments import cost, runner, sittings, variant
 from meta_training.experiments.ablations import VARIANTS, WHOLE, architecture
 from meta_training.experiments.catalogue import experiment
-from meta_training.experiments.registry import (
-    Job,
-)
+from meta_training.experiments.registry import Job
 from meta_training.trainable_optimizers import (
     HierarchicalRule,
     as_trained,
     trainable_optimizer,
 )
-from tests.meta_training.experiments_by_hand import (
-    cells,
-)
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return as_trained(load_weights("default"))
+from tests.meta_training.experiments_by_hand import cells
 
 
 # Of the design, section 1, without the nominal rate.

@@ -11,39 +11,13 @@ import pytest
 from learned_optimizer import load_weights
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import __main__ as command
-from meta_training.experiments import (
-    judged_weights,
-    runner,
-    sittings,
-)
+from meta_training.experiments import judged_weights, runner, sittings
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.evaluated import choose_tasks
-from meta_training.experiments.registry import (
-    BUDGETS,
-    register_experiment,
-)
+from meta_training.experiments.registry import BUDGETS, register_experiment
 from meta_training.experiments.runner import Request, collect, run_experiment
-from meta_training.trainable_optimizers import (
-    as_trained,
-)
-from tests.meta_training.experiments_by_hand import (
-    NAMES,
-    Counted,
-    write_runs,
-)
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return as_trained(load_weights("default"))
-
-
-@pytest.fixture
-def request_of(weights):
-    def make(budget="small", seeds=None):
-        return Request(budget, seeds, weights)
-
-    return make
+from meta_training.trainable_optimizers import as_trained
+from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
 
 
 def test_every_experiment_of_the_paper_exists():
