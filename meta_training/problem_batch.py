@@ -19,7 +19,7 @@ A batch may be made of several *parts*, each with groups of its own that lie tog
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +95,22 @@ class Draws(NamedTuple):
     objective_start: dict[int, Any]
     noise: dict[int, Any]
     zeroing: dict[int, Any]
+
+
+class Evaluation(NamedTuple):
+    """What the problems say of a place.
+
+    Attributes:
+        objectives: `[problems]`, where `values` is.
+        gradients: `[blocks, block_size]`, what the optimizer gets: finite.
+        slopes: Call it for `[blocks, block_size]`, the derivative of each problem's
+            objective by its values: without minibatch, noise or zeroing, and not
+            always finite. A call, since it costs an evaluation where it is wanted.
+    """
+
+    objectives: tf.Tensor
+    gradients: tf.Tensor
+    slopes: Callable[[], tf.Tensor]
 
 
 class ProblemBatch:
@@ -309,7 +325,7 @@ class ProblemBatch:
         inverse_scale: tf.Tensor,
         instances: Sequence[dict[str, tf.Tensor]],
         draws: Draws,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> Evaluation:
         """The objectives of all problems, and the gradients the optimizer gets.
 
         Args:
@@ -322,16 +338,15 @@ class ProblemBatch:
             draws: From `draw`.
 
         Returns:
-            `[problems]` objectives, on all rows of data or `objective_rows` of
-            them, and `[blocks, block_size]` gradients, on minibatches, with noise
-            and zeroed elements.
+            Objectives on all rows of data or `objective_rows` of them, and gradients
+            on minibatches, with noise and zeroed elements.
         """
         same_place = gradient_values is values
         parameters = self.unpack(gradient_values * inverse_scale)
         recorded_at = parameters
         if not same_place:
             recorded_at = self.unpack(values * inverse_scale)
-        objectives, losses = [], []
+        losses = []
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             for number, group in enumerate(self.groups):
@@ -341,33 +356,54 @@ class ProblemBatch:
                     rows = tf.tile(draws.rows[number], [group.replicas, 1])
                     batch = group.task.minibatch(instance, rows)
                 losses.append(group.task.objective(parameters[number], batch))
-        for number, group in enumerate(self.groups):
-            if same_place and number not in draws.rows:
-                objectives.append(losses[number])
-                continue
-            instance = _replicate(instances[number], group.replicas)
-            if number in draws.objective_start:
-                start = draws.objective_start[number]
-                window = start + tf.range(self.objective_rows)
-                for name in group.task.row_arrays:
-                    # Not a slice: XLA would want its start, and so the seed, as a
-                    # constant, and compile anew for each.
-                    instance[name] = tf.gather(instance[name], window, axis=1)
-            objectives.append(group.task.objective(recorded_at[number], instance))
-        gradients = tape.gradient(
+        objectives = list(losses)
+        # The groups whose objective is not what the gradient is taken of.
+        apart = [
+            number
+            for number in range(len(self.groups))
+            if number in draws.rows or not same_place
+        ]
+        with tf.GradientTape() as objective_tape:
+            objective_tape.watch([recorded_at[number] for number in apart])
+            for number in apart:
+                group = self.groups[number]
+                instance = _replicate(instances[number], group.replicas)
+                if number in draws.objective_start:
+                    start = draws.objective_start[number]
+                    window = start + tf.range(self.objective_rows)
+                    for name in group.task.row_arrays:
+                        # Not a slice: XLA would want its start, and so the seed, as a
+                        # constant, and compile anew for each.
+                        instance[name] = tf.gather(instance[name], window, axis=1)
+                objectives[number] = group.task.objective(recorded_at[number], instance)
+        plain = tape.gradient(
             losses, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+
+        def slopes():
+            found = objective_tape.gradient(
+                [objectives[number] for number in apart],
+                [recorded_at[number] for number in apart],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            own = dict(zip(apart, found, strict=True))
+            return inverse_scale * self.pack(
+                [own.get(number, gradient) for number, gradient in enumerate(plain)]
+            )
+
         gradients = self.pack(
             [
                 _disturb(gradient, group, draws.noise.get(i), draws.zeroing.get(i))
                 for i, (gradient, group) in enumerate(
-                    zip(gradients, self.groups, strict=True)
+                    zip(plain, self.groups, strict=True)
                 )
             ]
         )
         gradients = gradients * inverse_scale
         usable = tf.abs(gradients) < LARGEST_GRADIENT
-        return tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0)
+        return Evaluation(
+            tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0), slopes
+        )
 
 
 def _deal_out(tasks, parts: int, objective_rows) -> np.ndarray:

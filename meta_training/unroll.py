@@ -7,7 +7,9 @@ second loop that runs the steps in reverse: the first loop keeps the inner state
 every step (of the hierarchical RNN 24 numbers a parameter), the second recomputes each
 step from it and pulls the gradient through. So memory grows by the state alone, one
 step is all that XLA ever differentiates, and between two steps the gradient that flows
-back can be clipped (design, section 5).
+back can be clipped (design, section 5). Without second derivatives the first loop also
+keeps each step's gradients and slopes, two numbers more, and the second evaluates no
+problem at all.
 
 A diverging problem is *cut off*: from the step at which its objective is not finite or
 beyond a bound, its objectives count as a constant and its gradients as zero, so that
@@ -50,7 +52,7 @@ class Unroll:
         """
         inner = self._begin(meta_parameters, carry)
         inner, recorded, alive, initial, _ = self._forward(
-            meta_parameters, inner, carry, num_steps, seed, keep_states=False
+            meta_parameters, inner, carry, num_steps, seed, keeps=False
         )
         losses = self._losses(recorded, alive, initial, num_steps)
         return self._window(
@@ -66,8 +68,8 @@ class Unroll:
         with tf.GradientTape() as begin_tape:
             begin_tape.watch(meta_parameters)
             first_inner = self._begin(meta_parameters, carry)
-        inner, recorded, alive, initial, states = self._forward(
-            meta_parameters, first_inner, carry, num_steps, seed, keep_states=True
+        inner, recorded, alive, initial, kept = self._forward(
+            meta_parameters, first_inner, carry, num_steps, seed, keeps=True
         )
         with tf.GradientTape() as tape:
             tape.watch(recorded)
@@ -75,7 +77,7 @@ class Unroll:
             loss = tf.reduce_sum(carry.weights * losses)
         from_objectives = _finite(tape.gradient(loss, recorded))
         from_inner, gradients = self._backward(
-            meta_parameters, states, carry, alive, from_objectives, num_steps, seed
+            meta_parameters, kept, carry, alive, from_objectives, num_steps, seed
         )
         at_start = begin_tape.gradient(
             tf.nest.flatten(first_inner),
@@ -130,67 +132,79 @@ class Unroll:
             )
         )
 
-    def _step(self, meta_parameters, inner, alive, initial, carry, seed, step):
-        """One inner step: `(inner, objectives, alive, initial)` after it."""
+    def _evaluate(self, inner, alive, initial, carry, seed, step):
+        """What step `step` finds: `(evaluation, alive, initial)`.
+
+        The gradients of problems that are cut off are zero.
+        """
         batch = self.batch
-        has_attention = self.optimizer.uses_attention
-        attended = inner.attended_values if has_attention else inner.values
-        objectives, gradients = batch.evaluate(
+        attended = inner.values
+        if self.optimizer.uses_attention:
+            attended = inner.attended_values
+        evaluation = batch.evaluate(
             inner.values,
             attended,
             carry.inverse_scale,
             carry.instances,
             batch.draw(seed, step),
         )
-        if not self.options.second_derivatives:
-            gradients = tf.stop_gradient(gradients)
+        objectives = evaluation.objectives
         is_first = (carry.fresh > 0) & (step == 0)
         initial = tf.where(is_first, tf.stop_gradient(objectives), initial)
         # A comparison with NaN is false, so this refuses it too.
         bound = self.options.divergence_bound * (1.0 + tf.abs(initial))
         alive = alive * tf.cast(tf.abs(objectives) < bound, tf.float32)
         by_block = tf.gather(alive, self._block_problem)[:, None]
-        gradients = tf.where(by_block > 0, gradients, 0.0)
+        gradients = tf.where(by_block > 0, evaluation.gradients, 0.0)
+        return evaluation._replace(gradients=gradients), alive, initial
+
+    def _update(self, meta_parameters, inner, gradients) -> InnerState:
+        """The inner state after the step that gradients lead to."""
         update = self.optimizer.update(
-            inner.values, gradients, inner.state, batch.layout, meta_parameters
+            inner.values, gradients, inner.state, self.batch.layout, meta_parameters
         )
         attended = inner.attended_values
-        if has_attention:
+        if self.optimizer.uses_attention:
             attended = update.attended_values
-        new = InnerState(update.values, attended, update.state)
-        return new, objectives, alive, initial
+        return InnerState(update.values, attended, update.state)
 
     def _num_objectives(self, num_steps):
         return num_steps + (self.options.counting == "corrected")
 
-    def _forward(self, meta_parameters, inner, carry, num_steps, seed, keep_states):
+    def _forward(self, meta_parameters, inner, carry, num_steps, seed, keeps: bool):
         """Runs the window.
 
         Returns:
             The inner state after it, `[max_objectives, problems]` objectives and
-            flags of life, the first objectives, and the inner states before each
-            step as a list of TensorArrays.
+            flags of life, the first objectives, and what `_backward` wants of each
+            step as a list of TensorArrays, if this `keeps` it.
         """
         size = self.options.max_objectives
         objectives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
         lives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
         flat = tf.nest.flatten(inner)
-        states = [
+        wanted = [*flat, *([] if self.options.second_derivatives else [flat[0]] * 2)]
+        kept = [
             tf.TensorArray(tf.float32, size, element_shape=part.shape)
-            for part in flat
-            if keep_states
+            for part in wanted
+            if keeps
         ]
         count = self._num_objectives(num_steps)
 
-        def body(step, flat, last, alive, initial, objectives, lives, states):
-            states = [
-                array.write(step, part)
-                for array, part in zip(states, flat, strict=False)
-            ]
+        def body(step, flat, last, alive, initial, objectives, lives, kept):
             current = tf.nest.pack_sequence_as(inner, flat)
-            new, values, alive, initial = self._step(
-                meta_parameters, current, alive, initial, carry, seed, step
+            found, alive, initial = self._evaluate(
+                current, alive, initial, carry, seed, step
             )
+            if kept:
+                parts = list(flat)
+                if not self.options.second_derivatives:
+                    parts += [found.gradients, found.slopes()]
+                kept = [
+                    array.write(step, part)
+                    for array, part in zip(kept, parts, strict=True)
+                ]
+            new = self._update(meta_parameters, current, found.gradients)
             # The step after the last objective leads nowhere: what is handed on is
             # the state before it (only where counting is corrected).
             handed_on = flat if self.options.counting == "corrected" else last
@@ -200,13 +214,13 @@ class Unroll:
                 handed_on,
                 alive,
                 initial,
-                objectives.write(step, values),
+                objectives.write(step, found.objectives),
                 lives.write(step, alive),
-                states,
+                kept,
             )
 
         last = flat if self.options.counting == "corrected" else []
-        _, flat, last, _, initial, objectives, lives, states = tf.while_loop(
+        _, flat, last, _, initial, objectives, lives, kept = tf.while_loop(
             lambda step, *_: step < count,
             body,
             (
@@ -217,13 +231,13 @@ class Unroll:
                 tf.convert_to_tensor(carry.initial_objective),
                 objectives,
                 lives,
-                states,
+                kept,
             ),
         )
         if self.options.counting == "corrected":
             flat = last
         final = tf.nest.pack_sequence_as(inner, flat)
-        return final, objectives.stack(), lives.stack(), initial, states
+        return final, objectives.stack(), lives.stack(), initial, kept
 
     def _losses(self, objectives, alive, initial, num_steps):
         """`[problems]`: the weighted mean of the meta-objective's values."""
@@ -246,7 +260,7 @@ class Unroll:
         return tf.reduce_sum(weights * values, axis=0)
 
     def _backward(
-        self, meta_parameters, states, carry, alive, from_objectives, num_steps, seed
+        self, meta_parameters, kept, carry, alive, from_objectives, num_steps, seed
     ):
         """Pulls the gradient of the loss back through the window.
 
@@ -258,35 +272,23 @@ class Unroll:
         meta_values = [tf.convert_to_tensor(meta_parameters[name]) for name in names]
         state_type = self.optimizer.state_type
         structure = InnerState(0, 0, state_type(*([0] * len(state_type._fields))))
+        parts = len(tf.nest.flatten(structure))
         bound = None
         if self.options.clip_through_time is not None:
             bound = self.options.clip_through_time * carry.weights
-        initial = tf.convert_to_tensor(carry.initial_objective)
+        pull = self._pull if self.options.second_derivatives else self._pull_kept
 
         def body(step, from_inner, gradients):
             step = step - 1
-            flat = [array.read(step) for array in states]
-            alive_before = tf.where(carry.fresh > 0, 1.0, carry.alive)
-            alive_before = tf.where(
-                step > 0, tf.gather(alive, tf.maximum(step - 1, 0)), alive_before
-            )
-            with tf.GradientTape() as tape:
-                tape.watch([*meta_values, *flat])
-                new, objectives, _, _ = self._step(
-                    dict(zip(names, meta_values, strict=True)),
-                    tf.nest.pack_sequence_as(structure, flat),
-                    alive_before * tf.gather(alive, step),
-                    # Only the bound of divergence reads it, and that is settled.
-                    tf.where(carry.fresh > 0, math.inf, initial),
-                    carry,
-                    seed,
-                    step,
-                )
-            pulled = tape.gradient(
-                [*tf.nest.flatten(new), objectives],
-                [*meta_values, *flat],
-                output_gradients=[*from_inner, tf.gather(from_objectives, step)],
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            pulled = pull(
+                dict(zip(names, meta_values, strict=True)),
+                structure,
+                [array.read(step) for array in kept],
+                carry,
+                alive,
+                [*from_inner, tf.gather(from_objectives, step)],
+                seed,
+                step,
             )
             count = len(meta_values)
             gradients = [a + b for a, b in zip(gradients, pulled[:count], strict=True)]
@@ -295,7 +297,7 @@ class Unroll:
             )
             return step, tf.nest.flatten(from_inner), gradients
 
-        zeros = [tf.zeros(array.element_shape, tf.float32) for array in states]
+        zeros = [tf.zeros(array.element_shape, tf.float32) for array in kept[:parts]]
         _, from_inner, gradients = tf.while_loop(
             lambda step, *_: step > 0,
             body,
@@ -306,6 +308,69 @@ class Unroll:
             ),
         )
         return from_inner, dict(zip(names, gradients, strict=True))
+
+    def _pull(
+        self, meta_parameters, structure, flat, carry, alive, from_after, seed, step
+    ):
+        """What a step hands back, second derivatives of the objectives among it.
+
+        Returns:
+            Gradients with respect to the meta-parameters and the parts of the inner
+            state before the step, one list.
+        """
+        alive_before = tf.where(carry.fresh > 0, 1.0, carry.alive)
+        alive_before = tf.where(
+            step > 0, tf.gather(alive, tf.maximum(step - 1, 0)), alive_before
+        )
+        # Only the bound of divergence reads it, and that is settled.
+        initial = tf.convert_to_tensor(carry.initial_objective)
+        initial = tf.where(carry.fresh > 0, math.inf, initial)
+        sources = [*meta_parameters.values(), *flat]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            inner = tf.nest.pack_sequence_as(structure, flat)
+            found, _, _ = self._evaluate(
+                inner,
+                alive_before * tf.gather(alive, step),
+                initial,
+                carry,
+                seed,
+                step,
+            )
+            new = self._update(meta_parameters, inner, found.gradients)
+        return tape.gradient(
+            [*tf.nest.flatten(new), found.objectives],
+            sources,
+            output_gradients=from_after,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def _pull_kept(
+        self, meta_parameters, structure, kept, carry, alive, from_after, seed, step
+    ):
+        """The same without second derivatives: nothing is evaluated again.
+
+        Gradients and slopes of the step are constants, which `_forward` kept.
+        """
+        *flat, gradients, slopes = kept
+        *from_inner, from_objectives = from_after
+        sources = [*meta_parameters.values(), *flat]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            inner = tf.nest.pack_sequence_as(structure, flat)
+            new = self._update(meta_parameters, inner, gradients)
+        pulled = tape.gradient(
+            tf.nest.flatten(new),
+            sources,
+            output_gradients=from_inner,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        by_block = tf.gather(from_objectives, self._block_problem)[:, None]
+        # Where a problem is cut off its slopes may not be finite, and count for zero.
+        through_objectives = tf.where(by_block == 0, 0.0, by_block * slopes)
+        values = len(meta_parameters)
+        pulled[values] += through_objectives
+        return pulled
 
     def _clip(self, gradient: InnerState, bound, carry) -> InnerState:
         """What flows back to the step before: finite, and within the bound."""

@@ -85,8 +85,10 @@ def test_objectives_and_gradients_are_those_of_each_task_alone():
     values = batch.pack(parameters) * scale
     rows = {1: np.array([[0, 3, 3, 7, 19, 2], [1, 2, 3, 4, 5, 6]])}
     draws = NOTHING_DRAWN._replace(rows=rows)
-    objectives, gradients = batch.evaluate(values, values, 1 / scale, instances, draws)
-    gradients = batch.unpack(gradients * scale)
+    evaluation = batch.evaluate(values, values, 1 / scale, instances, draws)
+    objectives = evaluation.objectives
+    gradients = batch.unpack(evaluation.gradients * scale)
+    slopes = batch.unpack(evaluation.slopes() * scale)
     for number, group in enumerate(batch.groups):
         for j, task in enumerate(group.tasks):
             own = [tf.constant(tensor[j : j + 1]) for tensor in parameters[number]]
@@ -102,9 +104,15 @@ def test_objectives_and_gradients_are_those_of_each_task_alone():
                 task.objective(own, instance)[0],
                 rtol=1e-5,
             )
-            wanted = tape.gradient(loss, own)
-            for found, value in zip(gradients[number], wanted, strict=True):
-                np.testing.assert_allclose(found[j], value[0], rtol=1e-4, atol=1e-6)
+            with tf.GradientTape() as whole_tape:
+                whole_tape.watch(own)
+                whole = task.objective(own, instance)
+            for all_found, wanted in (
+                (gradients[number], tape.gradient(loss, own)),
+                (slopes[number], whole_tape.gradient(whole, own)),
+            ):
+                for found, value in zip(all_found, wanted, strict=True):
+                    np.testing.assert_allclose(found[j], value[0], rtol=1e-4, atol=1e-6)
 
 
 def test_draws_depend_on_seed_and_step_alone():
@@ -142,7 +150,9 @@ def test_noise_and_zeroing_reach_the_tasks_that_ask_for_them():
     full = batch.draw(tf.constant(3), tf.constant(0))
     plain = full._replace(noise={}, zeroing={})
     with_both, without = (
-        batch.unpack(batch.evaluate(values, values, ones, instances, draws)[1])
+        batch.unpack(
+            batch.evaluate(values, values, ones, instances, draws).gradients
+        )
         for draws in (full, plain)
     )
     for number, group in enumerate(batch.groups):

@@ -7,11 +7,14 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import load_weights
+from learned_optimizer.config import Config
 from meta_training.meta_objectives import meta_objective, step_weights
 from meta_training.problem_batch import ProblemBatch
+from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
+from meta_training.tasks.fully_connected import FullyConnected
 from meta_training.tasks.quadratics import Quadratic
-from meta_training.trainable_optimizers import HierarchicalRule
+from meta_training.trainable_optimizers import HierarchicalRule, fresh_trained
 from meta_training.trajectories import Trajectories, TrajectoryOptions
 from meta_training.unroll import Unroll
 from meta_training.windows import UnrollOptions
@@ -53,6 +56,73 @@ def unrolled(tasks, seed=0, weights=None, **options):
     unroll = Unroll(batch, HierarchicalRule(), UnrollOptions(max_steps=6, **options))
     function = tf.function(unroll.run_and_differentiate, autograph=False)
     return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
+
+
+@pytest.mark.parametrize("second_derivatives", [True, False])
+@pytest.mark.parametrize("attention", [False, True])
+def test_the_second_loop_is_backpropagation_through_the_first(
+    attention, second_derivatives
+):
+    """Beside one tape over all steps: minibatches, objective rows, noise, zeroing."""
+    network = FullyConnected(3, (4,), rows=20, batch_size=6)
+    tasks = [
+        Quadratic(4, noise_stdev=0.5),
+        network,
+        sparse_gradient(network, 0.5),
+        rescale(Quadratic(3), 4.0),
+    ]
+    rule = HierarchicalRule(Config(attention=attention))
+    meta_parameters = {
+        name: tf.constant(value)
+        for name, value in fresh_trained(rule, 0).meta_parameters.items()
+    }
+    batch = ProblemBatch(tasks, 4, objective_rows=7)
+    trajectories = Trajectories(batch, rule, TRAJECTORIES, 0)
+    carry = trajectories.advance(0)
+    trajectories.close()
+    options = UnrollOptions(max_steps=6, second_derivatives=second_derivatives)
+    unroll = Unroll(batch, rule, options)
+    window, found = tf.function(unroll.run_and_differentiate, autograph=False)(
+        meta_parameters, carry, tf.constant(4), tf.constant(0)
+    )
+
+    with tf.GradientTape() as tape:
+        tape.watch(meta_parameters)
+        values, attended = carry.inner.values, carry.inner.values
+        state = rule.initial_state(
+            batch.layout, meta_parameters, carry.inner.state.log_learning_rate, values
+        )
+        objectives = []
+        for step in range(4):
+            evaluation = batch.evaluate(
+                values,
+                attended if attention else values,
+                carry.inverse_scale,
+                carry.instances,
+                batch.draw(tf.constant(0), tf.constant(step)),
+            )
+            objectives.append(evaluation.objectives)
+            gradients = evaluation.gradients
+            if not second_derivatives:
+                gradients = tf.stop_gradient(gradients)
+            update = rule.update(
+                values, gradients, state, batch.layout, meta_parameters
+            )
+            values, state = update.values, update.state
+            attended = update.attended_values if attention else values
+        objectives = tf.stack(objectives)
+        first = tf.stop_gradient(objectives[0])
+        logarithms = meta_objective("log").function(objectives, first)
+        # As released, the first one counts twice.
+        of_problem = tf.reduce_mean(tf.concat([logarithms[:1], logarithms], 0), axis=0)
+        loss = tf.reduce_sum(carry.weights * of_problem)
+    np.testing.assert_allclose(window.objectives[:4], objectives, rtol=1e-4)
+    wanted = tape.gradient(loss, meta_parameters, unconnected_gradients="zero")
+    for name, value in wanted.items():
+        largest = max(np.abs(value).max(), 1e-5)
+        np.testing.assert_allclose(
+            found[name], value, rtol=0, atol=2e-3 * largest, err_msg=name
+        )
 
 
 def test_a_diverging_task_is_cut_off_and_leaves_the_others_alone():
