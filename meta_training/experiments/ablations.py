@@ -83,7 +83,7 @@ class Ablations(Experiment):
         "full": {
             "training": TRAINING["full"],
             "meta_seeds": [0, 1, 2],
-            "sets": ["test", "released"],
+            "sets": ["test", "released_families"],
             "tasks": None,
             "steps": 1000,
             "seeds": 2,

@@ -101,7 +101,7 @@ class TrainingCorpus(AgainstBaselines):
             "sets": ["released"],
             "tasks": None,
             "steps": 1000,
-            "seeds": 3,
+            "seeds": 5,
             "records": 24,
             "learning_rates": list(LEARNING_RATES),
         },

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meta_training.experiments.seeds_side_by_side import train_side_by_side
-from meta_training.tasks import register_task_set
+from meta_training.tasks import register_task_set, task_set
 from meta_training.tasks.perceptrons import Perceptron
 from meta_training.tasks.quadratics import Quadratic
 from meta_training.trainable_optimizers import (
@@ -36,7 +36,7 @@ TRAINING: dict[str, dict[str, Any]] = {
         "checkpoint_every": 2,
     },
     "full": {
-        "task_set": "default_networks",
+        "task_set": "experiments",
         "outer_steps": 200,
         "meta_learning_rate": 2e-3,
         "min_window_steps": 50,
@@ -56,6 +56,21 @@ def experiments_small():
         Perceptron(8, (10,), 3, batch_size=16, rows=128),
         Perceptron(8, (10,), 3, batch_size=16, rows=128, activation="tanh"),
     ]
+
+
+@register_task_set("experiments")
+def experiments():
+    """Every third of `default_networks`: of each kind, at a third of the time."""
+    return task_set("default_networks")[::3]
+
+
+@register_task_set("released_families")
+def released_families():
+    """The first task of each family of `released`, for what is run thirty times."""
+    first = {}
+    for task in task_set("released"):
+        first.setdefault(task.family, task)
+    return list(first.values())
 
 
 def meta_train(

@@ -16,6 +16,7 @@ from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.evaluated import choose_tasks
 from meta_training.experiments.registry import BUDGETS, register_experiment
 from meta_training.experiments.runner import Request, collect, run_experiment
+from meta_training.tasks import task_set
 from meta_training.trainable_optimizers import as_trained
 from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
 
@@ -266,3 +267,12 @@ class TestResuming:
         assert collect(output, results, ["counted", "cost", "imagenet"]) == ["counted"]
         assert runner.read_done(results / "small" / "counted")
         assert [p.name for p in (results / "small").iterdir()] == ["counted"]
+
+
+def test_the_sets_of_the_full_budget_have_all_kinds():
+    def kinds(name):
+        return {task.family for task in task_set(name)}
+
+    assert kinds("experiments") == kinds("default_networks")
+    assert kinds("released_families") == kinds("released")
+    assert len(task_set("released_families")) == len(kinds("released"))

@@ -150,9 +150,7 @@ def test_noise_and_zeroing_reach_the_tasks_that_ask_for_them():
     full = batch.draw(tf.constant(3), tf.constant(0))
     plain = full._replace(noise={}, zeroing={})
     with_both, without = (
-        batch.unpack(
-            batch.evaluate(values, values, ones, instances, draws).gradients
-        )
+        batch.unpack(batch.evaluate(values, values, ones, instances, draws).gradients)
         for draws in (full, plain)
     )
     for number, group in enumerate(batch.groups):
