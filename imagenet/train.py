@@ -105,7 +105,11 @@ def settings_from_flags() -> TrainingSettings:
     Raises:
         ValueError: They break a rule.
     """
-    return TrainingSettings(**{name: FLAGS[name].value for name in _DEFAULTS})
+    values = {name: FLAGS[name].value for name in _DEFAULTS}
+    if FLAGS.eval_only and values["train_steps"] is None and values["epochs"] is None:
+        # How long the run was to be plays no part in an evaluation.
+        values["epochs"] = 90.0
+    return TrainingSettings(**values)
 
 
 def data_settings(settings: TrainingSettings) -> DataSettings:

@@ -440,7 +440,7 @@ def test_a_command_that_was_put_right_runs(main, tmp_path):
     main(tmp_path / "run", train_steps=2)
     assert len(read_csv(tmp_path / "run" / "train.csv")) == 2
     before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    main(tmp_path / "run", train_steps=2, eval_only=True)
+    main(tmp_path / "run", train_steps=None, eval_only=True)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
 
 
