@@ -183,11 +183,12 @@ class Unroll:
         objectives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
         lives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
         flat = tf.nest.flatten(inner)
-        wanted = [*flat, *([] if self.options.second_derivatives else [flat[0]] * 2)]
+        # Without second derivatives gradients and slopes, too, each like the values.
+        keeps_gradients = keeps and not self.options.second_derivatives
+        shapes = [part.shape for part in flat] if keeps else []
+        shapes += [inner.values.shape] * 2 if keeps_gradients else []
         kept = [
-            tf.TensorArray(tf.float32, size, element_shape=part.shape)
-            for part in wanted
-            if keeps
+            tf.TensorArray(tf.float32, size, element_shape=shape) for shape in shapes
         ]
         count = self._num_objectives(num_steps)
 
@@ -196,14 +197,11 @@ class Unroll:
             found, alive, initial = self._evaluate(
                 current, alive, initial, carry, seed, step
             )
-            if kept:
-                parts = list(flat)
-                if not self.options.second_derivatives:
-                    parts += [found.gradients, found.slopes()]
-                kept = [
-                    array.write(step, part)
-                    for array, part in zip(kept, parts, strict=True)
-                ]
+            parts = list(flat) if keeps else []
+            parts += [found.gradients, found.slopes()] if keeps_gradients else []
+            kept = [
+                array.write(step, part) for array, part in zip(kept, parts, strict=True)
+            ]
             new = self._update(meta_parameters, current, found.gradients)
             # The step after the last objective leads nowhere: what is handed on is
             # the state before it (only where counting is corrected).
