@@ -7,11 +7,11 @@ as one that was not.
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -19,23 +19,18 @@ from absl import logging
 from meta_training import estimators
 from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
 from meta_training.distribution.one_device import OneDevice
-from meta_training.files import load_arrays, save_arrays
 from meta_training.meta_objectives import meta_objective
 from meta_training.meta_optimizers import MetaOptimizer, norm
 from meta_training.problem_batch import ProblemBatch
+from meta_training.progress import Progress
+from meta_training.run_folder import BEST, WEIGHTS, RunFolder
 from meta_training.run_log import RunLog, SilentLog
 from meta_training.trainable_optimizers import (
     TrainableOptimizer,
     TrainedWeights,
-    load_trained,
-    save_trained,
     starting_weights,
 )
 from meta_training.training_config import TrainingConfig
-
-CHECKPOINT = "checkpoint.npz"
-WEIGHTS = "weights.npz"
-BEST = "best.npz"
 
 Validate = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
 
@@ -48,7 +43,6 @@ class Trainer:
         folder: Where checkpoint, weights and logs are; the chief alone touches it.
         distribution: Where windows are run.
         meta_parameters: `{name: array}`, the newest.
-        outer_step: Updates done.
     """
 
     def __init__(
@@ -69,9 +63,10 @@ class Trainer:
                 as it was; or `folder` holds something else, or a checkpoint that is
                 damaged or that of other tasks.
         """
-        self._cpu_began = time.process_time()
+        self._progress = Progress()
         self.config = config
         self.folder = pathlib.Path(folder)
+        self._files = RunFolder(self.folder)
         self.distribution = distribution or OneDevice()
         self.distribution.check(config.cohorts)
         tasks = config.tasks()
@@ -118,12 +113,7 @@ class Trainer:
         )
         self._validate: Validate | None = None
         self.meta_parameters = dict(self._start.meta_parameters)
-        self.outer_step = 0
         self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
-        self._best_score = np.inf
-        self._seconds = 0.0
-        self._cpu_seconds = 0.0
-        self._inner_steps = 0
         self._first = True
         # After all that may refuse the settings, so that mended ones find the folder as
         # it was.
@@ -136,6 +126,11 @@ class Trainer:
         self._families = {
             family: np.array(families) == family for family in sorted(set(families))
         }
+
+    @property
+    def outer_step(self) -> int:
+        """Updates done."""
+        return self._progress.outer_step
 
     @property
     def optimizer(self) -> TrainableOptimizer:
@@ -211,13 +206,13 @@ class Trainer:
             self.meta_parameters, self._slots = self._meta_optimizer.apply(
                 self.meta_parameters, gradient, self._slots, step
             )
-        self.outer_step += 1
+        self._progress.outer_step += 1
         seconds = time.monotonic() - began
-        self._seconds += seconds
+        self._progress.seconds += seconds
         inner_steps = sum(
             int(report.num_steps) * self.batch.num_problems for report in reports
         )
-        self._inner_steps += inner_steps
+        self._progress.inner_steps += inner_steps
         if self._first:
             self._first = False
             logging.info("first outer step after %.0f s", seconds)
@@ -257,45 +252,29 @@ class Trainer:
         arrays = self.distribution.gather(arrays)
         if not self.distribution.is_chief:
             return
-        arrays |= {
-            "outer_step": np.array(self.outer_step),
-            "best_score": np.array(self._best_score),
-            "seconds": np.array(self._seconds),
-            "cpu_seconds": np.array(self._cpu_so_far()),
-            "inner_steps": np.array(self._inner_steps),
-        }
+        arrays |= self._progress.to_arrays()
         for prefix, part in self._parts().items():
             arrays |= {f"{prefix}/{name}": np.array(v) for name, v in part.items()}
-        try:
-            save_arrays(self.folder / CHECKPOINT, arrays)
-            self._save_weights(WEIGHTS)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"outer step {self.outer_step} could not be saved: {error.strerror}; "
-                "the last checkpoint is left whole, and when it is started again, the "
-                "run goes on from it",
-                os.fspath(self.folder),
-            ) from error
-
-    def _cpu_so_far(self) -> float:
-        """Seconds of all cores that this process spent on the run, and those before.
-
-        Unlike the wall clock they leave out what other work took; validation is in.
-        """
-        return self._cpu_seconds + time.process_time() - self._cpu_began
+        self._files.save(arrays, self._weights(WEIGHTS), self._card())
 
     def _parts(self):
         return {"meta_parameters": self.meta_parameters, "slots": self._slots}
 
     def _restore(self) -> None:
         """Goes on from the chief's checkpoint, if there is one."""
-        path = self.folder / CHECKPOINT
-        there = self.distribution.is_chief and path.is_file()
-        arrays = self.distribution.share(load_arrays(path) if there else {})
+        is_chief = self.distribution.is_chief
+        arrays = self.distribution.share(
+            self._files.read_checkpoint() if is_chief else {}
+        )
         if not arrays:
             return
-        self._check_checkpoint(path, arrays)
+        # What `save` would write now.
+        wanted = self._progress.to_arrays()
+        for prefix, part in self._parts().items():
+            wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
+        for cohort in self.cohorts:
+            wanted |= cohort.state()
+        self._files.check_checkpoint(arrays, wanted)
         parts = {
             prefix: {
                 name.removeprefix(f"{prefix}/"): array
@@ -304,17 +283,12 @@ class Trainer:
             }
             for prefix in self._parts()
         }
-        self.outer_step = int(arrays["outer_step"])
-        self._best_score = float(arrays["best_score"])
-        self._seconds = float(arrays["seconds"])
-        # Unknown where it was not counted from the start.
-        self._cpu_seconds = float(arrays.get("cpu_seconds", np.nan))
-        self._inner_steps = int(arrays["inner_steps"])
+        self._progress.restore(arrays)
         self.meta_parameters = parts["meta_parameters"]
         self._slots = parts["slots"]
         for cohort in self.cohorts:
             cohort.restore(arrays, self.outer_step)
-        if self.distribution.is_chief:
+        if is_chief:
             self._finish_saving()
         logging.info("resumed from outer step %d", self.outer_step)
 
@@ -322,69 +296,43 @@ class Trainer:
         """Makes up for what a killed process wrote before or after the checkpoint."""
         # Weights come after their checkpoint. Those that are there stay, for their card
         # says by which commit and in how many hours they were made.
-        if _card(self.folder / WEIGHTS).get("outer_step") != self.outer_step:
-            self._save_weights(WEIGHTS)
+        if self._files.card(WEIGHTS).get("outer_step") != self.outer_step:
+            self._files.save_weights(WEIGHTS, self._weights(WEIGHTS), self._card())
         # Validation comes before.
-        validated = _card(self.folder / BEST).get("validation", {})
-        self._best_score = min(self._best_score, validated.get("score", np.inf))
-
-    def _check_checkpoint(self, path, arrays) -> None:
-        """Refuses arrays that are not those which `save` would write now."""
-        wanted = dict.fromkeys(
-            ("outer_step", "best_score", "seconds", "cpu_seconds", "inner_steps"),
-            np.zeros(()),
+        validated = self._files.card(BEST).get("validation", {})
+        self._progress.best_score = min(
+            self._progress.best_score, validated.get("score", np.inf)
         )
-        for prefix, part in self._parts().items():
-            wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
-        for cohort in self.cohorts:
-            wanted |= cohort.state()
-        differing = []
-        for name, value in wanted.items():
-            if name not in arrays:
-                # Older ones count neither windows nor the seconds of the cores.
-                if not name.startswith(("cohort", "cpu_seconds")):
-                    differing.append(f"{name} is missing")
-            elif arrays[name].shape != np.shape(value):
-                shapes = f"{arrays[name].shape} there, {np.shape(value)} wanted"
-                differing.append(f"{name}: {shapes}")
-        if differing:
-            raise ValueError(
-                f"{str(path)!r} must be a checkpoint of these tasks and settings, "
-                f"received one of others: {'; '.join(differing[:5])}"
-            )
 
-    def _save_weights(self, name, **entries) -> None:
-        weights = TrainedWeights(
+    def _weights(self, name) -> TrainedWeights:
+        """Those of now, called as the file that they go into."""
+        return TrainedWeights(
             pathlib.Path(name).stem,
             self.optimizer,
             self.meta_parameters,
             self._start.initial_learning_rate,
         )
-        cpu_hours = self._cpu_so_far() / 3600
-        card = {
-            "outer_step": self.outer_step,
-            "inner_steps": self._inner_steps,
-            "wall_clock_hours": round(self._seconds / 3600, 3),
-            "cpu_hours": None if np.isnan(cpu_hours) else round(cpu_hours, 3),
-            "cores": os.cpu_count(),
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            **self._progress.on_card(),
             "commit": _commit(),
             "settings": self.config.to_dict(),
-            **entries,
         }
-        save_trained(weights, self.folder / name, card)
 
     def _run_validation(self, log: RunLog | SilentLog) -> None:
         results = self._validate(self.meta_parameters)
         log.validation(self.outer_step, results)
         score = results.get("score", np.inf)
-        if score < self._best_score:
-            self._best_score = score
-            self._save_weights(BEST, validation=results)
+        if score < self._progress.best_score:
+            self._progress.best_score = score
+            card = {**self._card(), "validation": results}
+            self._files.save_weights(BEST, self._weights(BEST), card)
         logging.info(
             "outer step %d: validation score %.4f, best %.4f",
             self.outer_step,
             score,
-            self._best_score,
+            self._progress.best_score,
         )
 
     def _check_start(self, report: Report) -> None:
@@ -417,14 +365,6 @@ def _check_positive(tasks, config):
             f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
             f"or more, which these tasks may not have: {', '.join(negative)}"
         )
-
-
-def _card(path) -> dict:
-    """The card of the weights at `path`, `{}` where none can be loaded."""
-    try:
-        return load_trained(path).card
-    except ValueError:
-        return {}
 
 
 def _commit() -> str | None:

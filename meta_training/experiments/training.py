@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meta_training.experiments.seeds_side_by_side import train_side_by_side
+from meta_training.run_folder import WEIGHTS
 from meta_training.tasks import register_task_set, task_set
 from meta_training.tasks.perceptrons import Perceptron
 from meta_training.tasks.quadratics import Quadratic
@@ -16,7 +17,6 @@ from meta_training.trainable_optimizers import (
     load_trained,
     save_trained,
 )
-from meta_training.trainer import WEIGHTS
 from meta_training.training_config import preset
 
 # Changes of the preset `default`, from fresh weights. `mean_horizon` is how long an

@@ -1,0 +1,70 @@
+"""How far a run of meta-training has come, and what that took."""
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+
+
+def _process_time() -> float:
+    return time.process_time()
+
+
+@dataclasses.dataclass
+class Progress:
+    """The counters of a run, which its checkpoint holds and its cards tell of.
+
+    Attributes:
+        outer_step: Updates of the meta-parameters done.
+        best_score: The lowest validation score so far.
+        inner_steps: Those of all problems together.
+        seconds: Of the wall clock, in outer steps.
+        earlier_cpu_seconds: Of all cores, before this process went on with the run; nan
+            where it was not counted from the start.
+        cpu_began: What this process had spent when it took the run up.
+    """
+
+    outer_step: int = 0
+    best_score: float = np.inf
+    inner_steps: int = 0
+    seconds: float = 0.0
+    earlier_cpu_seconds: float = 0.0
+    cpu_began: float = dataclasses.field(default_factory=_process_time)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of all cores that went into the run.
+
+        Unlike the wall clock they leave out what other work took; validation is in.
+        """
+        return self.earlier_cpu_seconds + _process_time() - self.cpu_began
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint holds of it, scalars."""
+        return {
+            "outer_step": np.array(self.outer_step),
+            "best_score": np.array(self.best_score),
+            "seconds": np.array(self.seconds),
+            "cpu_seconds": np.array(self.cpu_seconds),
+            "inner_steps": np.array(self.inner_steps),
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes over what `to_arrays` gave; `cpu_seconds` may be missing."""
+        self.outer_step = int(arrays["outer_step"])
+        self.best_score = float(arrays["best_score"])
+        self.seconds = float(arrays["seconds"])
+        self.earlier_cpu_seconds = float(arrays.get("cpu_seconds", np.nan))
+        self.inner_steps = int(arrays["inner_steps"])
+
+    def on_card(self) -> dict[str, int | float | None]:
+        """What the card of the weights says of it."""
+        cpu_hours = self.cpu_seconds / 3600
+        return {
+            "outer_step": self.outer_step,
+            "inner_steps": self.inner_steps,
+            "wall_clock_hours": round(self.seconds / 3600, 3),
+            "cpu_hours": None if np.isnan(cpu_hours) else round(cpu_hours, 3),
+            "cores": os.cpu_count(),
+        }

@@ -1,0 +1,99 @@
+"""What a run keeps in its folder: its checkpoint, its weights, and the best of them."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from meta_training.files import load_arrays, save_arrays
+from meta_training.trainable_optimizers import (
+    TrainedWeights,
+    load_trained,
+    save_trained,
+)
+
+CHECKPOINT = "checkpoint.npz"
+WEIGHTS = "weights.npz"
+BEST = "best.npz"
+
+
+class RunFolder:
+    """The files of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def read_checkpoint(self) -> dict[str, np.ndarray]:
+        """The arrays of the checkpoint, `{}` where there is none.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        path = self.path / CHECKPOINT
+        return load_arrays(path) if path.is_file() else {}
+
+    def check_checkpoint(
+        self, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
+    ) -> None:
+        """Refuses the arrays of a checkpoint that are not shaped as those wanted.
+
+        Raises:
+            ValueError: Some are missing or of another shape. Older checkpoints may
+                lack the windows of cohorts and the seconds of the cores.
+        """
+        differing = []
+        for name, value in wanted.items():
+            if name not in arrays:
+                if not name.startswith(("cohort", "cpu_seconds")):
+                    differing.append(f"{name} is missing")
+            elif arrays[name].shape != np.shape(value):
+                shapes = f"{arrays[name].shape} there, {np.shape(value)} wanted"
+                differing.append(f"{name}: {shapes}")
+        if differing:
+            path = str(self.path / CHECKPOINT)
+            raise ValueError(
+                f"{path!r} must be a checkpoint of these tasks and settings, "
+                f"received one of others: {'; '.join(differing[:5])}"
+            )
+
+    def save(
+        self,
+        arrays: dict[str, np.ndarray],
+        weights: TrainedWeights,
+        card: Mapping[str, Any],
+    ) -> None:
+        """Writes the checkpoint, then the weights, each whole or not at all.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        try:
+            save_arrays(self.path / CHECKPOINT, arrays)
+            self.save_weights(WEIGHTS, weights, card)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"outer step {arrays['outer_step']} could not be saved: "
+                f"{error.strerror}; the last checkpoint is left whole, and when it is "
+                "started again, the run goes on from it",
+                os.fspath(self.path),
+            ) from error
+
+    def save_weights(
+        self, name: str, weights: TrainedWeights, card: Mapping[str, Any]
+    ) -> None:
+        """Writes weights as `WEIGHTS` or `BEST`."""
+        save_trained(weights, self.path / name, dict(card))
+
+    def card(self, name: str) -> dict[str, Any]:
+        """The card of weights that are there, `{}` where none can be loaded."""
+        try:
+            return load_trained(self.path / name).card
+        except ValueError:
+            return {}
