@@ -37,7 +37,7 @@ DEFAULT = "default"
 ALIASES = {
     DEFAULT: "default-v2",
     "no_neural_networks": "no_neural_networks-v1",
-    "released": "released-v1",
+    "released": "released-v2",
 }
 # Where learning rates of fresh weights start; the released command line's default
 # range is wider, but untrained weights keep what they start from.
