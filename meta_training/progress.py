@@ -7,10 +7,6 @@ import time
 import numpy as np
 
 
-def _process_time() -> float:
-    return time.process_time()
-
-
 @dataclasses.dataclass
 class Progress:
     """The counters of a run, which its checkpoint holds and its cards tell of.
@@ -30,7 +26,10 @@ class Progress:
     inner_steps: int = 0
     seconds: float = 0.0
     earlier_cpu_seconds: float = 0.0
-    cpu_began: float = dataclasses.field(default_factory=_process_time)
+    cpu_began: float = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.cpu_began = time.process_time()
 
     @property
     def cpu_seconds(self) -> float:
@@ -38,7 +37,7 @@ class Progress:
 
         Unlike the wall clock they leave out what other work took; validation is in.
         """
-        return self.earlier_cpu_seconds + _process_time() - self.cpu_began
+        return self.earlier_cpu_seconds + time.process_time() - self.cpu_began
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint holds of it, scalars."""

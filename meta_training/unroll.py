@@ -274,20 +274,21 @@ class Unroll:
         bound = None
         if self.options.clip_through_time is not None:
             bound = self.options.clip_through_time * carry.weights
-        pull = self._pull if self.options.second_derivatives else self._pull_kept
 
         def body(step, from_inner, gradients):
             step = step - 1
-            pulled = pull(
-                dict(zip(names, meta_values, strict=True)),
-                structure,
-                [array.read(step) for array in kept],
-                carry,
-                alive,
-                [*from_inner, tf.gather(from_objectives, step)],
-                seed,
-                step,
-            )
+            meta = dict(zip(names, meta_values, strict=True))
+            read = [array.read(step) for array in kept]
+            inner = tf.nest.pack_sequence_as(structure, read[:parts])
+            from_step = tf.gather(from_objectives, step)
+            if self.options.second_derivatives:
+                pulled = self._pull(
+                    meta, inner, from_inner, from_step, carry, alive, seed, step
+                )
+            else:
+                pulled = self._pull_kept(
+                    meta, inner, *read[parts:], from_inner, from_step
+                )
             count = len(meta_values)
             gradients = [a + b for a, b in zip(gradients, pulled[:count], strict=True)]
             from_inner = self._clip(
@@ -308,7 +309,15 @@ class Unroll:
         return from_inner, dict(zip(names, gradients, strict=True))
 
     def _pull(
-        self, meta_parameters, structure, flat, carry, alive, from_after, seed, step
+        self,
+        meta_parameters,
+        inner,
+        from_inner,
+        from_objectives,
+        carry,
+        alive,
+        seed,
+        step,
     ):
         """What a step hands back, second derivatives of the objectives among it.
 
@@ -323,10 +332,9 @@ class Unroll:
         # Only the bound of divergence reads it, and that is settled.
         initial = tf.convert_to_tensor(carry.initial_objective)
         initial = tf.where(carry.fresh > 0, math.inf, initial)
-        sources = [*meta_parameters.values(), *flat]
+        sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            inner = tf.nest.pack_sequence_as(structure, flat)
             found, _, _ = self._evaluate(
                 inner,
                 alive_before * tf.gather(alive, step),
@@ -339,23 +347,20 @@ class Unroll:
         return tape.gradient(
             [*tf.nest.flatten(new), found.objectives],
             sources,
-            output_gradients=from_after,
+            output_gradients=[*from_inner, from_objectives],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
     def _pull_kept(
-        self, meta_parameters, structure, kept, carry, alive, from_after, seed, step
+        self, meta_parameters, inner, gradients, slopes, from_inner, from_objectives
     ):
         """The same without second derivatives: nothing is evaluated again.
 
         Gradients and slopes of the step are constants, which `_forward` kept.
         """
-        *flat, gradients, slopes = kept
-        *from_inner, from_objectives = from_after
-        sources = [*meta_parameters.values(), *flat]
+        sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            inner = tf.nest.pack_sequence_as(structure, flat)
             new = self._update(meta_parameters, inner, gradients)
         pulled = tape.gradient(
             tf.nest.flatten(new),
