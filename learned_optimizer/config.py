@@ -3,8 +3,8 @@
 A `Config` says which network the meta-parameters belong to; it travels with
 the weights (in their card) and never with the user. The defaults are the
 released ones, but for the global RNN, which sees the mean of all tensors as the
-paper and the released code's own comment have it (the released code itself
-passes on the last tensor alone).
+released code's own comment has it (the code itself passes on the last tensor
+alone).
 """
 
 import dataclasses

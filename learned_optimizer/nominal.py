@@ -19,9 +19,10 @@ tensor counts for by the size of the problem as a whole. And the steps of many l
 add up: from `shallow_tensors` tensors on, all sizes are divided by the square root of
 their number, as independent relative changes of layers in a row add up.
 
-Neither the paper nor its code has this; it is off by default. It owes to the nominal
-terms of Harrison et al., *A Closer Look at Learned Optimization*, 2022, and its
-relative size to Adafactor (Shazeer and Stern, 2018, section 8).
+Neither the released code nor what we know of the paper has this; it is off by default.
+It owes to the nominal terms of Harrison et al., *A Closer Look at Learned
+Optimization*, 2022, and its relative size to Adafactor (Shazeer and Stern, 2018,
+section 8).
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Workers that do not wait for each other, as in the paper.
+"""Workers that do not wait for each other, as the released code trains.
 
 The meta-parameters lie on the parameter server. The chief owns all else: trajectories,
 meta-optimizer, checkpoint, log. It hands a window of each cohort to whichever worker is

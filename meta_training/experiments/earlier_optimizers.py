@@ -18,6 +18,7 @@ from meta_training.experiments.registry import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.reports.report import markdown_table
+from meta_training.reports.statistics import LOSS_FLOOR
 from meta_training.trainable_optimizers import trainable_optimizer
 from meta_training.training_config import preset
 
@@ -111,7 +112,7 @@ class EarlierOptimizers(Experiment):
             f"loss at step {trained}, geometric mean",
             f"log-loss at step {settings['steps']}, mean",
             "runs that did not halve their loss",
-            "worst final over best loss",
+            f"worst final over best loss, floored at {LOSS_FLOOR:g}",
         ]
         return (
             f"{count(len(table.tasks), 'held-out network')}, {settings['steps']} "

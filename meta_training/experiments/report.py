@@ -68,6 +68,8 @@ def _head(budgets):
         "released code are known to us: its claims stand here in our words, and none "
         "of its figures. The numbers of an experiment are in the CSV files named with "
         "it; `done.json` beside them has its settings, command and weights.",
+        "A log-loss is that of the released code, log(f / (f₀ + 1e-6) + 1e-6), f₀ the "
+        "loss at the start: 0 where a run stands still, -13.8 where a task is solved.",
     ]
     if "small" in budgets:
         lines.append(
