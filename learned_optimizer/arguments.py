@@ -1,6 +1,7 @@
 """What `HierarchicalRNN` accepts: arguments and variables, checked before any work."""
 
 import math
+import numbers
 from typing import Any
 
 import keras
@@ -43,13 +44,53 @@ def checked_start(start: Any):
     return tuple(bounds) if len(bounds) == 2 else bounds[0]
 
 
+def checked_seed(seed: Any) -> int | None:
+    """The seed as a Python integer, or None."""
+    if seed is None:
+        return None
+    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not is_integer or seed < 0:
+        raise ValueError(
+            f"`seed` must be an integer of 0 or more, or None. Received: seed={seed!r}"
+        )
+    return int(seed)
+
+
 def check_dtypes(variables):
     """Refuses variables that are not of real floating-point numbers."""
     for variable in variables:
         dtype = keras.backend.standardize_dtype(variable.dtype)
         if "float" not in dtype:
-            name = getattr(variable, "path", variable.name)
             raise TypeError(
                 "HierarchicalRNN updates variables of real floating-point numbers. "
-                f"Received: {name!r} of dtype {dtype}"
+                f"Received: {_name(variable)!r} of dtype {dtype}"
             )
+
+
+def check_pairs(gradients, variables):
+    """Refuses gradients of other shapes than their variables', and variables twice.
+
+    Sizes that are not known yet may be any.
+    """
+    seen = set()
+    for gradient, variable in zip(gradients, variables, strict=True):
+        if id(variable) in seen:
+            raise ValueError(
+                f"`apply` takes each variable once. Received: {_name(variable)!r} twice"
+            )
+        seen.add(id(variable))
+        shape = getattr(gradient, "shape", None)
+        if shape is None or getattr(shape, "rank", 0) is None:
+            continue
+        shape, wanted = tuple(shape), tuple(variable.shape)
+        if len(shape) != len(wanted) or any(
+            size not in (None, other) for size, other in zip(shape, wanted, strict=True)
+        ):
+            raise ValueError(
+                "A gradient must have the shape of its variable. Received: one of "
+                f"shape {shape} for {_name(variable)!r} of shape {wanted}"
+            )
+
+
+def _name(variable):
+    return getattr(variable, "path", variable.name)

@@ -91,7 +91,9 @@ def asinh(x):
 
     Its derivative at 0 is 1, which `sign(x)` would turn into 0.
     """
-    sign = ops.where(x < 0, -1.0, 1.0)
+    # Of x's dtype: two plain numbers would have that of `keras.config.floatx()`.
+    one = ops.ones_like(x)
+    sign = ops.where(x < 0, -one, one)
     return sign * ops.log(sign * x + ops.sqrt(1.0 + x * x))
 
 

@@ -14,7 +14,13 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer import model_step, state_files
-from learned_optimizer.arguments import check_dtypes, checked_start, resolved_weights
+from learned_optimizer.arguments import (
+    check_dtypes,
+    check_pairs,
+    checked_seed,
+    checked_start,
+    resolved_weights,
+)
 from learned_optimizer.inspection import Inspection
 from learned_optimizer.model_layout import model_layout
 from learned_optimizer.nominal import log_sizes_of_tensors
@@ -38,6 +44,15 @@ def _as_written(function):
     import tensorflow as tf
 
     return tf.autograph.experimental.do_not_convert(function)
+
+
+def _positive(limit):
+    """A limit to clip at; as in Keras, 0 and less clip nothing."""
+    return limit if limit is not None and limit > 0 else None
+
+
+def _from_config(kind, config):
+    return kind.from_config(config)
 
 
 @keras.saving.register_keras_serializable(package="learned_optimizer")
@@ -138,10 +153,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             name=name,
             **kwargs,
         )
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.initial_learning_rate = checked_start(initial_learning_rate)
         # A tuple keeps Keras from tracking what is inside as variables.
-        self._weights = (resolved_weights(weights, seed),)
+        self._weights = (resolved_weights(weights, self.seed),)
         self._runner = None
         if keras.backend.backend() == "tensorflow":
             from learned_optimizer.checkpoint_config import CheckpointConfig
@@ -312,6 +327,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 "`apply` needs a gradient, or None, for each variable. Received: "
                 f"{len(grads)} gradients and {len(trainable_variables)} variables"
             )
+        check_pairs(grads, trainable_variables)
         if not self.built:
             with keras.name_scope(self.name):
                 self.build(trainable_variables)
@@ -372,10 +388,9 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             config=self.config,
             present=present,
             weight_decay=decay,
-            # As in Keras, 0 clips nothing.
-            clipnorm=self.clipnorm or None,
-            clipvalue=self.clipvalue or None,
-            global_clipnorm=self.global_clipnorm or None,
+            clipnorm=_positive(self.clipnorm),
+            clipvalue=_positive(self.clipvalue),
+            global_clipnorm=_positive(self.global_clipnorm),
             loss_scale_factor=self.loss_scale_factor,
             accumulation_steps=self.gradient_accumulation_steps,
             ema_momentum=self.ema_momentum if self.use_ema else None,
@@ -422,6 +437,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         Args:
             var_list: The variables that the optimizer was built with.
         """
+        if not self.built:
+            return  # `fit` took no step.
         # Not `var_list`: a layer may have been frozen since.
         variables = self.step_variables(self._trainable_variables)
         final_values = variables.averages or variables.true_values
@@ -464,6 +481,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         from learned_optimizer.export import export_optimizer
 
         return export_optimizer(self, path)
+
+    def __reduce__(self):
+        """What `copy` and `pickle` make of it: as of Keras's own, one not built."""
+        return _from_config, (type(self), self.get_config())
 
     def save_own_variables(self, store):
         """Writes all variables by name, with the layout of what is packed."""

@@ -16,6 +16,7 @@ import contextlib
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from learned_optimizer import packing
@@ -126,7 +127,11 @@ def collect(settings: Settings, variables: Variables, gradients, calls) -> Colle
             [ops.convert_to_tensor(parameter) for parameter in parameters],
             settings.layout,
         )
-    return Collected(_pack(settings, gradients), values, due)
+    present = np.zeros(settings.layout.num_tensors, np.float32)
+    present[list(settings.present)] = 1
+    return Collected(
+        _pack(settings, gradients), values, due, ops.convert_to_tensor(present)
+    )
 
 
 def shards(variables: Variables, prepared: Prepared):

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-import numpy as np
 from keras import ops
 
 from learned_optimizer.config import Config
@@ -38,7 +37,8 @@ class Settings:
     Attributes:
         layout: Arrangement of the learned tensors.
         config: The architecture.
-        present: Positions of the tensors that have a gradient, one a gradient.
+        present: Positions of the tensors that have a gradient, one a gradient. The
+            parts of this module know them from `Collected` alone.
         weight_decay: `[tensors]`, or None.
         clipnorm: As in Keras, each of the three a number or None.
         clipvalue: See `clipnorm`.
@@ -62,6 +62,14 @@ class Settings:
     ema_momentum: float | None = None
     ema_overwrite_frequency: int | None = None
     constraints: tuple[Any, ...] = ()
+
+    def of_parts(self) -> tuple[Any, ...]:
+        """What the parts of a step depend on and a user can change, hashable."""
+        decay = None if self.weight_decay is None else self.weight_decay.tobytes()
+        return (
+            *(decay, self.clipnorm, self.clipvalue, self.global_clipnorm),
+            *(self.loss_scale_factor, self.accumulation_steps),
+        )
 
 
 class Prepared(NamedTuple):
@@ -109,11 +117,13 @@ class Collected(NamedTuple):
         gradients: `[blocks, block_size]`.
         values: The same of the parameters; None without weight decay.
         due: Whether an accumulated update is due; None without accumulation.
+        present: `[tensors]` float32, 1 where there is a gradient.
     """
 
     gradients: Any
     values: Any
     due: Any
+    present: Any
 
 
 def prepare(
@@ -130,7 +140,7 @@ def prepare(
         collected: From `collect`.
     """
     layout, config = settings.layout, settings.config
-    active, skipped = _active(settings, collected.gradients, collected.due)
+    active, skipped = _active(settings.layout, collected)
     skipped_steps.assign(ops.convert_to_tensor(skipped_steps) + skipped)
     gradients = ops.clip(collected.gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
     gradients = _clip(settings, gradients, active)
@@ -285,19 +295,16 @@ def finite_tensors(gradients, layout: Layout):
     return ops.cast(ops.equal(broken, 0), "float32")
 
 
-def _active(settings, packed, due):
+def _active(layout, collected):
     """Which tensors take part, and how many are left out as not finite.
 
     Returns:
         `[tensors]` float32 and an int32 scalar.
     """
-    layout = settings.layout
-    present = np.zeros(layout.num_tensors, np.float32)
-    present[list(settings.present)] = 1
-    finite = finite_tensors(packed, layout)
-    takes_part = ops.convert_to_tensor(present)
-    if due is not None:
-        takes_part = takes_part * ops.cast(due, "float32")
+    finite = finite_tensors(collected.gradients, layout)
+    takes_part = collected.present
+    if collected.due is not None:
+        takes_part = takes_part * ops.cast(collected.due, "float32")
     skipped = ops.cast(ops.sum(takes_part * (1 - finite)), "int32")
     return takes_part * finite, skipped
 

@@ -11,6 +11,7 @@ which share no variable, run side by side. Keras leaves models on a CPU uncompil
 so this is done here whatever `jit_compile` a model has.
 """
 
+import dataclasses
 import functools
 
 import tensorflow as tf
@@ -29,7 +30,8 @@ class TensorFlowRunner:
     def __init__(self, optimizer):
         self._optimizer = optimizer
         self.strategy = tf.distribute.get_strategy()
-        self._compiled = {}
+        self._parts = {}
+        self._updates = {}
         if isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
             raise ValueError(
                 "HierarchicalRNN runs under every strategy but "
@@ -96,20 +98,28 @@ class TensorFlowRunner:
         """The step on one replica's own copies."""
         settings = self._optimizer.step_settings(present)
         variables = model_step.Variables(*variables)
-        active = self._compiled_update(present)(
+        active = self._compiled_update(settings)(
             variables, gradients, learning_rate, calls
         )
         # A user's constraint need not compile.
         model_step.constrain(settings, variables, active)
         model_step.average(settings, variables, calls)
 
-    def _compiled_update(self, present):
-        if present not in self._compiled:
-            settings = self._optimizer.step_settings(present)
+    def _compiled_update(self, settings):
+        """`model_step.update` for these settings, traced.
+
+        XLA compiles once for each of the settings that a user can change on the way,
+        whichever tensors have gradients: those are data to it.
+        """
+        key = settings.of_parts()
+        if key not in self._parts:
             compiled = functools.partial(
                 tf.function, jit_compile=self._compiles(), autograph=False
             )
-            parts = parts_of(settings, compiled)
+            shared = dataclasses.replace(settings, present=())
+            self._parts[key] = parts_of(shared, compiled)
+        if (key, settings.present) not in self._updates:
+            parts = self._parts[key]
 
             def update(variables, gradients, learning_rate, calls):
                 return model_step.update(
@@ -117,8 +127,8 @@ class TensorFlowRunner:
                 )
 
             # A graph, so that shards run side by side in an eager loop too.
-            self._compiled[present] = tf.function(update, autograph=False)
-        return self._compiled[present]
+            self._updates[key, settings.present] = tf.function(update, autograph=False)
+        return self._updates[key, settings.present]
 
     def _compiles(self) -> bool:
         # XLA cannot reach variables that live on a parameter server.

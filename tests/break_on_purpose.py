@@ -216,7 +216,7 @@ FAULTS = {
         cell("not_finite"),
     ),
     "None gradients": Fault(
-        "packed_step.py",
+        "model_step.py",
         "present[list(settings.present)] = 1",
         "present[:] = 1",
         matching("test_hierarchical_rnn", "without_gradient or frozen"),

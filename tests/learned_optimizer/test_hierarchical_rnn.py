@@ -180,13 +180,14 @@ def test_variables_excluded_from_weight_decay_do_not_decay():
     assert_follows(optimizer, variables, expected)
 
 
-def test_zero_clips_nothing_as_in_keras():
+@pytest.mark.parametrize("limit", [0.0, -1.0])
+@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_zero_and_less_clip_nothing_as_in_keras(name, limit):
     problem = Problem.make(steps=2)
-    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-        variables = make_variables(problem)
-        optimizer = make_optimizer(**{name: 0.0})
-        apply_all(optimizer, variables, problem.gradients())
-        assert_follows(optimizer, variables, problem.run_by_hand())
+    variables = make_variables(problem)
+    optimizer = make_optimizer(**{name: limit})
+    apply_all(optimizer, variables, problem.gradients())
+    assert_follows(optimizer, variables, problem.run_by_hand())
 
 
 # Learning rates that change.
@@ -890,6 +891,9 @@ def test_compile_takes_its_registered_name():
         (dict(clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
         (dict(gradient_accumulation_steps=1), ValueError, ">= 2"),
         (dict(use_ema=True, ema_momentum=2.0), ValueError, "ema_momentum"),
+        (dict(seed="abc"), ValueError, "`seed` must be an integer.*Received: .*'abc'"),
+        (dict(seed=True), ValueError, "Received: .*True"),
+        (dict(seed=-1), ValueError, "of 0 or more"),
         (dict(unknown=1), ValueError, "unknown"),
     ],
 )

@@ -13,7 +13,7 @@ from learned_optimizer import HierarchicalRNN, packed_step, tensorflow_backend
 
 @pytest.fixture
 def parts(monkeypatch):
-    """What `parts_of` made, one entry a set of tensors with gradients."""
+    """What `parts_of` made, an entry each time."""
     made = []
 
     def parts_of(*arguments):
@@ -35,7 +35,7 @@ def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
         # A real one needs a cluster; only its type is looked at.
         strategy = mock.Mock(spec=tf.distribute.experimental.ParameterServerStrategy)
     with mock.patch.object(runner, "strategy", strategy):
-        update = runner._compiled_update((0, 1))
+        update = runner._compiled_update(optimizer.step_settings((0, 1)))
     native = tf.nest.map_structure(
         lambda x: x.value, optimizer.step_variables(variables)
     )

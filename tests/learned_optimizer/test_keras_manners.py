@@ -1,0 +1,267 @@
+"""What users of Keras's own optimizers take for granted around a step.
+
+Copies, other default dtypes, calls that take no step, settings that change on the way,
+and calls that do not fit the variables.
+"""
+
+import copy
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN, packed_step, tensorflow_backend
+from tests.learned_optimizer import by_hand
+from tests.learned_optimizer.by_hand import (
+    INITIAL_LEARNING_RATE,
+    Problem,
+    assert_follows,
+    assert_same,
+    numbers,
+)
+
+
+def make_optimizer(**arguments):
+    return HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE, **arguments)
+
+
+def make_variables(problem, dtype="float32"):
+    return [keras.Variable(value, dtype=dtype) for value in problem.values]
+
+
+def apply(optimizer, variables, gradients):
+    optimizer.apply(
+        [tf.cast(x, v.dtype) for x, v in zip(gradients, variables, strict=True)],
+        variables,
+    )
+
+
+# Keras's default dtype.
+
+
+@pytest.fixture
+def floatx():
+    before = keras.config.floatx()
+    yield keras.config.set_floatx
+    keras.config.set_floatx(before)
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16"])
+def test_the_default_dtype_of_keras_changes_no_step(name, floatx):
+    floatx(name)
+    problem = Problem.make(steps=3)
+    options = dict(weight_decay=0.1, global_clipnorm=1.0)
+    variables = make_variables(problem)
+    optimizer = make_optimizer(**options, use_ema=True, ema_momentum=0.5)
+    for gradients in problem.gradients():
+        apply(optimizer, variables, gradients)
+    expected = problem.run_by_hand(**options, ema_momentum=0.5)
+    assert_follows(optimizer, variables, expected)
+
+
+def test_a_model_of_double_precision_trains(floatx):
+    floatx("float64")
+    problem = Problem.make(steps=3)
+    model = by_hand.make_model(problem)
+    assert {variable.dtype for variable in model.variables} == {"float64"}
+    by_hand.fit(model, make_optimizer(), problem)
+    assert_same(numbers(model.trainable_variables), problem.run_by_hand().values)
+
+
+# Training without a step.
+
+
+def frozen(model, optimizer, problem):
+    model.trainable = False
+    by_hand.fit(model, optimizer, problem)
+
+
+def over(model, optimizer, problem):
+    by_hand.fit(model, optimizer, problem, epochs=2, initial_epoch=2)
+
+
+def over_with_scaled_losses(model, optimizer, problem):
+    over(model, keras.optimizers.LossScaleOptimizer(optimizer), problem)
+
+
+@pytest.mark.parametrize("train", [frozen, over, over_with_scaled_losses])
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_training_without_a_step_changes_nothing(train, use_ema):
+    problem = Problem.make(steps=1)
+    model = by_hand.make_model(problem)
+    optimizer = make_optimizer(use_ema=use_ema)
+    train(model, optimizer, problem)
+    for value, number in zip(problem.values, numbers(model.weights), strict=True):
+        np.testing.assert_array_equal(value, number)
+
+
+# Settings that change between steps.
+
+
+@pytest.mark.parametrize(
+    "setting, first, then",
+    [
+        ("weight_decay", 0.1, 0.9),
+        ("weight_decay", None, 0.5),
+        ("clipnorm", 1.0, 0.01),
+        ("clipvalue", 0.5, 0.001),
+        ("global_clipnorm", 1.0, 0.01),
+        ("loss_scale_factor", 2.0, None),
+    ],
+)
+def test_a_setting_that_is_changed_counts_from_the_next_step_on(setting, first, then):
+    problem = Problem.make(steps=2)
+    variables = make_variables(problem)
+    optimizer = make_optimizer(**{setting: first})
+    expected = [
+        by_hand.OptimizerByHand(
+            problem.values,
+            **({} if setting == "loss_scale_factor" else {setting: value}),
+        )
+        for value in (first, then)
+    ]
+    for step, (gradients, value) in enumerate(
+        zip(problem.gradients(), (first, then), strict=True)
+    ):
+        setattr(optimizer, setting, value)
+        apply(optimizer, variables, gradients)
+        if setting == "loss_scale_factor" and value:
+            gradients = [gradient / value for gradient in gradients]
+        if step:
+            # The second one by hand goes on from the first.
+            expected[1].states = expected[0].states
+            expected[1].values = expected[0].values
+            expected[1].attended = expected[0].attended
+            expected[1].global_state = expected[0].global_state
+            expected[1].calls = 1
+        expected[step].call(gradients)
+    assert_follows(optimizer, variables, expected[1])
+    other = problem.run_by_hand(
+        **({} if setting == "loss_scale_factor" else {setting: first})
+    )
+    with pytest.raises(AssertionError):
+        assert_same(numbers(variables), other.values)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """What was compiled, an entry for each time."""
+    made = []
+
+    def parts_of(*arguments):
+        made.append(packed_step.parts_of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(tensorflow_backend, "parts_of", parts_of)
+    return made
+
+
+def test_other_tensors_without_gradients_compile_nothing_anew(parts):
+    problem = Problem.make(steps=3)
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    expected = by_hand.OptimizerByHand(problem.values)
+    for step, gradients in enumerate(problem.gradients()):
+        given = [None if i == step else x for i, x in enumerate(gradients)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            optimizer.apply(
+                [None if x is None else tf.constant(x) for x in given], variables
+            )
+        expected.call(given)
+    assert_follows(optimizer, variables, expected)
+    ((prepare, advance, finish),) = parts
+    assert len(prepare._list_all_concrete_functions()) == 1
+    assert len(finish._list_all_concrete_functions()) == 1
+
+
+# Copies.
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_is_an_optimizer_of_the_same_settings_not_built(copied, built):
+    def settings(kind):
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+        return kind(schedule, weight_decay=0.1, clipnorm=2.0)
+
+    for one in (settings(keras.optimizers.Adam), settings(HierarchicalRNN)):
+        if built:
+            one.apply([tf.ones(3)], [keras.Variable(np.ones(3, np.float32))])
+        with warnings.catch_warnings():
+            # Keras's own says that it leaves its state behind.
+            warnings.simplefilter("ignore")
+            other = copied(one)
+        assert type(other) is type(one)
+        assert other.get_config() == one.get_config()
+        assert not other.built
+
+
+def test_a_copy_has_weights_that_were_never_in_a_file():
+    one = HierarchicalRNN(weights=by_hand.perturbed_weights())
+    other = copy.deepcopy(one)
+    assert other.weights is not one.weights
+    for name, value in one.weights.meta_parameters.items():
+        np.testing.assert_array_equal(other.weights.meta_parameters[name], value)
+
+
+# Calls that do not fit the variables.
+
+
+SHAPES = (64,), (128,), (2, 3), ()
+
+
+@pytest.mark.parametrize(
+    "shapes, received",
+    [
+        (((128,), (64,), (2, 3), ()), r"\(128,\) for .*of shape \(64,\)"),
+        (((64,), (128,), (3, 2), ()), r"\(3, 2\) for .*of shape \(2, 3\)"),
+        (((64,), (128,), (), ()), r"\(\) for .*of shape \(2, 3\)"),
+        (((64,), (128,), (2, 3), (1,)), r"\(1,\) for .*of shape \(\)"),
+    ],
+    ids=["swapped", "transposed", "scalar", "for a scalar"],
+)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients_of_other_shapes_are_refused(shapes, received, sparse):
+    variables = [keras.Variable(np.ones(shape, np.float32)) for shape in SHAPES]
+    gradients = [tf.ones(shape) for shape in shapes]
+    if sparse:
+        rows = len(gradients[0])
+        gradients[0] = tf.IndexedSlices(
+            gradients[0], tf.range(rows), tf.constant([rows])
+        )
+    optimizer = make_optimizer()
+    with pytest.raises(
+        ValueError, match=f"shape of its variable. Received: .*{received}"
+    ):
+        optimizer.apply(gradients, variables)
+    assert not optimizer.built
+
+
+def test_gradients_whose_shapes_are_known_later_are_taken():
+    problem = Problem.make(steps=1)
+    variables = make_variables(problem)
+    optimizer = make_optimizer()
+    optimizer.build(variables)
+
+    @tf.function(
+        input_signature=[
+            [tf.TensorSpec([None] * len(value.shape)) for value in problem.values]
+        ]
+    )
+    def step(gradients):
+        optimizer.apply(gradients, variables)
+
+    step(problem.gradients()[0])
+    assert_follows(optimizer, variables, problem.run_by_hand())
+
+
+def test_a_variable_that_comes_twice_is_refused():
+    one, other = (keras.Variable(np.ones(3, np.float32)) for _ in range(2))
+    optimizer = make_optimizer()
+    optimizer.build([one, other])
+    with pytest.raises(ValueError, match="each variable once. Received: .*twice"):
+        optimizer.apply([tf.ones(3), tf.ones(3)], [one, one])
+    assert int(optimizer.iterations) == 0
