@@ -66,6 +66,10 @@ class SwapTrueValues(keras.callbacks.Callback):
         # What an earlier `fit` left behind is over: it ended with true values.
         self._attended = None
 
+    def on_train_end(self, logs=None):
+        # So does this one: no `evaluate` after it may put back what was before.
+        self._attended = None
+
     def on_epoch_begin(self, epoch, logs=None):
         self._put_attended_back()
 
@@ -126,7 +130,8 @@ class LearnedRates(keras.callbacks.Callback):
             ) from error
         self._summary = tf.summary
         self._writer = None
-        self._batches = 0
+        # Batches so far, those of the epochs before, and those at the last writing.
+        self._batches = self._before = self._written = 0
 
     def on_train_begin(self, logs=None):
         optimizer = _learned_optimizer(self.model, "LearnedRates")
@@ -136,21 +141,28 @@ class LearnedRates(keras.callbacks.Callback):
                 f"weights {optimizer.weights.name!r} with dynamic_output_scale=False"
             )
         self._writer = self._summary.create_file_writer(self.log_dir)
-        self._batches = 0
+        self._batches = self._written = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = self._batches
 
     def on_train_batch_end(self, batch, logs=None):
-        self._batches += 1
-        if self.update_freq != "epoch" and self._batches % self.update_freq == 0:
+        # Several batches may have gone by: see `steps_per_execution` of `compile`.
+        self._batches = self._before + batch + 1
+        if self.update_freq == "epoch":
+            return
+        if self._batches // self.update_freq > self._written // self.update_freq:
             self._write()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.update_freq == "epoch" or self._batches % self.update_freq:
+        if self.update_freq == "epoch" or self._written < self._batches:
             self._write()
 
     def on_train_end(self, logs=None):
         self._writer.close()
 
     def _write(self):
+        self._written = self._batches
         if keras.backend.backend() == "jax":
             # Between batches the values are the trainer's, not the variables'.
             self.model.jax_state_sync()

@@ -93,6 +93,19 @@ def test_swapping_without_attention_changes_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_fit_ends_with_stays_in_the_model():
+    problem = Problem.make(steps=2)
+    model = make_model(problem)
+    swap = SwapTrueValues(swap_on_epoch=True)
+    optimizer = make_optimizer(weights=perturbed_weights(attention=True))
+    fit(model, optimizer, problem, epochs=2, callbacks=[swap])
+    after_fit = [value.copy() for value in numbers(model.trainable_variables)]
+    model.evaluate(problem.inputs, problem.targets, verbose=0, callbacks=[swap])
+    model.predict(problem.inputs, verbose=0, callbacks=[swap])
+    for one, other in zip(after_fit, numbers(model.trainable_variables), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_predict_and_evaluate_use_the_true_values_in_the_middle_of_training():
     problem = Problem.make(steps=2)
     weights = perturbed_weights(attention=True)
@@ -130,13 +143,29 @@ def read_scalars(folder):
 
 
 @pytest.mark.parametrize(
-    "update_freq, steps", [("epoch", [4, 8]), (3, [3, 4, 6, 8]), (1, list(range(1, 9)))]
+    "update_freq, steps_per_execution, steps",
+    [
+        ("epoch", 1, [4, 8]),
+        (3, 1, [3, 4, 6, 8]),
+        (1, 1, list(range(1, 9))),
+        (2, 2, [2, 4, 6, 8]),
+        (1, 4, [4, 8]),
+    ],
 )
-def test_learned_rates_are_written_as_they_are(update_freq, steps, tmp_path):
+def test_learned_rates_are_written_as_they_are(
+    update_freq, steps_per_execution, steps, tmp_path
+):
     problem = Problem.make(steps=4)
     model = make_model(problem)
     callback = LearnedRates(tmp_path, update_freq)
-    fit(model, make_optimizer(), problem, epochs=2, callbacks=[callback])
+    fit(
+        model,
+        make_optimizer(),
+        problem,
+        epochs=2,
+        callbacks=[callback],
+        steps_per_execution=steps_per_execution,
+    )
     found = read_scalars(tmp_path)
     assert len(found) == 2 * len(by_hand.SHAPES)
     expected = by_hand.OptimizerByHand(problem.values)
