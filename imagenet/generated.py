@@ -22,9 +22,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from imagenet import drawing
-from imagenet.file_lock import file_lock
 from imagenet.jpegs import drawn_jpegs
 from imagenet.preparing import prepare
+from learned_optimizer.file_lock import file_lock
 
 NAME, VERSION = "imagenet2012", "5.1.0"
 SETTINGS_FILE = "generated.json"

@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from imagenet.file_lock import file_lock
 from imagenet.generated import (
     NAME,
     SETTINGS_FILE,
@@ -22,6 +21,7 @@ from imagenet.generated import (
     make_generated,
 )
 from imagenet.preparing import prepare
+from learned_optimizer.file_lock import file_lock
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SPLITS = ("train", "validation")

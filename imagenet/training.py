@@ -21,12 +21,12 @@ from imagenet.batches import evaluation_iterator, shards_of, training_iterator
 from imagenet.checkpoints import Checkpoints, existing_folder
 from imagenet.data import ImageData
 from imagenet.devices import Devices
-from imagenet.file_lock import file_lock
 from imagenet.models import build_model
 from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
 from imagenet.programs import Programs
 from imagenet.run_log import RunLog, SilentLog
 from imagenet.settings import LOCK_FILE, TrainingSettings
+from learned_optimizer.file_lock import file_lock
 from meta_training.csv_log import read_csv
 
 MODEL_FILE = "model.keras"

@@ -23,7 +23,7 @@ from absl import app, flags, logging
 from keras import ops
 
 from learned_optimizer.config import Config
-from learned_optimizer.files import replace_folder
+from learned_optimizer.files import hidden_beside, replace_folder
 from learned_optimizer.saved_model import ExportedOptimizer
 from learned_optimizer.weights import Weights, load_weights
 
@@ -56,7 +56,7 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
     path = pathlib.Path(path).resolve()
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = hidden_beside(path)
     try:
         module = ExportedOptimizer(weights)
         tf.saved_model.save(module, os.fspath(aside), signatures=module.signatures())
@@ -109,8 +109,11 @@ def export_optimizer(optimizer, path) -> pathlib.Path:
 
 def _settings_left_out(optimizer) -> dict:
     """The settings that are not as by default and that no SavedModel holds."""
+    from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+
     config = optimizer.get_config()
-    defaults = type(optimizer)().get_config()
+    # Not of a subclass, which may need arguments.
+    defaults = HierarchicalRNN().get_config()
     # What is in the numbers, or decides nothing in them.
     kept = {"name", "weights", "seed"}
     return {

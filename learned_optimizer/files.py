@@ -2,12 +2,22 @@
 
 import os
 import pathlib
+import secrets
 import shutil
+
+
+def hidden_beside(path: pathlib.Path) -> pathlib.Path:
+    """A new hidden name beside `path`, for what is not whole yet or not needed more.
+
+    With a random part: process ids come again in containers, and what a killed process
+    left must be in nobody's way.
+    """
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
 def write_aside(path: pathlib.Path, content: bytes) -> None:
     """Writes a file so that whoever is killed, or runs out of disk, leaves the old."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = hidden_beside(path)
     try:
         with open(aside, "wb") as file:
             file.write(content)
@@ -25,7 +35,7 @@ def replace_folder(aside: pathlib.Path, path: pathlib.Path) -> None:
         return
     # No file system exchanges folders portably: for a moment there is none. Who is
     # killed just then leaves both, whole, beside it.
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    old = hidden_beside(path)
     os.replace(path, old)
     try:
         os.replace(aside, path)

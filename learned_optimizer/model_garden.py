@@ -131,6 +131,11 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
         gradient_transformers=None,
         name=NAME,
     ):
+        if isinstance(exclude_from_weight_decay, str):
+            raise ValueError(
+                "`exclude_from_weight_decay` must be a list of regular expressions. "
+                f"Received: exclude_from_weight_decay={exclude_from_weight_decay!r}"
+            )
         clipping = dict(
             clipnorm=clipnorm, clipvalue=clipvalue, global_clipnorm=global_clipnorm
         )

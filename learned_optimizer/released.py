@@ -19,12 +19,19 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from learned_optimizer.config import Config
+from learned_optimizer.files import hidden_beside
 from learned_optimizer.meta_parameters import (
     from_released_names,
     initial_meta_parameters,
+    specifications,
     to_released_names,
 )
-from learned_optimizer.released_config import DEFAULTS, SCOPE, config_of_shapes
+from learned_optimizer.released_config import (
+    DEFAULTS,
+    INPUT_SWITCHES,
+    SCOPE,
+    config_of_shapes,
+)
 from learned_optimizer.weights import (
     FRESH_INITIAL_LEARNING_RATE,
     Weights,
@@ -109,6 +116,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
             f"{weights.name!r} with {weights.config.nominal}"
         )
     prefix = pathlib.Path(prefix).absolute()
+    untold = _untold(weights.config)
     # Two files cannot be replaced at once: a stop in between would leave the index of
     # one checkpoint with the numbers of another.
     if prefix.with_name(f"{prefix.name}.index").exists():
@@ -118,7 +126,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
         )
     arrays = to_released_names(weights.config, weights.meta_parameters)
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    aside = prefix.with_name(f".{prefix.name}.{os.getpid()}")
+    aside = hidden_beside(prefix)
     try:
         tf.raw_ops.SaveV2(
             prefix=os.fspath(aside / prefix.name),
@@ -134,7 +142,30 @@ def write_checkpoint(weights: Weights, prefix) -> str:
     tf.compat.v1.train.update_checkpoint_state(
         os.fspath(prefix.parent), prefix.name, all_model_checkpoint_paths=[prefix.name]
     )
+    if untold:
+        logging.warning(
+            "A released checkpoint does not hold its architecture: who reads it must "
+            "say %s",
+            ", ".join(f"{name}={value!r}" for name, value in untold.items()),
+        )
     return os.fspath(prefix)
+
+
+def _untold(config) -> dict:
+    """The switches without which the shapes of its variables tell another config."""
+    shapes = {spec.released_name: spec.shape for spec in specifications(config)}
+    asked: set[str] = set()
+    try:
+        found = config_of_shapes(shapes)
+    except ValueError:
+        # They leave open which inputs the parameter RNN has.
+        found, asked = DEFAULTS, {*INPUT_SWITCHES, "gradient_timescales"}
+    return {
+        field.name: getattr(config, field.name)
+        for field in _switches()
+        if field.name in asked
+        or getattr(config, field.name) != getattr(found, field.name)
+    }
 
 
 def _opened(path):

@@ -19,7 +19,7 @@ SCOPE = "LOL/"
 # As in the released code, whose global RNN sees the last tensor alone.
 DEFAULTS = Config(global_rnn_input="last_tensor")
 # Switches of which inputs the parameter RNN sees.
-_INPUT_SWITCHES = (
+INPUT_SWITCHES = (
     "gradient_products",
     "log_mean_squares",
     "relative_learning_rate",
@@ -91,9 +91,9 @@ def _closest_config(shapes, switches) -> Config:
     found = {}
     for count, values in itertools.product(
         counts,
-        itertools.product((True, False), repeat=len(_INPUT_SWITCHES)),
+        itertools.product((True, False), repeat=len(INPUT_SWITCHES)),
     ):
-        fields = dict(zip(_INPUT_SWITCHES, values, strict=True))
+        fields = dict(zip(INPUT_SWITCHES, values, strict=True))
         fields |= {"gradient_timescales": count} | known
         if not fields["dynamic_output_scale"] and (
             fields["relative_learning_rate"]
@@ -103,11 +103,11 @@ def _closest_config(shapes, switches) -> Config:
             continue
         config = dataclasses.replace(DEFAULTS, **fields)
         if config.inputs == inputs:
-            found[config] = len(_differences(config, _INPUT_SWITCHES)) + (count != 4)
+            found[config] = len(_differences(config, INPUT_SWITCHES)) + (count != 4)
     if not found:
         raise ValueError(
             "The parameter RNN of a released checkpoint must have as many inputs as "
-            f"some setting of {', '.join(_INPUT_SWITCHES)} gives. Received: {inputs} "
+            f"some setting of {', '.join(INPUT_SWITCHES)} gives. Received: {inputs} "
             f"inputs, {timescales or 'some'} timescales, and {known}"
         )
     least = min(found.values())

@@ -1,12 +1,14 @@
 """What a run keeps in its folder: its checkpoint, its weights, and the best of them."""
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from learned_optimizer.file_lock import file_lock
 from meta_training.files import load_arrays, save_arrays
 from meta_training.trainable_optimizers import (
     TrainedWeights,
@@ -17,6 +19,7 @@ from meta_training.trainable_optimizers import (
 CHECKPOINT = "checkpoint.npz"
 WEIGHTS = "weights.npz"
 BEST = "best.npz"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -28,6 +31,22 @@ class RunFolder:
 
     def __init__(self, path: pathlib.Path):
         self.path = path
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process trains in the folder meanwhile.
+
+        Raises:
+            ValueError: Another one does.
+        """
+        try:
+            with file_lock(self.path / LOCK, wait=False):
+                yield
+        except BlockingIOError as error:
+            raise ValueError(
+                "A folder must be that of no other running process. Received: "
+                f"{os.fspath(self.path)!r}, which one is training in"
+            ) from error
 
     def read_checkpoint(self) -> dict[str, np.ndarray]:
         """The arrays of the checkpoint, `{}` where there is none.

@@ -6,6 +6,7 @@ next, so a run that was killed goes on from it and ends with the same meta-param
 as one that was not.
 """
 
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -156,9 +157,16 @@ class Trainer:
             The meta-parameters.
 
         Raises:
-            ValueError: The objective of a task cannot be trained on.
+            ValueError: The objective of a task cannot be trained on, or another process
+                trains in the folder.
             OSError: A checkpoint cannot be written. The last one is left whole.
         """
+        with contextlib.ExitStack() as stack:
+            if self.distribution.is_chief:
+                stack.enter_context(self._files.alone())
+            return self._train(until)
+
+    def _train(self, until):
         last = self.config.outer_steps
         if until is not None:
             last = min(until, last)

@@ -7,6 +7,7 @@ lies aside, in a folder whose name begins with a dot, and takes its place by one
 evaluations, and how long it took so far.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from learned_optimizer.file_lock import file_lock
 from learned_optimizer.files import replace_folder
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import judged_weights
@@ -29,6 +31,7 @@ from meta_training.experiments.sittings import Sitting
 from meta_training.trainable_optimizers import TrainedWeights
 
 DONE = "done.json"
+LOCK = ".lock"
 PARAGRAPH = "paragraph.md"
 
 
@@ -85,14 +88,39 @@ def run_experiment(
 
     Returns:
         Whether it had to be run.
+
+    Raises:
+        ValueError: Another process runs it there.
     """
+    with _alone(output / "work" / experiment.name):
+        return _run_alone(experiment, request, output, log)
+
+
+@contextlib.contextmanager
+def _alone(work):
+    """No other process runs the experiment meanwhile."""
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with file_lock(work / LOCK, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise ValueError(
+            "An experiment is run by one process at a time in an output folder. "
+            f"Received: {work}, which another one holds"
+        ) from error
+
+
+def _run_alone(experiment, request, output, log):
     target = output / experiment.name
+    aside = output / f".{experiment.name}"
+    if not target.exists() and read_done(aside) is not None:
+        # Whole, and its process was killed before it could take its place.
+        os.replace(aside, target)
     settings = request.settings(experiment)
     done = read_done(target)
     if done is not None and _settings_of(done, experiment) == _as_json(settings):
         log(f"{experiment.name}: done before, with the same settings")
         return False
-    aside = output / f".{experiment.name}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     # Other settings have other results and take other times.
@@ -192,6 +220,8 @@ def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
 def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
     """Copies the experiments that are done to where reports read them.
 
+    One that is there with a later date stays: it came from elsewhere.
+
     Args:
         output: Where experiments were run.
         results: Where a copy goes, into the folder of its budget.
@@ -206,6 +236,9 @@ def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
         if done is None:
             continue
         target = results / done["budget"] / name
+        there = read_done(target)
+        if there is not None and there.get("finished", "") > done.get("finished", ""):
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f".{name}.new")
         shutil.rmtree(aside, ignore_errors=True)

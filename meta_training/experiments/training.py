@@ -96,7 +96,8 @@ def meta_train(
     for seed in seeds:
         folder = work / f"seed{seed}"
         start = work / f"start{seed}.npz"
-        if not start.is_file():
+        # The card is written last; what is drawn depends on the seed alone.
+        if not (start.is_file() and start.with_suffix(".json").is_file()):
             work.mkdir(parents=True, exist_ok=True)
             save_trained(fresh_trained(optimizer, seed), start)
         config = preset(

@@ -1,6 +1,6 @@
 r"""Meta-trains and evaluates one optimizer in a process of its own:
 
-    python -m meta_training.experiments.variant --job=WORK/job.json
+    python -m meta_training.experiments.variant --parent=PID --job=WORK/job.json
 
 XLA keeps whatever a process has compiled, a gigabyte for an architecture and more; an
 experiment with ten of them would fill the memory. What the process leaves is on disk:
@@ -78,7 +78,8 @@ def train_and_evaluate(
     write_aside(path, (json.dumps(description, indent=1) + "\n").encode())
     module = "meta_training.experiments.variant"
     status = subprocess.run(
-        [sys.executable, "-m", module, f"--job={path}"], check=False
+        [sys.executable, "-m", module, f"--parent={os.getpid()}", f"--job={path}"],
+        check=False,
     ).returncode
     if status:
         raise RuntimeError(
@@ -115,7 +116,10 @@ def main(arguments):
     """Runs the job and ends with the process that asked for it, should that end."""
     if len(arguments) > 1:
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = flags.FLAGS.parent
+    if os.getppid() != parent:
+        sys.exit(1)  # It ended while TensorFlow was imported.
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     run_variant(json.loads(pathlib.Path(flags.FLAGS.job).read_text(encoding="utf-8")))
 
 
@@ -127,6 +131,7 @@ def _end_with(parent):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("parent", None, "The process that waits.", required=True)
     flags.DEFINE_string("job", None, "What to do, as JSON.", required=True)
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)

@@ -20,11 +20,11 @@ from imagenet import training as training_module
 from imagenet.batches import evaluation_iterator
 from imagenet.data import open_images
 from imagenet.devices import devices_of
-from imagenet.file_lock import file_lock
 from imagenet.optimizers import has_loss_scale
 from imagenet.settings import LOCK_FILE, TrainingSettings
 from imagenet.train import data_settings
 from imagenet.training import Training
+from learned_optimizer.file_lock import file_lock
 from meta_training.csv_log import CsvLog, read_csv
 from tests.imagenet import tiny
 from tests.imagenet.small_data import (

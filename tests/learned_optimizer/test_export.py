@@ -608,6 +608,16 @@ def test_settings_that_are_not_exported_are_named(settings, tmp_path, monkeypatc
     )
 
 
+def test_a_subclass_that_needs_arguments_is_exported(tmp_path):
+    class Named(HierarchicalRNN):
+        def __init__(self, owner, **arguments):
+            super().__init__(**arguments)
+            self.owner = owner
+
+    path = Named("someone").export(tmp_path / "model")
+    assert load_weights(path).name == DEFAULT
+
+
 def change_card(**changes):
     def damage(path):
         card = json.loads((path / CARD).read_text())

@@ -172,6 +172,10 @@ ERRORS = {
         "Received: initial_learning_rate=-1.0",
     ),
     "two ways to clip": ({"clipnorm": 1.0, "clipvalue": 1.0}, "Only one of"),
+    "a pattern that is no list": (
+        {"exclude_from_weight_decay": "bias"},
+        "must be a list.* Received: exclude_from_weight_decay='bias'",
+    ),
     "attention": ({"weights": "attention.npz"}, "Weights with attention .*'fresh'"),
 }
 

@@ -4,9 +4,11 @@ They are written and read here with TensorFlow 1's own `Saver`, under the variab
 and shapes that the golden data list.
 """
 
+import ast
 import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -277,6 +279,39 @@ def test_a_checkpoint_that_fails_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         released.write_checkpoint(load_weights("bootstrap-v1"), tmp_path / "model")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "switches, untold",
+    [
+        ({}, {"global_rnn_input"}),
+        (dict(global_rnn_input="last_tensor"), set()),
+        (
+            dict(max_log_learning_rate=5.0, learning_rate_mean="tensor"),
+            {"max_log_learning_rate", "learning_rate_mean", "global_rnn_input"},
+        ),
+        (
+            # As many inputs as with all of the released ones.
+            dict(extreme_indicator=True, log_mean_squares=False, gradient_timescales=2),
+            None,
+        ),
+        (dict(learning_rate_shortcut=True, relative_learning_rate=False), None),
+    ],
+    ids=str,
+)
+def test_what_shapes_do_not_tell_is_said_and_is_enough(
+    switches, untold, tmp_path, caplog
+):
+    weights = perturbed_weights(**switches)
+    with caplog.at_level("WARNING"):
+        prefix = released.write_checkpoint(weights, tmp_path / "model")
+    said = {
+        name: ast.literal_eval(value)
+        for name, value in re.findall(r"(\w+)=([^,\s]+)", caplog.text)
+    }
+    if untold is not None:
+        assert set(said) == untold
+    assert released.read_checkpoint(prefix, **said).config == weights.config
 
 
 def test_a_checkpoint_takes_the_place_of_none(tmp_path):

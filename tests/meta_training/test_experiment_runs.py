@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import re
 import subprocess
@@ -14,13 +15,14 @@ import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.meta_parameters import specifications
-from meta_training.experiments import cost, runner, sittings, variant
+from meta_training.experiments import cost, runner, sittings, training, variant
 from meta_training.experiments.ablations import VARIANTS, WHOLE, architecture
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.registry import Job
 from meta_training.trainable_optimizers import (
     HierarchicalRule,
     as_trained,
+    load_trained,
     trainable_optimizer,
 )
 from tests.meta_training.experiments_by_hand import cells
@@ -82,6 +84,40 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
     assert train("three", training={"outer_steps": 5})[0] != first
     assert train("four", name="attention added")[0] != first
     assert train("one")[0] == first
+
+
+def test_a_start_without_its_card_is_drawn_again(tmp_path, monkeypatch):
+    started = []
+
+    def remember(runs):
+        started.append([load_trained(config.init_weights) for config, _ in runs])
+
+    monkeypatch.setattr(training, "train_side_by_side", remember)
+    monkeypatch.setattr(training, "load_seeds", lambda *_: [])
+    rule = HierarchicalRule(architecture("no tensor and global level"))
+    for _ in range(2):
+        training.meta_train(rule, "a", [0, 1], training.TRAINING["small"], tmp_path)
+        # What a kill between the two files leaves.
+        (tmp_path / "start1.json").unlink()
+    for one, other in zip(*started, strict=True):
+        for name, value in one.meta_parameters.items():
+            np.testing.assert_array_equal(value, other.meta_parameters[name])
+
+
+def test_a_variant_whose_parent_is_gone_does_nothing(tmp_path):
+    job = tmp_path / "job.json"
+    job.write_text("{}")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "meta_training.experiments.variant"),
+            # The parent is this process: one that ended has another number.
+            *(f"--parent={os.getpid() + 1}", f"--job={job}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Error" not in done.stderr
 
 
 def test_a_variant_that_fails_is_named(tmp_path, weights, monkeypatch):

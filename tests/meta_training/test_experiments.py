@@ -259,6 +259,40 @@ class TestResuming:
         assert found["seconds"] >= 3.5
         assert found["sittings"] == 3 and found["seconds_are_all"]
 
+    def test_one_process_at_a_time(self, tmp_path, request_of):
+        class Started(Counted):
+            """Starts itself again while it runs."""
+
+            def run(self, job):
+                super().run(job)
+                # To flock, another opening of the file is another process.
+                with pytest.raises(ValueError, match="one process.*Received.*counted"):
+                    run_experiment(Counted(), request_of(), tmp_path)
+
+        assert run_experiment(Started(), request_of(), tmp_path)
+        assert runner.read_done(tmp_path / "counted")
+
+    def test_what_was_whole_when_it_was_killed_takes_its_place(
+        self, tmp_path, request_of
+    ):
+        counted = Counted()
+        run_experiment(counted, request_of(), tmp_path)
+        (tmp_path / "counted").rename(tmp_path / ".counted")
+        assert not run_experiment(counted, request_of(), tmp_path)
+        assert counted.runs == 1 and runner.read_done(tmp_path / "counted")
+
+    def test_what_is_there_of_a_later_day_stays(self, tmp_path, request_of):
+        output, results = tmp_path / "output", tmp_path / "results"
+        run_experiment(Counted(), request_of(), output)
+        collect(output, results, ["counted"])
+        path = results / "small" / "counted" / "done.json"
+        done = json.loads(path.read_text())
+        for finished, copied in (("2999-01-01", []), ("2001-01-01", ["counted"])):
+            path.write_text(json.dumps({**done, "finished": finished}))
+            assert collect(output, results, ["counted"]) == copied
+            later = finished if not copied else done["finished"]
+            assert json.loads(path.read_text())["finished"] == later
+
     def test_only_what_is_done_is_collected(self, tmp_path, request_of):
         output, results = tmp_path / "output", tmp_path / "results"
         run_experiment(Counted(), request_of(), output)

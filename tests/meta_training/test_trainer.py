@@ -24,6 +24,7 @@ from meta_training.distribution.one_device import OneDevice
 from meta_training.estimators import Estimate
 from meta_training.files import load_arrays
 from meta_training.meta_optimizers import MetaOptimizer, norm
+from meta_training.run_folder import LOCK
 from meta_training.run_log import RunLog, SilentLog
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
@@ -413,6 +414,30 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path, damage, message):
     Trainer(config, tmp_path)
 
 
+def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
+    trainer = Trainer(preset("default", **TINY), tmp_path)
+    other = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import fcntl, sys; file = open(sys.argv[1], 'a'); "
+            "fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()",
+            str(tmp_path / LOCK),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="no other running.*one is training in"):
+            trainer.train(1)
+        assert not (tmp_path / "train.csv").exists()
+    finally:
+        other.communicate()
+    # The lock of a process that has ended is free.
+    trainer.train(1)
+    assert trainer.outer_step == 1
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "events.out").write_text("x")
     with pytest.raises(ValueError, match="must be empty"):
@@ -450,7 +475,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_of_a_run(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=message) as raised:
         trainer.train()
     assert raised.value.errno == 28
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [LOCK]
     monkeypatch.undo()
     resumed = Trainer(config, tmp_path, Standing())
     assert resumed.outer_step == last["outer_step"] == 2
