@@ -4,6 +4,7 @@ import os
 import pathlib
 import secrets
 import shutil
+from collections.abc import Mapping
 
 
 def hidden_beside(path: pathlib.Path) -> pathlib.Path:
@@ -17,15 +18,27 @@ def hidden_beside(path: pathlib.Path) -> pathlib.Path:
 
 def write_aside(path: pathlib.Path, content: bytes) -> None:
     """Writes a file so that whoever is killed, or runs out of disk, leaves the old."""
-    aside = hidden_beside(path)
+    write_together({path: content})
+
+
+def write_together(files: Mapping[pathlib.Path, bytes]) -> None:
+    """Writes files that belong together; all are on disk before any is renamed.
+
+    So a full disk leaves all the old ones, and a kill, but for the moment of the
+    renames, which no file system makes one.
+    """
+    asides = {path: hidden_beside(path) for path in files}
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        for path, content in files.items():
+            with open(asides[path], "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, aside in asides.items():
+            os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        for aside in asides.values():
+            aside.unlink(missing_ok=True)
 
 
 def replace_folder(aside: pathlib.Path, path: pathlib.Path) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from learned_optimizer.arrays import arrays_from_npz
 from learned_optimizer.config import Config
-from learned_optimizer.files import write_aside
+from learned_optimizer.files import write_together
 from learned_optimizer.meta_parameters import (
     from_released_names,
     initial_meta_parameters,
@@ -294,7 +294,7 @@ def _config_bytes(config: dict[str, Any]) -> bytes:
 
 
 def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> str:
-    """Writes `path` (an .npz) and its card beside it, each aside and then renamed.
+    """Writes `path` (an .npz) and its card beside it, both aside and then renamed.
 
     Args:
         weights: What to write.
@@ -325,6 +325,5 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "sha256": sha256,
     }
     text = json.dumps(entries, indent=1) + "\n"
-    write_aside(path, buffer.getvalue())
-    write_aside(path.with_suffix(".json"), text.encode())
+    write_together({path: buffer.getvalue(), path.with_suffix(".json"): text.encode()})
     return sha256

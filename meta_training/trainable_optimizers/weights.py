@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from learned_optimizer.arrays import arrays_from_npz
-from learned_optimizer.files import write_aside
+from learned_optimizer.files import write_together
 from learned_optimizer.meta_parameters import with_more_inputs
 from learned_optimizer.nominal import NominalRate
 from learned_optimizer.weights import (
@@ -164,8 +164,7 @@ def save_trained(weights: TrainedWeights, path, card=None) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     text = json.dumps(entries, indent=1) + "\n"
-    write_aside(path, content)
-    write_aside(path.with_suffix(".json"), text.encode())
+    write_together({path: content, path.with_suffix(".json"): text.encode()})
 
 
 def starting_weights(

@@ -38,6 +38,27 @@ def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
     assert (left / "content").read_text() == "left"
 
 
+def test_files_that_belong_together_are_both_written_or_both_left(
+    tmp_path, monkeypatch
+):
+    paths = [tmp_path / "one", tmp_path / "two"]
+    files.write_together(dict.fromkeys(paths, b"old"))
+    synced = []
+
+    def full_at_the_second(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_together(dict.fromkeys(paths, b"new"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "one": b"old",
+        "two": b"old",
+    }
+
+
 def test_a_folder_that_cannot_come_leaves_the_old_one(tmp_path, monkeypatch):
     path, aside = tmp_path / "run", tmp_path / "aside"
     for folder in (path, aside):
