@@ -90,7 +90,7 @@ def released_start() -> dict[str, float]:
     """Seconds from the start of the process to the first outer step, and memory."""
     with tempfile.TemporaryDirectory() as folder:
         Trainer(preset("released"), folder).train(until=1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
         "released_first_outer_step_seconds": seconds_since_start(),
         "peak_memory_gigabytes": peak,
@@ -103,6 +103,12 @@ def main(arguments):
         raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
     try:
         check_backend()
+        unknown = sorted(set(FLAGS.only) - {*BENCHMARKS, "none"})
+        if unknown:
+            raise ValueError(
+                f"--only must be among {', '.join(BENCHMARKS)}, or none; "
+                f"received {unknown}"
+            )
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     results = released_start() if FLAGS.released else {}

@@ -9,6 +9,7 @@ python -m meta_training.calibrate --weights=runs/a/weights.npz \
 
 import dataclasses
 import pathlib
+import tempfile
 import time
 
 from absl import app, flags, logging
@@ -17,19 +18,20 @@ from learned_optimizer import load_weights, save_weights
 from learned_optimizer.nominal import NominalRate
 from meta_training.backend import check_backend
 from meta_training.calibration import KNOBS, Calibration, Trial
-from meta_training.tasks import list_task_sets, task_set
+from meta_training.modules import define_modules_flag, import_modules
+from meta_training.tasks import task_set
 from meta_training.trainable_optimizers import HierarchicalRule
 
 FLAGS = flags.FLAGS
+_OF_OTHER_NUMBERS = ("commands", "runs", "evaluations", "known_limits", "validation")
 
 
 def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("weights", None, "Name or path of weights.", required=True)
     flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-    flags.DEFINE_enum(
-        "task_set", "default_networks", list_task_sets(), "What the runs train."
-    )
+    define_modules_flag()
+    flags.DEFINE_string("task_set", "default_networks", "What the runs train.")
     flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws of the tasks.", lower_bound=0)
     flags.DEFINE_float(
@@ -49,6 +51,12 @@ def main(arguments):
     output = pathlib.Path(FLAGS.output)
     try:
         check_backend()
+        import_modules(FLAGS.modules)
+        if FLAGS.smallest_step > FLAGS.first_step:
+            raise ValueError(
+                "--smallest_step must be at most --first_step, received "
+                f"{FLAGS.smallest_step} and {FLAGS.first_step}"
+            )
         if output.suffix != ".npz":
             raise ValueError(f"--output must end in .npz, received {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)
@@ -69,7 +77,11 @@ def main(arguments):
                 f"--knobs must be among {sorted(weights.meta_parameters)}, "
                 f"received {unknown}"
             )
-    except ValueError as error:
+        # What cannot be written is to be known before anything is searched.
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except (ValueError, OSError) as error:
         raise app.UsageError(str(error)) from error
     began = time.monotonic()
 
@@ -93,9 +105,13 @@ def main(arguments):
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
     found = dataclasses.replace(
-        weights, name=output.stem, meta_parameters=best, shipped=False
+        weights,
+        name=output.stem,
+        meta_parameters=best,
+        shipped=False,
+        # What was found out about the numbers before is not true of these.
+        card={k: v for k, v in weights.card.items() if k not in _OF_OTHER_NUMBERS},
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
     history = [*weights.card.get("calibrations", []), entry]
     save_weights(found, output, {"calibrations": history})
     if trials:

@@ -21,8 +21,10 @@ from absl import app, flags, logging
 
 from meta_training.backend import check_backend
 from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
+from meta_training.modules import define_modules_flag, import_modules
 from meta_training.networks import list_network_groups, network_group
 from meta_training.reports import write_report
+from meta_training.reports.figures import load_pyplot
 from meta_training.runs import BASELINES
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.trainable_optimizers import TrainedWeights, load_trained
@@ -40,6 +42,7 @@ def define_flags():
         "test",
         "Held-out networks (test, validation) or a task set (released, default, ...).",
     )
+    define_modules_flag()
     flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
     flags.DEFINE_integer("seeds", 5, "Draws of each task.", lower_bound=1)
     flags.DEFINE_integer(
@@ -110,6 +113,7 @@ def main(arguments):
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
     try:
         check_backend()
+        import_modules(FLAGS.modules)
         settings = Settings(
             steps=FLAGS.steps,
             seeds=FLAGS.seeds,
@@ -120,10 +124,12 @@ def main(arguments):
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
         initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
-    except ValueError as error:
+        # What the report needs is to be known before anything is run.
+        load_pyplot()
+        output = pathlib.Path(FLAGS.output)
+        output.mkdir(parents=True, exist_ok=True)
+    except (ImportError, OSError, ValueError) as error:
         raise app.UsageError(str(error)) from error
-    output = pathlib.Path(FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     try:
         results = evaluate(

@@ -12,6 +12,7 @@ figures of them.
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import pathlib
@@ -177,8 +178,17 @@ def evaluate(
     tasks = with_unique_names(tasks)
     weights = [as_trained(one) for one in weights]
     names = [one.name for one in weights]
-    if len(set(names)) != len(names):
-        raise ValueError(f"weights must have names of their own, received {names}")
+    if len({*names, *baselines}) != len(names) + len(baselines):
+        raise ValueError(
+            "weights and baselines must have names of their own, received "
+            f"{[*names, *baselines]}"
+        )
+    negative = [name for name, task in tasks if not task.positive]
+    if negative:
+        raise ValueError(
+            "log-losses need objectives of 0 or more, which these tasks may not have: "
+            f"{', '.join(negative)}"
+        )
     run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
     chunks = chunk_tasks([task for _, task in tasks], settings)
     # Slices of the first axis: an optimizer, or a rate of the learned one.
@@ -188,9 +198,11 @@ def evaluate(
         chunk = [tasks[index][1] for index in members]
         for one, rates in learned:
             found = run_chunk.learned(chunk, one, rates)
+            _check_starts(chunk, found)
             _distribute(parts[one.name], members, found, 0)
         if baselines:
             found = run_chunk.baselines(chunk, tuple(baselines))
+            _check_starts(chunk, found)
             for position, name in enumerate(baselines):
                 _distribute(parts[name], members, found, position)
     labels = tuple(name for name, _ in tasks)
@@ -246,6 +258,21 @@ def _learned_rates(weights, initial_rates):
     if not weights.optimizer.takes_initial_rates:
         return (weights.default_rate,)
     return tuple(sorted({weights.default_rate, *initial_rates}))
+
+
+def _check_starts(tasks, found):
+    """Refuses tasks whose log-losses would mean nothing."""
+    starts = found[0][0]
+    # Rounding may leave a loss of zero a little below it.
+    good = np.all(np.isfinite(starts) & (starts > -1e-6), axis=(0, 1, 3))
+    if not np.all(good):
+        bad = [
+            task.name for task, is_good in zip(tasks, good, strict=True) if not is_good
+        ]
+        raise ValueError(
+            "the objective of a task must be finite and 0 or more at its start; that "
+            f"is not so of {', '.join(bad)}"
+        )
 
 
 def _distribute(parts, members, found, position):
@@ -308,6 +335,7 @@ class _ChunkRunner:
             **identity,
             "version": CACHE_VERSION,
             "tasks": [repr(task) for task in tasks],
+            **_sources_of_others(tasks),
             "steps": settings.record_steps.tolist(),
             "seeds": settings.seeds,
             "rates": rates,
@@ -347,6 +375,24 @@ class _ChunkRunner:
         _write_cached(path, found)
         self._log(f"{described}: {len(run_rates)} runs, {runs.seconds:.1f} s")
         return found
+
+
+def _sources_of_others(tasks) -> dict[str, Any]:
+    """The code of tasks of other packages, of which `CACHE_VERSION` knows nothing.
+
+    What is inherited or called from elsewhere is not in it.
+    """
+    kinds = {type(task) for task in tasks}
+    others = [
+        kind for kind in kinds if not kind.__module__.startswith("meta_training.")
+    ]
+    sources = []
+    for kind in sorted(others, key=lambda kind: kind.__qualname__):
+        try:
+            sources.append(inspect.getsource(kind))
+        except (OSError, TypeError):
+            sources.append(kind.__qualname__)  # Made at a prompt.
+    return {"sources": sources} if sources else {}
 
 
 def _test_accuracy(task: Task, runs: Runs, draws: Draws) -> np.ndarray:

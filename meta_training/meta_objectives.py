@@ -30,6 +30,8 @@ class MetaObjective:
         function: `(objectives, initial_objective) -> values`, elementwise; the
             loss is a weighted mean of the values over the steps.
         needs_positive: Whether objectives must not be negative.
+        needs_positive_start: Whether the first one must not be: what it divides would
+            change its sign.
         counts_first_twice: Whether the released code counts the first objective of
             a window twice.
     """
@@ -38,13 +40,17 @@ class MetaObjective:
     function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     needs_positive: bool = False
     counts_first_twice: bool = False
+    needs_positive_start: bool = False
 
 
 _meta_objectives: dict[str, MetaObjective] = {}
 
 
 def register_meta_objective(
-    name: str, needs_positive: bool = False, counts_first_twice: bool = False
+    name: str,
+    needs_positive: bool = False,
+    counts_first_twice: bool = False,
+    needs_positive_start: bool = False,
 ):
     """A decorator that adds a meta-objective, see `MetaObjective`."""
     if name in _meta_objectives:
@@ -55,7 +61,7 @@ def register_meta_objective(
 
     def register(function):
         _meta_objectives[name] = MetaObjective(
-            name, function, needs_positive, counts_first_twice
+            name, function, needs_positive, counts_first_twice, needs_positive_start
         )
         return function
 
@@ -93,10 +99,16 @@ def log_numerator_epsilon(objectives, initial_objective):
     return tf.math.log((objectives + EPSILON) / (initial_objective + EPSILON))
 
 
-@register_meta_objective("linear")
+@register_meta_objective("linear", needs_positive_start=True)
 def linear(objectives, initial_objective):
     """F / (f0 + 1e-6), released without `use_log_objective`."""
     return objectives / (initial_objective + EPSILON)
+
+
+@register_meta_objective("relative")
+def relative(objectives, initial_objective):
+    """(F - f0) / (|f0| + 1e-6): of any sign, ours."""
+    return (objectives - initial_objective) / (tf.abs(initial_objective) + EPSILON)
 
 
 def step_weights(

@@ -11,6 +11,7 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 LIST = ("adam", "rmsprop")
+_LARGEST_SLOPE = np.float32(1e18)
 
 
 class MetaOptimizer:
@@ -92,7 +93,8 @@ class MetaOptimizer:
         count = int(state["applied"]) + 1
         new_values, new_state = {}, {"applied": np.array(count)}
         for name, value in values.items():
-            slope = gradient[name]
+            # Its square must be a float32.
+            slope = np.clip(gradient[name], -_LARGEST_SLOPE, _LARGEST_SLOPE)
             square = state[f"square/{name}"]
             if self.name == "adam":
                 mean = 0.9 * state[f"mean/{name}"] + 0.1 * slope

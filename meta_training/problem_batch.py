@@ -355,7 +355,7 @@ class ProblemBatch:
                 if number in draws.rows:
                     rows = tf.tile(draws.rows[number], [group.replicas, 1])
                     batch = group.task.minibatch(instance, rows)
-                losses.append(group.task.objective(parameters[number], batch))
+                losses.append(_objective(group, parameters[number], batch))
         objectives = list(losses)
         # The groups whose objective is not what the gradient is taken of.
         apart = [
@@ -375,7 +375,7 @@ class ProblemBatch:
                         # Not a slice: XLA would want its start, and so the seed, as a
                         # constant, and compile anew for each.
                         instance[name] = tf.gather(instance[name], window, axis=1)
-                objectives[number] = group.task.objective(recorded_at[number], instance)
+                objectives[number] = _objective(group, recorded_at[number], instance)
         plain = tape.gradient(
             losses, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
@@ -404,6 +404,26 @@ class ProblemBatch:
         return Evaluation(
             tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0), slopes
         )
+
+
+def _objective(group, parameters, instance):
+    """`[problems]` objectives, or a ValueError that names the task."""
+    task = group.task
+    try:
+        found = tf.convert_to_tensor(task.objective(parameters, instance))
+    except TypeError as error:
+        raise ValueError(
+            f"the objective of the task {task.name} cannot be computed: {error}"
+        ) from error
+    if found.dtype != tf.float32 or not found.shape.is_compatible_with(
+        [group.num_problems]
+    ):
+        raise ValueError(
+            "the objective of a task must be float32, a number for each problem, here "
+            f"of shape ({group.num_problems},); that of {task.name} is "
+            f"{found.dtype.name} of shape {found.shape}"
+        )
+    return found
 
 
 def _deal_out(tasks, parts: int, objective_rows) -> np.ndarray:

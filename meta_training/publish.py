@@ -50,13 +50,17 @@ def define_flags():
     flags.DEFINE_string("output", os.fspath(FOLDER), "Folder of the shipped weights.")
 
 
-def curve(train_dir: pathlib.Path) -> dict:
+def curve(train_dir: pathlib.Path, weights: str = "weights") -> dict:
     """Loss and validation of a run, every so many outer steps.
+
+    Args:
+        train_dir: Its folder.
+        weights: Up to which of the weights in it, `weights` or `best`.
 
     A run that was stopped did steps after its last checkpoint. They are not in the
     weights that it left, so they are not in the curve.
     """
-    card = train_dir / "weights.json"
+    card = train_dir / f"{weights}.json"
     last = math.inf
     if card.is_file():
         last = json.loads(card.read_text(encoding="utf-8")).get("outer_step", last)
@@ -76,6 +80,13 @@ def curve(train_dir: pathlib.Path) -> dict:
         rows = [row for row in read_csv(validation) if row["outer_step"] <= last]
         found["validation_score"] = _by_step(rows, "score")
     return found
+
+
+def _taken_from(folder):
+    """Which of the weights in a folder of a run were gone on with."""
+    path = pathlib.Path(FLAGS.weights)
+    is_best = path.stem == "best" and path.parent.resolve() == folder.resolve()
+    return "best" if is_best else "weights"
 
 
 def _by_step(rows, column):
@@ -132,11 +143,19 @@ def main(arguments):
                 "published weights are never changed: raise the version; "
                 f"received {FLAGS.name!r}, which exists"
             )
+        start = FLAGS.initial_learning_rate
+        if start is not None and not 0 < start < math.inf:
+            raise ValueError(
+                f"--initial_learning_rate must be positive, received {start!r}"
+            )
         weights = load_weights(FLAGS.weights)
         sha256 = weights.card["sha256"]
         card = {
             "commands": FLAGS.commands,
-            "runs": [curve(pathlib.Path(folder)) for folder in FLAGS.train_dirs],
+            "runs": [
+                curve(folder, _taken_from(folder))
+                for folder in map(pathlib.Path, FLAGS.train_dirs)
+            ],
             "evaluations": [
                 tables(pathlib.Path(folder), sha256) for folder in FLAGS.reports
             ],
@@ -144,7 +163,8 @@ def main(arguments):
         }
     except (ValueError, OSError) as error:
         raise app.UsageError(str(error)) from error
-    start = FLAGS.initial_learning_rate or weights.initial_learning_rate
+    if start is None:
+        start = weights.initial_learning_rate
     named = dataclasses.replace(weights, name=FLAGS.name, initial_learning_rate=start)
     written = save_weights(named, output, card)
     logging.info("%s: sha256 %s", output, written)

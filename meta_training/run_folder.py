@@ -11,6 +11,7 @@ import numpy as np
 from learned_optimizer.file_lock import file_lock
 from meta_training.files import load_arrays, save_arrays
 from meta_training.trainable_optimizers import (
+    TrainableOptimizer,
     TrainedWeights,
     load_trained,
     save_trained,
@@ -39,6 +40,7 @@ class RunFolder:
         Raises:
             ValueError: Another one does.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
         try:
             with file_lock(self.path / LOCK, wait=False):
                 yield
@@ -79,6 +81,26 @@ class RunFolder:
             raise ValueError(
                 f"{path!r} must be a checkpoint of these tasks and settings, "
                 f"received one of others: {'; '.join(differing[:5])}"
+            )
+
+    def check_optimizer(self, optimizer: TrainableOptimizer) -> None:
+        """Refuses to go on with another architecture than that of the weights here.
+
+        `init_weights` may name others by now: an alias moves on, a file is replaced.
+
+        Raises:
+            ValueError: The weights here are of another one.
+        """
+        try:
+            found = load_trained(self.path / WEIGHTS).optimizer
+        except ValueError:
+            return  # Missing or damaged: they are written anew.
+        if (found.name, found.to_dict()) != (optimizer.name, optimizer.to_dict()):
+            raise ValueError(
+                "a run goes on with the architecture that it began with: init_weights "
+                f"names another one now. {os.fspath(self.path)!r} has {found.name} "
+                f"with {found.to_dict()}, received {optimizer.name} with "
+                f"{optimizer.to_dict()}"
             )
 
     def save(

@@ -5,6 +5,8 @@ on drops the rows after its checkpoint first: the steps are done again. TensorBo
 told to do so, too.
 """
 
+import contextlib
+import errno
 import pathlib
 import time
 
@@ -24,6 +26,7 @@ class RunLog:
     """
 
     def __init__(self, folder: pathlib.Path, outer_step: int, outer_steps: int):
+        self._folder = str(folder)
         # The step that the checkpoint comes before is done again. It was validated, but
         # where there is no checkpoint yet: there the first validation is done again.
         last_steps = {"train": outer_step - 1, "validation": outer_step or -1}
@@ -46,9 +49,14 @@ class RunLog:
         )
 
     def row(self, outer_step: int, figures: dict[str, float]) -> None:
-        """The figures of one outer step."""
-        self._write("train", outer_step, figures)
-        self._summaries("", outer_step, figures)
+        """The figures of one outer step.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        with self._told():
+            self._write("train", outer_step, figures)
+            self._summaries("", outer_step, figures)
         self._bar.set_postfix(
             loss=f"{figures['loss']:.3f}",
             cut_off=int(figures["cut_off"]),
@@ -58,22 +66,40 @@ class RunLog:
 
     def validation(self, outer_step: int, figures: dict[str, float]) -> None:
         """The figures of one validation, after `outer_step` updates."""
-        self._write("validation", outer_step, figures)
-        self._summaries("validation/", outer_step, figures)
+        with self._told():
+            self._write("validation", outer_step, figures)
+            self._summaries("validation/", outer_step, figures)
 
     def flush(self) -> None:
         """Puts everything on disk."""
-        for file in self._files.values():
-            file.flush()
-        self._writer.flush()
+        with self._told():
+            for file in self._files.values():
+                file.flush()
+            self._writer.flush()
 
     def close(self) -> None:
         """Ends the log."""
-        self.flush()
-        for file in self._files.values():
-            file.close()
-        self._writer.close()
         self._bar.close()
+        with self._told():
+            for file in self._files.values():
+                file.close()
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _told(self):
+        """An error of the disk says what it means for the run."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            if getattr(error, "filename", None) == self._folder:
+                raise
+            raise OSError(
+                getattr(error, "errno", None) or errno.EIO,
+                "the figures of the run could not be written: "
+                f"{getattr(error, 'strerror', None) or error}; the last checkpoint is "
+                "left whole, and when it is started again, the run goes on from it",
+                self._folder,
+            ) from error
 
     def _purge(self, outer_step):
         """Has TensorBoard forget what came at `outer_step` or later."""

@@ -7,9 +7,6 @@ Started again with the same flags, a run goes on from its last checkpoint.
 """
 
 import dataclasses
-import importlib
-import os
-import sys
 
 from absl import app, flags, logging
 
@@ -18,6 +15,7 @@ from meta_training import estimators, meta_optimizers
 from meta_training.backend import check_backend
 from meta_training.distribution import STRATEGIES, distribution
 from meta_training.meta_objectives import list_meta_objectives
+from meta_training.modules import define_modules_flag, import_modules
 from meta_training.tasks import list_task_sets
 from meta_training.trainable_optimizers import list_optimizers, nominal_rate_of
 from meta_training.trainer import Trainer
@@ -33,7 +31,7 @@ flags.DEFINE_integer("replicas", None, "Devices of mirrored; by default all.")
 flags.DEFINE_boolean("validate", True, "Whether held-out networks choose a checkpoint.")
 
 # Flags without a value leave a setting as the preset has it.
-flags.DEFINE_list("modules", [], "Of your own, with what their imports register.")
+define_modules_flag()
 flags.DEFINE_string(
     "optimizer", None, "What is trained: {}.".format(", ".join(list_optimizers()))
 )
@@ -154,13 +152,13 @@ def main(arguments):
         raise app.UsageError(f"train takes flags alone, received {arguments[1:]}")
     try:
         check_backend()
-        _import_modules(FLAGS.modules)
+        import_modules(FLAGS.modules)
         where = distribution(FLAGS.strategy, FLAGS.replicas)
         config = config_from_flags(where.num_replicas)
         trainer = Trainer(config, FLAGS.train_dir, where)
         if where.is_chief and FLAGS.validate and config.validate_every:
             trainer.validate_with(_validator(trainer))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise app.UsageError(str(error)) from error
     logging.info(
         "%d tasks in %d groups, %d parameters in %d blocks of %d",
@@ -172,33 +170,22 @@ def main(arguments):
     )
     try:
         trainer.train()
-    except ValueError as error:
-        # Some tasks show only as they are trained that they cannot be.
+    except (ValueError, OSError) as error:
+        # Some tasks show only as they are trained that they cannot be, and disks that
+        # they are full.
         logging.debug("refused by", exc_info=True)
         raise app.UsageError(str(error)) from error
-
-
-def _import_modules(names):
-    """Imports modules of the user's, which register tasks and the like."""
-    # As for a script, what lies in the current folder can be imported.
-    sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ValueError(
-                f"--modules must name modules that can be imported, received {name!r}: "
-                f"{error}"
-            ) from error
 
 
 def _validator(trainer):
     try:
         from meta_training.validation import default_validator
+
+        # The data of its networks come with scikit-learn.
+        return default_validator(trainer.optimizer)
     except ImportError as error:
         logging.warning("no validation: %s", error)
         return None
-    return default_validator(trainer.optimizer)
 
 
 def run():

@@ -7,6 +7,7 @@ as one that was not.
 """
 
 import contextlib
+import fnmatch
 import json
 import pathlib
 import subprocess
@@ -29,6 +30,7 @@ from meta_training.run_log import RunLog, SilentLog
 from meta_training.trainable_optimizers import (
     TrainableOptimizer,
     TrainedWeights,
+    content_sha256,
     starting_weights,
 )
 from meta_training.training_config import TrainingConfig
@@ -89,6 +91,7 @@ class Trainer:
         self.estimator, estimate = estimators.compiled_estimator(
             estimator_class, self.batch, self.optimizer, config.unroll, **settings
         )
+        _check_patterns(config.trained_arrays, self.optimizer)
         weights = [config.weight(task) for task in tasks]
         self.cohorts = [
             Cohort(
@@ -118,10 +121,13 @@ class Trainer:
         self._first = True
         # After all that may refuse the settings, so that mended ones find the folder as
         # it was.
-        if self.distribution.is_chief:
-            config.settle(self.folder)
-        self.distribution.agree(json.dumps(config.to_dict(), sort_keys=True))
-        self._restore()
+        with self._alone():
+            if self.distribution.is_chief:
+                config.settle(self.folder)
+            # Where each process loads the start by itself, it may be another.
+            agreed = {**config.to_dict(), "start": content_sha256(self._start)}
+            self.distribution.agree(json.dumps(agreed, sort_keys=True))
+            self._restore()
         self.distribution.start(self.cohorts, estimate)
         families = [self.batch.tasks[task].family for task in self.batch.problem_task]
         self._families = {
@@ -161,10 +167,17 @@ class Trainer:
                 trains in the folder.
             OSError: A checkpoint cannot be written. The last one is left whole.
         """
+        with self._alone():
+            return self._train(until)
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """No other process writes to the folder meanwhile, where this one does."""
         with contextlib.ExitStack() as stack:
             if self.distribution.is_chief:
+                self.config.check_folder(self.folder)
                 stack.enter_context(self._files.alone())
-            return self._train(until)
+            yield
 
     def _train(self, until):
         last = self.config.outer_steps
@@ -209,7 +222,13 @@ class Trainer:
         }
         raw_norm = norm(gradient)
         skipped = not np.isfinite(raw_norm)
-        if not skipped:
+        if skipped:
+            logging.warning(
+                "outer step %d: the meta-gradient is not finite, so the step changes "
+                "nothing (--clip_through_time bounds what flows back)",
+                step,
+            )
+        else:
             gradient = self._meta_optimizer.clip(gradient)
             self.meta_parameters, self._slots = self._meta_optimizer.apply(
                 self.meta_parameters, gradient, self._slots, step
@@ -283,6 +302,8 @@ class Trainer:
         for cohort in self.cohorts:
             wanted |= cohort.state()
         self._files.check_checkpoint(arrays, wanted)
+        if is_chief:
+            self._files.check_optimizer(self.optimizer)
         parts = {
             prefix: {
                 name.removeprefix(f"{prefix}/"): array
@@ -347,9 +368,7 @@ class Trainer:
         """Refuses tasks whose objective cannot be trained on."""
         if not report.first:
             return
-        needs_positive = meta_objective(
-            self.config.unroll.meta_objective
-        ).needs_positive
+        meta = meta_objective(self.config.unroll.meta_objective)
         for problem, value in enumerate(report.initial_objective):
             task = self.batch.tasks[self.batch.problem_task[problem]]
             if not np.isfinite(value):
@@ -357,10 +376,11 @@ class Trainer:
                     "the objective of a task must be finite at its start; that of "
                     f"{task.name} is {value}"
                 )
-            if needs_positive and value < 0:
+            if (meta.needs_positive or meta.needs_positive_start) and value < 0:
                 raise ValueError(
-                    f"the meta-objective {self.config.unroll.meta_objective} needs "
-                    f"objectives of 0 or more; that of {task.name} is {value}"
+                    f"the meta-objective {meta.name} needs objectives of 0 or more"
+                    f"{'' if meta.needs_positive else ' at the start'}; that of "
+                    f"{task.name} is {value}"
                 )
 
 
@@ -372,6 +392,15 @@ def _check_positive(tasks, config):
         raise ValueError(
             f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
             f"or more, which these tasks may not have: {', '.join(negative)}"
+        )
+
+
+def _check_patterns(patterns, optimizer):
+    known = [spec.name for spec in optimizer.specifications()]
+    idle = [name for name in patterns if not fnmatch.filter(known, name)]
+    if idle:
+        raise ValueError(
+            f"trained_arrays must be among {', '.join(known)}; received {idle}"
         )
 
 

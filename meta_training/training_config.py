@@ -7,12 +7,14 @@ settings; those of `MAY_CHANGE` alone may differ from sitting to sitting.
 import dataclasses
 import fnmatch
 import json
+import math
 import pathlib
 from typing import Any
 
 from learned_optimizer.files import write_aside
 from learned_optimizer.nominal import NominalRate
 from meta_training import estimators, meta_optimizers
+from meta_training.run_folder import LOCK
 from meta_training.tasks import task_set
 from meta_training.trainable_optimizers import (
     HierarchicalRule,
@@ -107,6 +109,20 @@ class TrainingConfig:
                 "validate_every and seed must be 0 or more, "
                 f"received {self.validate_every} and {self.seed}"
             )
+        for name in ("clip_value", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive or None, received {value!r}")
+        if not 0 < self.meta_learning_rate < math.inf:
+            raise ValueError(
+                "meta_learning_rate must be positive and finite, "
+                f"received {self.meta_learning_rate!r}"
+            )
+        if self.objective_rows is not None and self.objective_rows < 1:
+            raise ValueError(
+                "objective_rows must be a positive integer or None, "
+                f"received {self.objective_rows!r}"
+            )
         if self.trajectories.max_window_steps != self.unroll.max_steps:
             raise ValueError(
                 "max_steps of the unroll must be the most steps of a window, received "
@@ -154,10 +170,22 @@ class TrainingConfig:
         """Makes `folder` the folder of this run, or finds that it is that.
 
         Raises:
+            ValueError: See `check_folder`.
+        """
+        self.check_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_aside(folder / FILE, content.encode())
+
+    def check_folder(self, folder: pathlib.Path) -> None:
+        """Finds out whether `folder` can be that of this run; writes nothing.
+
+        Raises:
             ValueError: The folder is that of a run of other settings, or holds
                 something else.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            return
         path = folder / FILE
         wanted = self.to_dict()
         if path.is_file():
@@ -179,12 +207,14 @@ class TrainingConfig:
                     f"use a new folder, or these settings: {'; '.join(differing)}"
                 )
         # Who was killed as it settled left the file that it wrote aside.
-        elif any(not p.name.startswith(f".{FILE}.") for p in folder.iterdir()):
+        elif any(
+            not p.name.startswith(f".{FILE}.") and p.name != LOCK
+            for p in folder.iterdir()
+        ):
             raise ValueError(
                 f"train_dir {str(folder)!r} must be empty or hold a run of this "
                 f"program: it has files and no {FILE}"
             )
-        write_aside(path, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
 def _completed(found: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

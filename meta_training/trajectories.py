@@ -25,6 +25,8 @@ from meta_training.windows import Carry, InnerState, Window
 # What a random generator is for; the seed sequence of each ends in one of these.
 _INSTANCE, _START, _REDRAW, _WINDOW, _UNROLL = range(5)
 
+_MANY_STEPS = 1e12
+
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryOptions:
@@ -32,8 +34,8 @@ class TrajectoryOptions:
 
     Attributes:
         min_window_steps: Least inner steps of a window.
-        mean_window_steps: Their mean: the least plus an exponential number, cut off
-            at `max_window_steps`.
+        mean_window_steps: Their mean before the cut: the least plus an exponential
+            number, cut off at `max_window_steps`.
         max_window_steps: Most inner steps of a window.
         mean_horizon: Mean number of inner steps of a trajectory, exponentially
             distributed; it ends with the window in which it reaches that number.
@@ -69,20 +71,23 @@ class TrajectoryOptions:
             )
         for name in ("mean_horizon", "mean_window_steps"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive, received {value!r}")
+            if not 0 < value < _MANY_STEPS:
+                raise ValueError(
+                    f"{name} must be positive and below {_MANY_STEPS:g}, "
+                    f"received {value!r}"
+                )
         if self.mean_window_steps < self.min_window_steps:
             raise ValueError(
                 "mean_window_steps (--window_steps) must be min_window_steps or more. "
                 f"Received: mean_window_steps={self.mean_window_steps}, "
                 f"min_window_steps={self.min_window_steps}"
             )
-        if not 0 < self.low_learning_rate <= self.high_learning_rate:
+        if not 0 < self.low_learning_rate <= self.high_learning_rate < math.inf:
             raise ValueError(
                 "learning rates must be positive, the low one at most the high one, "
                 f"received {self.low_learning_rate} and {self.high_learning_rate}"
             )
-        if not (self.scale_range >= 1 and self.scale_jitter >= 0):
+        if not (1 <= self.scale_range < math.inf and 0 <= self.scale_jitter < math.inf):
             raise ValueError(
                 "scale_range must be 1 or more and scale_jitter 0 or more, received "
                 f"{self.scale_range} and {self.scale_jitter}"

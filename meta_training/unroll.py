@@ -25,6 +25,10 @@ from meta_training.problem_batch import ProblemBatch
 from meta_training.trainable_optimizers.base import TrainableOptimizer
 from meta_training.windows import Carry, InnerState, UnrollOptions, Window
 
+# A problem's flow through a chaotic window grows without end. Were it to overflow in a
+# step, the meta-gradients of all problems would be lost with it.
+LARGEST_FLOW = 1e15
+
 
 class Unroll:
     """Runs windows of one batch of problems with one optimizer."""
@@ -379,7 +383,10 @@ class Unroll:
         """What flows back to the step before: finite, and within the bound."""
         gradient = tf.nest.map_structure(_finite, gradient)
         if bound is None:
-            return gradient
+            return tf.nest.map_structure(
+                lambda part: tf.clip_by_value(part, -LARGEST_FLOW, LARGEST_FLOW),
+                gradient,
+            )
         bounds = self._by_level(bound)
         # Parameters are clipped as the task sees them, whatever their scale.
         of_values = bounds["parameter"] * carry.inverse_scale

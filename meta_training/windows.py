@@ -1,6 +1,7 @@
 """What a window of inner steps starts from, how it is run, and what it leads to."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 from meta_training.meta_objectives import meta_objective
@@ -39,10 +40,15 @@ class UnrollOptions:
             raise ValueError(
                 f"counting must be released or corrected, received {self.counting!r}"
             )
-        if self.clip_through_time is not None and not self.clip_through_time > 0:
+        bound = self.clip_through_time
+        if bound is not None and not 0 < bound < math.inf:
             raise ValueError(
-                "clip_through_time must be positive or None, "
-                f"received {self.clip_through_time}"
+                f"clip_through_time must be positive or None, received {bound}"
+            )
+        if not 0 < self.divergence_bound < math.inf:
+            raise ValueError(
+                "divergence_bound must be positive and finite, "
+                f"received {self.divergence_bound}"
             )
 
     @property

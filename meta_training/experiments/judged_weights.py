@@ -4,31 +4,16 @@ It stands in `done.json`, so that a report needs neither the weights nor what an
 stands for by then.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from learned_optimizer import list_weights, load_weights
-from meta_training.trainable_optimizers import TrainedWeights
+from meta_training.trainable_optimizers import TrainedWeights, content_sha256
 
 
 def sha256_of(weights: TrainedWeights) -> str:
     """That of the card; without one, that of the settings and all numbers."""
-    if "sha256" in weights.card:
-        return weights.card["sha256"]
-    settings = [
-        weights.optimizer.name,
-        weights.optimizer.to_dict(),
-        weights.initial_learning_rate,
-    ]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for specification in weights.optimizer.specifications():
-        numbers = np.asarray(weights.meta_parameters[specification.name], "<f4")
-        digest.update(numbers.tobytes())
-    return digest.hexdigest()
+    return weights.card.get("sha256") or content_sha256(weights)
 
 
 def entry_of(weights: TrainedWeights) -> dict[str, Any]:

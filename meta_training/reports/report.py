@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from learned_optimizer.files import write_aside
 from meta_training.evaluation import Result
 from meta_training.reports.figures import write_figures
 from meta_training.reports.statistics import (
@@ -51,8 +52,10 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         *(f"![{name}]({name})" for name in figures),
         "## All tasks",
         "Interquartile means over tasks and seeds with 95% intervals, bootstrapped "
-        "over seeds. Tuned rates are chosen by the very number they are listed with. "
-        "Accuracy is the mean at the end, at the rate with the best final loss.",
+        "over seeds. Tuned rates are chosen by the log-loss they are listed with (of "
+        "means over tasks for the best single one), those beside a final loss by the "
+        "final log-loss. Accuracy is the mean at the end, at the rate with the best "
+        "final loss.",
         _summary(results),
         "## Tasks won",
         "The fraction of tasks on which the learned optimizer is at or below the "
@@ -68,7 +71,8 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         *_sensitivity(results),
     ]
     path = folder / "report.md"
-    path.write_text("\n\n".join(section for section in sections if section) + "\n")
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_aside(path, text.encode())
     return path
 
 

@@ -97,7 +97,9 @@ def interval(table: np.ndarray, seed: int = 0) -> tuple[float, float]:
         interquartile_mean(table[rows, generator.integers(seeds, size=(tasks, seeds))])
         for _ in range(_BOOTSTRAPS)
     ]
-    low, high = np.percentile(means, [2.5, 97.5])
+    # Between two infinite ones there is nothing to interpolate.
+    method = "linear" if np.all(np.isfinite(means)) else "nearest"
+    low, high = np.percentile(means, [2.5, 97.5], method=method)
     return float(low), float(high)
 
 

@@ -29,6 +29,7 @@ from meta_training.trainable_optimizers.learning_rate_schedule import (
 from meta_training.trainable_optimizers.weights import (
     TrainedWeights,
     as_trained,
+    content_sha256,
     fresh_trained,
     load_trained,
     nominal_rate_of,
@@ -45,6 +46,7 @@ __all__ = [
     "TrainableOptimizer",
     "TrainedWeights",
     "as_trained",
+    "content_sha256",
     "fresh_trained",
     "list_optimizers",
     "load_trained",

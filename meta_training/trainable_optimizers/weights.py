@@ -67,6 +67,20 @@ class TrainedWeights:
         return self.initial_learning_rate if learned is None else learned
 
 
+def content_sha256(weights: TrainedWeights) -> str:
+    """A digest of optimizer, settings and numbers, whatever file they came from."""
+    settings = [
+        weights.optimizer.name,
+        weights.optimizer.to_dict(),
+        weights.initial_learning_rate,
+    ]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for specification in weights.optimizer.specifications():
+        numbers = np.asarray(weights.meta_parameters[specification.name], "<f4")
+        digest.update(numbers.tobytes())
+    return digest.hexdigest()
+
+
 def as_trained(weights: "Weights | TrainedWeights") -> TrainedWeights:
     """Weights of `learned_optimizer`, or these, as these."""
     if isinstance(weights, TrainedWeights):

@@ -126,6 +126,9 @@ def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
     entry = found.card["calibrations"][-1]
     assert entry["nominal"] == ["largest=1", "shallow_tensors=16"]
     assert entry["trials"] == []
+    # What is said of the numbers before is not true of these.
+    for name in ("evaluations", "known_limits", "runs", "commands"):
+        assert name in before.card and name not in found.card
     # So `default-v2` was made.
     assert found.card["sha256"] == load_weights("default-v2").card["sha256"]
 
@@ -135,6 +138,9 @@ def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
     [
         ("--output=level.json", "end in .npz"),
         ("--knobs=level", "--knobs must be among"),
+        ("--first_step=0.1", "--smallest_step must be at most --first_step"),
+        ("--modules=no_such_module", "--modules must name modules"),
+        (f"--output={__file__}/level.npz", "Not a directory|File exists"),
         ("--nominal=largest=1", "received weights without one"),
         ("--weights=default-v1 --nominal=largest", "NAME=NUMBER, received 'largest'"),
         ("--weights=default-v1 --nominal=depth=1", "has the fields"),

@@ -29,6 +29,7 @@ from meta_training.runs import (
 )
 from meta_training.runs import loop as loop_module
 from meta_training.tasks import list_task_sets, task_set
+from meta_training.tasks.base import Task
 from meta_training.tasks.bowl import Bowl
 from meta_training.tasks.perceptrons import Perceptron
 from meta_training.tasks.quadratics import Quadratic
@@ -210,7 +211,7 @@ def test_draws_depend_on_task_and_seed_alone():
 def test_minibatches_are_shuffled_epochs(draws):
     epoch = draws.row_indices[:6, 0].ravel()
     assert len(set(epoch)) == 48 and draws.row_indices.shape == (STEPS, 2, 8)
-    assert set(draws.row_indices[6:12, 0].ravel()) != set()
+    assert len(set(draws.row_indices[6:12, 0].ravel())) == 48
     assert np.any(draws.row_indices[:6, 0] != draws.row_indices[6:12, 0])
 
 
@@ -277,6 +278,9 @@ def test_interquartile_mean_and_interval():
     low, high = statistics.interval(table)
     assert low < 3.5 < high
     assert statistics.interval(np.ones((3, 4))) == (1, 1)
+    # Runs that diverged have infinite losses.
+    low, high = statistics.interval(np.array([[1.0, 1, 2, np.inf], [1, 2, np.inf, 3]]))
+    assert 1 <= low <= high and not np.isnan(high)
 
 
 def test_fraction_won_counts_ties():
@@ -501,6 +505,51 @@ def test_large_groups_are_divided_the_same_for_all(monkeypatch):
 
 
 NAMELESS = Weights("fresh", fresh_weights().config, fresh_weights().meta_parameters)
+ADAM = dataclasses.replace(NAMELESS, name="Adam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start(Task):
+    """Its objective is `level` wherever it is."""
+
+    level: float
+    says_so: bool = False
+
+    @property
+    def positive(self):
+        return not self.says_so
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def objective(self, parameters, instance):
+        return self.level + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
+
+
+@pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
+def test_starts_without_a_log_loss_are_refused(level, tmp_path):
+    settings = Settings(steps=1, seeds=1, learning_rates=(0.1,))
+    tasks = [Bowl(1.0), Start(level)]
+    with pytest.raises(ValueError, match="0 or more at its start; .*not so of start"):
+        evaluate([], tasks, settings, tmp_path, baselines=["Adam"])
+
+
+def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypatch):
+    settings = Settings(steps=1, seeds=1, learning_rates=(0.1,))
+    found = []
+    for shift in (0.0, 50.0):
+        monkeypatch.setattr(
+            Start, "objective", lambda self, p, i, s=shift: s + 1 + 0 * p[0][:, 0]
+        )
+        # As if the file had been edited.
+        monkeypatch.setattr(
+            evaluation.inspect, "getsource", lambda kind, s=shift: f"{kind} {s}"
+        )
+        (one,) = evaluate([], [Start(1.0)], settings, tmp_path, baselines=["Adam"])
+        found.append(float(one.losses[0, 0, 0, 0]))
+    assert found == [1.0, 51.0]
+    assert not evaluation._sources_of_others([Bowl(1.0)])
 
 
 @pytest.mark.parametrize(
@@ -516,7 +565,19 @@ NAMELESS = Weights("fresh", fresh_weights().config, fresh_weights().meta_paramet
         ),
         (
             lambda: evaluate([NAMELESS] * 2, [Bowl(1.0)], Settings(), "x"),
-            r"names of their own, received \['fresh', 'fresh'\]",
+            r"names of their own, received \['fresh', 'fresh', 'Adam'",
+        ),
+        (
+            lambda: evaluate([ADAM], [Bowl(1.0)], Settings(), "x", baselines=["Adam"]),
+            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+        ),
+        (
+            lambda: evaluate([], [Bowl(1.0)], Settings(), "x", baselines=["Adam"] * 2),
+            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+        ),
+        (
+            lambda: evaluate([], [Start(-1.0, True)], Settings(), "x"),
+            "objectives of 0 or more, which these tasks may not have: start",
         ),
         (lambda: draw_runs([Bowl(1.0), Quadratic(3)], [0], 1), "one batch_key"),
         (lambda: find_tasks("tests"), "tasks must be one of .* received 'tests'"),

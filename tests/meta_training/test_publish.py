@@ -112,6 +112,28 @@ def test_a_curve_ends_where_the_weights_of_the_run_do(made):
     assert publish.curve(run)["outer_steps"] == 100
 
 
+def test_the_best_weights_of_a_run_end_their_own_curve(command, made, tmp_path):
+    path, run, _ = made
+    for name, step in (("best", 30), ("weights", 80)):
+        save_weights(load_weights(str(path)), run / f"{name}.npz", {"outer_step": step})
+    for name, steps in (("best", 30), ("weights", 80)):
+        command(
+            *(f"--weights={run / name}.npz", f"--name={name}-v1"),
+            *(f"--train_dirs={run}", "--commands=made", "--limits=few"),
+            f"--output={tmp_path}",
+        )
+        (curve,) = load_weights(str(tmp_path / f"{name}-v1.npz")).card["runs"]
+        assert curve["outer_steps"] == steps
+
+
+def test_a_start_that_is_none_is_refused(command, made, tmp_path):
+    base = (f"--weights={made[0]}", "--name=some-v1", "--commands=made", "--limits=few")
+    for start in ("0", "-1", "nan", "inf"):
+        with pytest.raises(app.UsageError, match="must be positive, received"):
+            command(*base, f"--output={tmp_path}", f"--initial_learning_rate={start}")
+    assert not list(tmp_path.glob("some*"))
+
+
 def test_what_is_refused(command, made, tmp_path):
     path, run, report = made
     bare = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")

@@ -15,9 +15,10 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator,
 )
 
-from learned_optimizer import load_weights
+from learned_optimizer import Config, fresh_weights, load_weights, save_weights
 from learned_optimizer.nominal import NominalRate
 from meta_training import files, training_config
+from meta_training import trainer as trainer_module
 from meta_training.csv_log import read_csv
 from meta_training.distribution import Outcome
 from meta_training.distribution.one_device import OneDevice
@@ -29,6 +30,7 @@ from meta_training.run_log import RunLog, SilentLog
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.bowl import Bowl
+from meta_training.tasks.quadratics import Quadratic
 from meta_training.trainer import Trainer
 from meta_training.training_config import preset
 from meta_training.windows import Window
@@ -85,6 +87,51 @@ class Signed(Negative):
 @register_task_set("trainer_test_signed")
 def _signed():
     return [Bowl(5.0), Signed()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Waves(Task):
+    """Bounded, and so steep that what flows back through a window overflows."""
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def objective(self, parameters, instance):
+        return tf.reduce_sum(1 - tf.cos(100.0 * parameters[0]), axis=-1)
+
+
+@register_task_set("trainer_test_chaotic")
+def _chaotic():
+    return [Waves(), Quadratic(3)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Misshapen(Task):
+    """An objective that is not a number for each problem."""
+
+    kind: str
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def sample_instance(self, generator):
+        return {"scale": generator.exponential(size=2)}  # Of double precision.
+
+    def objective(self, parameters, instance):
+        squares = tf.square(parameters[0])
+        if self.kind == "double":
+            return tf.reduce_sum(squares * instance["scale"], axis=-1)
+        if self.kind == "scalar":
+            return tf.reduce_sum(squares)
+        return tf.reduce_sum(squares, axis=-1, keepdims=True)
+
+
+for _kind in ("scalar", "column", "double"):
+    register_task_set(f"trainer_test_{_kind}")(
+        lambda kind=_kind: [Misshapen(kind), Bowl(5.0)]
+    )
 
 
 @register_task_set("trainer_test_not_finite")
@@ -366,7 +413,8 @@ def test_a_wrong_start_leaves_the_folder_to_the_right_one(tmp_path, wrong, messa
         Trainer(preset("default", **{**TINY, **wrong}), folder)
     assert not folder.exists()
     right = Trainer(preset("default", **TINY), folder)
-    assert [path.name for path in folder.iterdir()] == [training_config.FILE]
+    files_there = {path.name for path in folder.iterdir()}
+    assert files_there == {training_config.FILE, LOCK}
     assert right.outer_step == 0
 
 
@@ -379,6 +427,48 @@ def test_objectives_that_may_be_negative_go_with_another_meta_objective(tmp_path
     ):
         Trainer(preset("default", **changes), tmp_path)
     Trainer(preset("default", **changes, meta_objective="linear"), tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted(Task):
+    """A bowl whose bottom lies at `level`."""
+
+    level: float
+    positive = False
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def objective(self, parameters, instance):
+        return self.level + tf.reduce_sum(parameters[0] ** 2, axis=-1)
+
+
+for _level in (100.0, -100.0):
+    register_task_set(f"trainer_test_{_level:g}")(lambda level=_level: [Shifted(level)])
+
+
+@pytest.mark.parametrize("level", [100, -100])
+@pytest.mark.parametrize("meta_objective", ["relative", "linear"])
+def test_meta_objectives_reward_descent_wherever_an_objective_starts(
+    tmp_path, meta_objective, level
+):
+    config = preset(
+        "released",
+        **{**TINY, "init_weights": None, "task_set": f"trainer_test_{level}"},
+        optimizer="global_learning_rate",
+        meta_objective=meta_objective,
+        meta_learning_rate=0.01,
+    )
+    trainer = Trainer(config, tmp_path)
+    before = float(trainer.meta_parameters["log_learning_rate"])
+    if meta_objective == "linear" and level < 0:
+        with pytest.raises(ValueError, match="linear needs .* at the start; that of"):
+            trainer.train()
+        return
+    trainer.train()
+    # Rates below 1e-2 are far too low for a bowl.
+    assert float(trainer.meta_parameters["log_learning_rate"]) > before
 
 
 @pytest.mark.parametrize(
@@ -490,6 +580,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_of_a_run(tmp_path, monkeypatch):
     [
         ("trainer_test_negative", "objectives of 0 or more"),
         ("trainer_test_not_finite", "must be finite"),
+        ("trainer_test_scalar", r"a number for each problem.*misshapen.* shape \(\)"),
+        ("trainer_test_column", r"that of misshapen.* of shape \(1, 1\)"),
+        ("trainer_test_double", "objective of the task misshapen.* cannot be computed"),
     ],
 )
 def test_unusable_objectives_are_refused(tmp_path, task_set, message):
@@ -513,6 +606,18 @@ def test_unusable_objectives_are_refused(tmp_path, task_set, message):
             "min_window_steps=3",
         ),
         ({"low_learning_rate": 0.0}, "learning rates must be positive"),
+        ({"high_learning_rate": float("inf")}, "learning rates must be positive"),
+        ({"clip_norm": -1.0}, "clip_norm must be positive or None, received -1.0"),
+        ({"clip_value": -1.0}, "clip_value must be positive or None"),
+        ({"clip_value": float("nan")}, "clip_value must be positive or None"),
+        ({"clip_through_time": float("inf")}, "clip_through_time must be positive"),
+        ({"meta_learning_rate": float("inf")}, "must be positive and finite"),
+        ({"objective_rows": -3}, "objective_rows must be a positive integer or None"),
+        ({"divergence_bound": -1.0}, "divergence_bound must be positive and finite"),
+        ({"divergence_bound": float("inf")}, "divergence_bound must be positive"),
+        ({"mean_horizon": 1e300}, "mean_horizon must be positive and below"),
+        ({"scale_range": float("inf")}, "scale_range must be 1 or more"),
+        ({"scale_jitter": float("inf")}, "scale_jitter 0 or more"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):
@@ -520,6 +625,98 @@ def test_bad_settings_are_refused(changes, message):
         preset("default", **{**TINY, **changes})
     with pytest.raises(ValueError, match="preset must be one of"):
         preset("none")
+
+
+@pytest.mark.parametrize("second_derivatives", [True, False])
+def test_a_chaotic_task_leaves_the_others_their_gradient(
+    tmp_path, second_derivatives, monkeypatch
+):
+    warned = []
+    monkeypatch.setattr(
+        trainer_module.logging, "warning", lambda text, *_: warned.append(text)
+    )
+    config = preset(
+        "released",
+        task_set="trainer_test_chaotic",
+        optimizer="global_learning_rate",
+        outer_steps=2,
+        min_window_steps=100,
+        mean_window_steps=100.0,
+        max_window_steps=100,
+        mean_horizon=100.0,
+        meta_learning_rate=0.01,
+        second_derivatives=second_derivatives,
+        parts=1,
+    )
+    trainer = Trainer(config, tmp_path)
+    before = {name: value.copy() for name, value in trainer.meta_parameters.items()}
+    trainer.train()
+    for row in read_csv(tmp_path / "train.csv"):
+        assert not row["skipped"] and np.isfinite(row["gradient_norm"])
+    assert not warned
+    for name, value in before.items():
+        assert np.all(trainer.meta_parameters[name] != value)
+
+
+def test_a_step_that_is_skipped_is_told_of(tmp_path, monkeypatch):
+    class Broken(Standing):
+        def next_outcome(self, meta_parameters):
+            outcome = super().next_outcome(meta_parameters)
+            reports = [
+                report._replace(
+                    gradient={
+                        name: np.full_like(value, np.nan)
+                        for name, value in report.gradient.items()
+                    }
+                )
+                for report in outcome.reports
+            ]
+            return Outcome(reports, outcome.figures)
+
+    warned = []
+    monkeypatch.setattr(
+        trainer_module.logging, "warning", lambda *words: warned.append(words)
+    )
+    trainer = Trainer(preset("default", **TINY), tmp_path, Broken())
+    before = {name: value.copy() for name, value in trainer.meta_parameters.items()}
+    trainer.train(until=2)
+    assert [step for _, step in warned] == [0, 1]
+    for name, value in before.items():
+        np.testing.assert_array_equal(trainer.meta_parameters[name], value)
+
+
+def test_arrays_that_there_are_not_cannot_be_trained(tmp_path):
+    config = preset("default", **TINY, trained_arrays=("learning_*", "typo"))
+    with pytest.raises(ValueError, match=r"must be among .*; received \['typo'\]"):
+        Trainer(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_its_own_architecture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_weights(fresh_weights(seed=0), "start.npz")
+    config = preset("released", **{**TINY, "init_weights": "start.npz"})
+    Trainer(config, "run", Standing()).train(until=2)
+    # The file is replaced by one of as many numbers.
+    save_weights(fresh_weights(Config(max_log_learning_rate=5.0), seed=0), "start.npz")
+    with pytest.raises(ValueError, match="the architecture that it began with"):
+        Trainer(config, "run", Standing())
+
+
+def test_a_full_disk_under_the_log_says_what_it_means(tmp_path, monkeypatch):
+    config = preset("default", **TINY)
+    trainer = Trainer(config, tmp_path, Standing())
+
+    def full(*_, **__):
+        if trainer.outer_step > 2:
+            raise tf.errors.OutOfRangeError(None, None, "No space left on device")
+
+    monkeypatch.setattr("meta_training.run_log.tf.summary.scalar", full)
+    message = "figures of the run could not be written: .*No space.*checkpoint is left"
+    with pytest.raises(OSError, match=message):
+        trainer.train()
+    monkeypatch.undo()
+    assert Trainer(config, tmp_path, Standing()).outer_step == 2
 
 
 def test_presets():

@@ -1,0 +1,31 @@
+"""Modules of the user's, whose imports register tasks and the like."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+
+def define_modules_flag() -> None:
+    """Defines `--modules`."""
+    flags.DEFINE_list("modules", [], "Of your own, with what their imports register.")
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules by name, also those in the current folder, as for a script.
+
+    Raises:
+        ValueError: One cannot be imported.
+    """
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"--modules must name modules that can be imported, received {name!r}: "
+                f"{error}"
+            ) from error
