@@ -6,5 +6,10 @@ import os
 # ResNet50V2's gradient at 48 px took 0.58 s with it and 2.3 s without (BUILD_NOTES).
 # It counts only before TensorFlow is imported. With one thread, oneDNN in TensorFlow
 # 2.20 writes beyond its memory in convolutions of few channels, and the process dies.
-if os.environ.get("TF_NUM_INTRAOP_THREADS") != "1":
+# TensorFlow makes as many threads as there are CPUs for the process.
+try:
+    _cpus = len(os.sched_getaffinity(0))
+except AttributeError:  # Linux alone has it.
+    _cpus = os.cpu_count() or 1
+if os.environ.get("TF_NUM_INTRAOP_THREADS") != "1" and _cpus > 1:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -78,27 +78,43 @@ def _behind_one_another(datasets):
     return tf.data.Dataset.zip(*datasets).map(concatenated)
 
 
-def _asynchronous_iterator(settings, devices, images):
-    """Each worker passes over shards in an order that it draws for itself.
+def asynchronous_batches(
+    settings: TrainingSettings, num_workers: int, images: ImageData
+) -> tf.data.Dataset:
+    """Batches of which every iterator has its own.
 
     The same program makes the input of every worker and cannot know which one it is
-    on, so there are more shards than workers, and chance keeps them apart.
+    on, nor that one came back. So each iterator draws a number, from which the order
+    of its images and their crops follow, and passes over shards, more than there are
+    workers, in an order that it draws, too.
     """
-    shards = 4 * devices.num_workers
+    shards = 4 * num_workers
     steps = max(1, images.num_train_images // shards // settings.batch_size)
 
-    def dataset(context):
-        del context
+    def of_iterator(drawn):
         read = [
             images.training_batches(
-                settings.batch_size, shard=shard, num_shards=shards, sharers=shards
+                settings.batch_size,
+                shard=shard,
+                num_shards=shards,
+                sharers=shards,
+                drawn=drawn,
             )
             for shard in range(shards)
         ]
         order = tf.data.Dataset.random(rerandomize_each_iteration=True).flat_map(
-            lambda drawn: tf.data.Dataset.from_tensors(drawn % shards).repeat(steps)
+            lambda number: tf.data.Dataset.from_tensors(number % shards).repeat(steps)
         )
-        return tf.data.Dataset.choose_from_datasets(read, order).prefetch(2)
+        return tf.data.Dataset.choose_from_datasets(read, order)
+
+    drawn = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
+    return drawn.flat_map(of_iterator).prefetch(2)
+
+
+def _asynchronous_iterator(settings, devices, images):
+    def dataset(context):
+        del context
+        return asynchronous_batches(settings, devices.num_workers, images)
 
     # With a global seed all workers would draw the same.
     tf.random.set_seed(None)

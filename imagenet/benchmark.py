@@ -26,7 +26,9 @@ from imagenet.models import MODELS, checked_image_size
 from imagenet.optimizers import choose
 from imagenet.report import write_report
 from imagenet.step_times import checked_batch_sizes
+from imagenet.termination import STATUS_TERMINATED, Terminated
 from imagenet.timing import time_steps
+from meta_training.backend import check_backend
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet_v2_50"], f"Networks: {', '.join(MODELS)}.")
@@ -55,6 +57,7 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
     try:
+        check_backend()
         plan, sizes = _checked()
         first = Run(plan.models[0], plan.optimizers[0], None, plan.seeds[0])
         # Made once, before runs are started that would all want to.
@@ -65,6 +68,9 @@ def main(arguments):
         settle_plan(plan)
         runs = run_all(plan)
         text = _report(plan, runs, images, sizes)
+    except Terminated as error:
+        print(f"imagenet.benchmark: {error}", file=sys.stderr)
+        sys.exit(STATUS_TERMINATED)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"imagenet.benchmark: {error}", file=sys.stderr)
         sys.exit(1)

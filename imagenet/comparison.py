@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from absl import logging
 
 from imagenet.optimizers import OPTIMIZERS, choose
 from imagenet.settings import identity_in
+from imagenet.termination import Terminated
 from learned_optimizer.files import write_aside
 from meta_training.csv_log import read_csv
 
@@ -232,13 +234,48 @@ def _advance(plan, run, until):
     if run.learning_rate is not None:
         command.append(f"--learning_rate={run.learning_rate!r}")
     logging.info("%s until step %d", run.name, until)
-    status = subprocess.run(command, check=False).returncode
+    status, terminated = _run_child(command)
+    if terminated:
+        raise Terminated(
+            f"the run {run.name} was left at its last checkpoint, as SIGTERM asks"
+        )
     if status:
         raise RuntimeError(
             f"the run {run.name} must end well; started again, the comparison goes on "
             f"from its last checkpoint. Received: exit status {status} of "
             + " ".join(command)
         )
+
+
+def _run_child(command):
+    """Runs a process; SIGTERM goes on to it, so that it saves, and is waited for.
+
+    Returns:
+        Its exit status, and whether SIGTERM came.
+    """
+    process, terminated = None, False
+
+    def terminate(number, frame):
+        del number, frame
+        nonlocal terminated
+        terminated = True
+        if process is not None:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        process = subprocess.Popen(command)
+        if terminated:
+            process.terminate()  # It came in between.
+        status = process.wait()
+        return status, terminated
+    except BaseException:
+        if process is not None:
+            process.terminate()
+            process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _drop_checkpoints(plan, candidates, chosen):

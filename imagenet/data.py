@@ -76,7 +76,14 @@ class ImageData:
         return dict(self._skipped.counts)
 
     def training_batches(
-        self, batch_size: int, *, first_step=0, shard=0, num_shards=1, sharers=1
+        self,
+        batch_size: int,
+        *,
+        first_step=0,
+        shard=0,
+        num_shards=1,
+        sharers=1,
+        drawn=0,
     ) -> tf.data.Dataset:
         """Batches without end, those from `first_step` on.
 
@@ -90,6 +97,8 @@ class ImageData:
             shard: which part of the images, from 0.
             num_shards: how many parts there are, each read by another worker.
             sharers: how many such datasets share a process's memory for shuffling.
+            drawn: a number, or an int64 tensor, with which all that is random is
+                another; needs a `first_step` of 0.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -106,12 +115,12 @@ class ImageData:
             )
         part = part_of_split(self._builder, "train", shard, num_shards)
         first = first_step * batch_size
-        records = shuffled_records(part, self.settings.seed, first, sharers)
+        records = shuffled_records(part, self.settings.seed, first, sharers, drawn)
         numbered = records.enumerate(first)
         # All shards draw from one sequence of seeds, each its own.
         images = numbered.map(
             lambda number, record: self._training_image(
-                record, tf.cast(number, tf.int64) * num_shards + shard
+                record, tf.cast(number, tf.int64) * num_shards + shard, drawn
             ),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
@@ -144,8 +153,8 @@ class ImageData:
         largest = -(-self.num_validation_images // num_shards)
         return -(-largest // batch_size)
 
-    def _training_image(self, record, number):
-        seed = tf.stack([tf.constant(self.settings.seed, tf.int64), number])
+    def _training_image(self, record, number, drawn=0):
+        seed = tf.stack([tf.cast(self.settings.seed + drawn, tf.int64), number])
         crop, flip, colour = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
 
         def window(shape):

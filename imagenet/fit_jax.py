@@ -26,6 +26,7 @@ from imagenet.comparison import Plan, Run
 from imagenet.drawing import draw
 from imagenet.models import MODELS, PRECISIONS, build_model, checked_image_size
 from imagenet.optimizers import OPTIMIZERS, choose, kernels_of, with_loss_scale
+from imagenet.ranking import ranks_of
 from imagenet.report import write_report
 from imagenet.settings import check_folder, settle_folder, weights_identity
 from imagenet.step_times import StepTimes, checked_batch_sizes, median_seconds
@@ -232,8 +233,7 @@ def train(run, choice, plan, images, validation):
 
 def _evaluate(model, validation, folder, step):
     logits = model.predict(validation, verbose=0)
-    labels = validation.labels[:, None]
-    ranks = (logits > np.take_along_axis(logits, labels, axis=1)).sum(1)
+    ranks = ranks_of(validation.labels, logits)
     losses = keras.losses.sparse_categorical_crossentropy(
         validation.labels, logits, from_logits=True
     )
@@ -244,7 +244,7 @@ def _evaluate(model, validation, folder, step):
             "top_1": float((ranks < 1).mean()),
             "top_5": float((ranks < 5).mean()),
             "loss": float(ops.convert_to_numpy(losses).mean()),
-            "images": len(labels),
+            "images": len(validation.labels),
         }
     )
     log.close()

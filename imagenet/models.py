@@ -133,8 +133,19 @@ def build_model(
         keras.config.set_dtype_policy(before)
     if precision == "float32":
         return model
-    logits = keras.layers.Activation("linear", dtype="float32", name="logits")
-    return keras.Model(model.inputs[0], logits(model.outputs[0]), name=model.name)
+    return _with_float32_logits(model)
+
+
+def _with_float32_logits(model):
+    """The same network, the last layer of which computes in float32.
+
+    Logits that were rounded to 8 bits have many ties, which no ranking can tell apart.
+    """
+    last = model.layers[-1]
+    precise = last.__class__.from_config({**last.get_config(), "dtype": "float32"})
+    logits = precise(last.input)
+    precise.set_weights(last.get_weights())
+    return keras.Model(model.inputs[0], logits, name=model.name)
 
 
 def _synchronized(model):

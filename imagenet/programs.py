@@ -55,8 +55,36 @@ class Programs:
         self.gradients = compiled if settings.jit_compile else self._raw_gradients
         if self._parts > 1:
             self._accumulators = _accumulators(self._strategy, self._variables)
+        # Those that are synchronized are the same everywhere, and an asynchronous
+        # worker has none of its own.
+        differ = not (settings.synchronized_batch_normalization or devices.asynchronous)
+        self._statistics = [
+            variable.value
+            for variable in model.non_trainable_variables
+            if differ and "float" in variable.dtype
+        ]
+        self._average = tf.function(self._average_on_replicas, autograph=False)
         self.train = tf.function(self._train, reduce_retracing=True)
         self.evaluate = tf.function(self._evaluate, reduce_retracing=True)
+
+    def average_statistics(self) -> None:
+        """Gives all replicas the mean of their running statistics of normalizations.
+
+        Keras leaves each replica its own: an evaluation would be of as many networks
+        as there are replicas, and what is saved that of the first one.
+        """
+        if self._devices.num_replicas > 1 and self._statistics:
+            self._average()
+
+    def _average_on_replicas(self):
+        self._strategy.run(self._average_here)
+
+    def _average_here(self):
+        context = tf.distribute.get_replica_context()
+        values = [tf.convert_to_tensor(variable) for variable in self._statistics]
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        for variable, mean in zip(self._statistics, means, strict=True):
+            variable.assign(mean)
 
     def _train(self, iterator, steps):
         rows = tf.TensorArray(tf.float32, size=steps)

@@ -65,7 +65,7 @@ def records_in_order(part: Part) -> tf.data.Dataset:
 
 
 def shuffled_records(
-    part: Part, seed: int, first: int = 0, sharers: int = 1
+    part: Part, seed: int, first: int = 0, sharers: int = 1, drawn=0
 ) -> tf.data.Dataset:
     """Serialized records without end, epoch after epoch, each in an order of its own.
 
@@ -75,22 +75,27 @@ def shuffled_records(
         first: how many records to leave out at the start.
         sharers: how many such datasets this process holds at once, which share the
             memory. The order depends on it.
+        drawn: a number, or an int64 tensor, for an order of its own; needs `first` 0.
     """
     files = len(part.paths)
     groups = -(-files // _GROUP_FILES)
     paths, skips, takes = (tf.constant(field) for field in part[:3])
     epoch, within = divmod(first, part.count)
-    with tf.init_scope():
-        sizes = part.takes[_file_order(files, seed, epoch).numpy()]
-    sizes = [sizes[k : k + _GROUP_FILES].sum() for k in range(0, files, _GROUP_FILES)]
-    starts = np.cumsum([0, *sizes])
-    first_group = int(np.searchsorted(starts, within, "right")) - 1
+    first_group = left_out = 0
+    if within:
+        with tf.init_scope():
+            sizes = part.takes[_file_order(files, seed, epoch).numpy()]
+        groups_of_files = range(0, files, _GROUP_FILES)
+        sizes = [sizes[k : k + _GROUP_FILES].sum() for k in groups_of_files]
+        starts = np.cumsum([0, *sizes])
+        first_group = int(np.searchsorted(starts, within, "right")) - 1
+        left_out = within - int(starts[first_group])
     room = _SHUFFLE_BYTES / part.record_bytes / sharers
     buffer = int(min(part.count, max(1_000 // min(sharers, 5), room)))
 
     def group_records(number):
         epoch, group = number // groups, number % groups
-        places = _file_order(files, seed, epoch)
+        places = _file_order(files, seed + drawn, epoch)
         places = places[group * _GROUP_FILES : (group + 1) * _GROUP_FILES]
         chosen = [tf.gather(field, places) for field in (paths, skips, takes)]
         records = tf.data.Dataset.from_tensor_slices(tuple(chosen)).interleave(
@@ -103,11 +108,11 @@ def shuffled_records(
         # In this function's graph alone: without it the shuffle would draw from the
         # global seed, too. Not 0, which means none.
         tf.random.set_seed(seed + 1)
-        return records.shuffle(buffer, number, reshuffle_each_iteration=False)
+        return records.shuffle(buffer, number + drawn, reshuffle_each_iteration=False)
 
     first_number = epoch * groups + first_group
     numbers = tf.data.Dataset.range(first_number, np.iinfo(np.int64).max)
-    return numbers.flat_map(group_records).skip(within - int(starts[first_group]))
+    return numbers.flat_map(group_records).skip(left_out)
 
 
 def _read(path, skip, take):

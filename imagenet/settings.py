@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 
 from imagenet.models import PRECISIONS, checked_image_size, model_kind
@@ -159,7 +160,7 @@ class TrainingSettings:
             "input_shards",
         ):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive. Received: {value}")
         if self.eval_every < 0:
             raise ValueError(
@@ -197,6 +198,19 @@ class TrainingSettings:
             raise ValueError(
                 "parameter_server takes no input_shards: its workers draw their own "
                 f"order. Received: {self.input_shards}"
+            )
+        if self.strategy == "parameter_server":
+            for name in ("jit_compile", "synchronized_batch_normalization"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"parameter_server takes no {name}: its variables are "
+                        "elsewhere, and its workers step without each other. "
+                        f"Received: {name}=True"
+                    )
+        if self.jit_compile and self.synchronized_batch_normalization:
+            raise ValueError(
+                "jit_compile goes without synchronized_batch_normalization: XLA "
+                "compiles what one replica does by itself. Received: both"
             )
         if self.replicas is not None and self.strategy != "mirrored":
             raise ValueError(

@@ -24,12 +24,12 @@ from imagenet.devices import devices_of
 from imagenet.models import MODELS, PRECISIONS, model_kind
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
 from imagenet.settings import STRATEGIES, TrainingSettings
-from imagenet.training import Terminated, Training, check_start, settle_optimizer
+from imagenet.termination import STATUS_TERMINATED, Terminated
+from imagenet.training import Training, check_start, settle_optimizer
+from meta_training.backend import check_backend
 
 # Of ImageNet 2012, in all.
 _IMAGENET_IMAGES = 1_281_167
-# EX_TEMPFAIL of sysexits.h: try again later.
-STATUS_TERMINATED = 75
 STATUS_LOST = 74  # EX_IOERR: another process of the run is gone.
 
 FLAGS = flags.FLAGS
@@ -138,6 +138,8 @@ def main(arguments):
     if FLAGS.threads:
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     try:
+        check_backend()
+        _check_threads()
         settings = settings_from_flags()
         data = data_settings(settings)
         check_optimizer(settings)
@@ -169,6 +171,17 @@ def main(arguments):
     except tf.errors.OpError as error:
         # A full disk while TensorBoard's file is written, a damaged TFRecord.
         _leave(f"{type(error).__name__}: {_first_line(error)}", 1)
+
+
+def _check_threads():
+    """Refuses what oneDNN writes beyond its memory with, see `imagenet`."""
+    one_dnn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
+    if FLAGS.threads == 1 and one_dnn:
+        raise ValueError(
+            "one thread must be asked for by TF_NUM_INTRAOP_THREADS=1 in the "
+            "environment, before TensorFlow sets up oneDNN, which then is left off. "
+            "Received: --threads=1"
+        )
 
 
 def check_optimizer(settings: TrainingSettings) -> None:

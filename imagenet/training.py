@@ -26,14 +26,11 @@ from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
 from imagenet.programs import Programs
 from imagenet.run_log import RunLog, SilentLog
 from imagenet.settings import LOCK_FILE, TrainingSettings
+from imagenet.termination import Terminated
 from learned_optimizer.file_lock import file_lock
 from meta_training.csv_log import read_csv
 
 MODEL_FILE = "model.keras"
-
-
-class Terminated(Exception):
-    """SIGTERM came; the run is saved and can be started again."""
 
 
 class Training:
@@ -85,6 +82,12 @@ class Training:
             settings, devices, self._step, model=self.model, optimizer=self.optimizer
         )
         self.step = self._checkpoints.restore()
+        if not self.step and (self._folder / MODEL_FILE).is_file():
+            raise ValueError(
+                f"{self._folder} must have the checkpoints of its run: it has ended, "
+                "and to begin anew would drop its curves and its model. Received: a "
+                "folder without them. Bring them back, or begin in another model_dir"
+            )
         if self.step:
             logging.info("resumed from step %d", self.step)
         logging.info(
@@ -180,6 +183,7 @@ class Training:
         left = terminated or self.step == self._until
         if left or self.step % self.settings.checkpoint_every == 0:
             log.flush()
+            self._programs.average_statistics()
             self._checkpoints.save()
         if terminated and self.step < self.train_steps:
             raise Terminated(f"saved at step {self.step} and left, as SIGTERM asks")
@@ -242,6 +246,7 @@ class Training:
 
     def evaluate(self) -> dict[str, float]:
         """A row of `eval.csv`: the validation images, all or the first so many."""
+        self._programs.average_statistics()
         with self._true_values():
             iterator, steps = evaluation_iterator(
                 self.settings, self._devices, self._images

@@ -1,16 +1,16 @@
-"""The one backend of Keras that meta-training runs on."""
+"""The one backend of Keras that meta-training and strategies run on."""
 
 import keras
 
 
 def check_backend() -> None:
-    """Refuses another backend than TensorFlow, whose graphs are differentiated here.
+    """Refuses another backend than TensorFlow, of whose graphs these programs are made.
 
     Raises:
         ValueError: Keras runs on another one.
     """
     if keras.config.backend() != "tensorflow":
         raise ValueError(
-            "meta_training needs the Keras backend 'tensorflow'. "
+            "This program needs the Keras backend 'tensorflow'. "
             f"Received: {keras.config.backend()!r}"
         )

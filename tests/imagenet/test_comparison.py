@@ -23,6 +23,7 @@ from imagenet.comparison import (
 )
 from imagenet.figures import smoothed
 from imagenet.optimizers import choose
+from imagenet.ranking import ranks_of
 from imagenet.report import write_report
 from imagenet.step_times import StepTimes
 from learned_optimizer import load_weights
@@ -75,8 +76,7 @@ def test_the_best_probe_goes_on(tmp_path, monkeypatch):
     probes = {0.0125: [3.0] * 4, 0.025: [2.9] * 4, 0.05: [1.0, 1.0, np.nan, np.nan]}
     started = []
 
-    def start(command, check):
-        del check
+    def start(command):
         flags = dict(part.split("=") for part in command if part.startswith("--"))
         rate, until = float(flags["--learning_rate"]), int(flags["--stop_after"])
         run = Run("resnet_v2_50", "momentum", rate, int(flags["--seed"]))
@@ -86,9 +86,9 @@ def test_the_best_probe_goes_on(tmp_path, monkeypatch):
         (tmp_path / run.name / "checkpoints").mkdir(exist_ok=True)
         if until == 8:
             (tmp_path / run.name / "model.keras").write_bytes(b"")
-        return subprocess.CompletedProcess(command, 0)
+        return 0, False
 
-    monkeypatch.setattr("imagenet.comparison.subprocess.run", start)
+    monkeypatch.setattr("imagenet.comparison._run_child", start)
     runs = run_all(mine)
     assert [(run.learning_rate, run.seed) for run in runs] == [(0.025, 0), (0.025, 1)]
     assert len(started) == 3 * 2 + 2
@@ -106,6 +106,38 @@ def test_a_run_that_failed_is_named(tmp_path):
     mine = plan(tmp_path, module="no_such_module", optimizers=("hierarchical_rnn",))
     with pytest.raises(RuntimeError, match="resnet_v2_50_hierarchical_rnn_seed0"):
         run_all(mine)
+
+
+def test_sigterm_goes_on_to_the_run_and_waits_for_it(tmp_path):
+    saved = tmp_path / "saved"
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(0.5)\n"
+        f"    pathlib.Path({str(saved)!r}).touch()\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "print('started', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    script = (
+        "import sys\n"
+        "from imagenet.comparison import _run_child\n"
+        f"print(*_run_child([sys.executable, '-c', {child!r}]), flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout.readline() == "started\n"
+        parent.terminate()
+        assert parent.communicate(timeout=60)[0] == "75 True\n"
+    assert saved.exists()
+
+
+def test_what_is_not_surely_below_the_label_counts_against_it():
+    """Ties, and what a diverged network says."""
+    logits = np.array([[3, 1, 2], [1, 1, 1], [np.nan] * 3, [1, np.nan, 0]])
+    assert ranks_of(np.array([2, 0, 0, 0]), logits).tolist() == [1, 2, 2, 1]
 
 
 def test_a_comparison_is_not_made_longer(tmp_path):

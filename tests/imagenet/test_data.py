@@ -14,7 +14,9 @@ from absl import logging
 from PIL import Image
 
 from imagenet import augmentation
+from imagenet.batches import asynchronous_batches
 from imagenet.data import DataSettings, open_images
+from imagenet.settings import TrainingSettings
 from imagenet.skipping import SkippedImages
 from tests.imagenet.small_data import (
     KINDS,
@@ -111,6 +113,31 @@ def test_a_run_that_goes_on_sees_what_another_sees(settings, data, shard, num_sh
 def test_each_setting_matters(settings, first_batch, changes):
     other = open_images(dataclasses.replace(settings, **changes))
     assert not equal([first_batch], arrays(other.training_batches(4), 1))
+
+
+def test_asynchronous_workers_have_batches_of_their_own(settings, data):
+    """Also one that comes back; the images are the same, orders and crops are not."""
+    run = TrainingSettings(
+        model="resnet_v2_50",
+        image_size=SIZE,
+        data_dir=settings.data_dir,
+        model_dir="unused",
+        train_steps=1,
+        batch_size=4,
+        strategy="parameter_server",
+    )
+    tf.random.set_seed(None)
+    batches = asynchronous_batches(run, 2, data)
+    one, other = (arrays(batches, 12) for _ in range(2))
+    seen = [
+        {image.tobytes() for batch in mine for image in batch[0]}
+        for mine in (one, other)
+    ]
+    assert len(seen[0]) == len(seen[1]) == 48
+    assert not seen[0] & seen[1]
+    for mine in (one, other):
+        labels = np.concatenate([batch[1] for batch in mine])
+        assert set(labels) <= set(range(5)) and len(set(labels)) > 1
 
 
 @pytest.mark.parametrize("num_shards", [1, 4])

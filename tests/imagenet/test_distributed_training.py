@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from imagenet.data import DataSettings, open_images
 from meta_training.csv_log import read_csv
 from tests.cluster_processes import Processes, rows_of, tf_configs, wait_until
 
@@ -83,11 +84,39 @@ def test_two_replicas_do_what_one_device_does(data, tmp_path, optimizer):
                     tmp_path / name,
                     *more,
                     "--accumulation_steps=2",
+                    # So large that it shows if replicas count it twice.
+                    "--weight_decay=0.1",
                     optimizer=optimizer,
                     model="plain",
                 ),
             )
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_what_replicas_evaluate_is_what_they_save(data, tmp_path):
+    """Also where each has statistics of its own for its normalizations."""
+    folder = tmp_path / "two"
+    with Processes(tmp_path, MODULE) as processes:
+        run_alone(
+            processes, *flags(data, folder, "--strategy=mirrored", "--replicas=2")
+        )
+    (row,) = read_csv(folder / "eval.csv")
+    model = keras.models.load_model(folder / "model.keras")
+    settings = DataSettings(
+        dataset="generated",
+        data_dir=data.removeprefix("--data_dir="),
+        image_size=32,
+        num_classes=4,
+        num_images=40,
+        num_validation_images=10,
+    )
+    images = open_images(settings)
+    batch = next(images.evaluation_batches(int(row["images"])).as_numpy_iterator())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        batch[1], model.predict_on_batch(batch[0])
+    )
+    assert row["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
 @pytest.mark.slow

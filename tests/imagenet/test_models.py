@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -62,6 +63,13 @@ def test_logits_are_float32_and_are_no_probabilities(precision):
     assert not np.allclose(logits.sum(-1), 1.0)
     kernel = model.trainable_variables[0]
     assert kernel.dtype == "float32"
+    # Computed in float32, not only cast: rounded to 8 bits there would be ties.
+    assert model.layers[-1].compute_dtype == "float32"
+    if precision != "float32":
+        assert np.any(logits != logits.astype(ml_dtypes.bfloat16).astype(np.float32))
+    same = build_model("resnet_v2_50", 5, 32, seed=3)
+    for one, other in zip(model.weights, same.weights, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
     layer = model.get_layer("conv1_conv")
     assert layer.compute_dtype == precision.removeprefix("mixed_")
 

@@ -13,6 +13,26 @@ print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
 """
 
 
+def test_not_asked_for_with_one_cpu():
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+            + SCRIPT,
+        ],
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS")
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "None"
+
+
 @pytest.mark.parametrize(
     "before, after",
     [

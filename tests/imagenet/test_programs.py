@@ -107,6 +107,55 @@ def test_the_first_five_of_seven_by_hand():
 
 
 @pytest.mark.distributed
+def test_replicas_agree_on_the_statistics_of_normalizations():
+    """Keras leaves each its own; evaluated and saved is their mean."""
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    settings = TrainingSettings(
+        model="tiny",
+        data_dir="unused",
+        model_dir="unused",
+        train_steps=9,
+        batch_size=8,
+        optimizer="momentum",
+        strategy="mirrored",
+    )
+    choice = choose("momentum", batch_size=8, train_steps=9, steps_per_epoch=1.0)
+    with strategy.scope():
+        model = tiny.tiny(None, 4, (32, 32, 3), None)
+        optimizer = choice.make(model)
+    programs = Programs(settings, choice, Devices(strategy, 2), model, optimizer)
+
+    @tf.function
+    def step():
+        def on_replica():
+            mine = tf.distribute.get_replica_context().replica_id_in_sync_group
+            images = tf.random.stateless_normal([4, 32, 32, 3], [1, 2])
+            images *= tf.cast(1 + 2 * mine, tf.float32)
+            programs.train_step((images, tf.constant([0, 1, 2, 3]), tf.ones(4)))
+
+        strategy.run(on_replica)
+
+    def statistics():
+        layer = next(
+            layer
+            for layer in model.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        )
+        return [
+            [np.array(value) for value in strategy.experimental_local_results(v.value)]
+            for v in (layer.moving_mean, layer.moving_variance)
+        ]
+
+    step()
+    before = statistics()
+    assert all(np.any(one != other) for one, other in before)
+    programs.average_statistics()
+    for (one, other), (first, second) in zip(statistics(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, (first + second) / 2, rtol=1e-6)
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
 def test_an_overflow_on_one_replica_is_one_on_all(optimizer):
     """Keras's loss scale asks the first replica alone."""

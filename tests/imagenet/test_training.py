@@ -330,6 +330,19 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
             "parameter_server takes no input_shards",
         ),
         (
+            {"strategy": "parameter_server", "jit_compile": True},
+            "parameter_server takes no jit_compile",
+        ),
+        (
+            {"strategy": "parameter_server", "synchronized_batch_normalization": True},
+            "parameter_server takes no synchronized_batch_normalization",
+        ),
+        (
+            {"jit_compile": True, "synchronized_batch_normalization": True},
+            "jit_compile goes without synchronized_batch_normalization",
+        ),
+        ({"train_steps": None, "epochs": float("inf")}, "epochs must be positive"),
+        (
             {"dataset": "imagenet2012", "num_images": None},
             "num_classes is for dataset generated.*Received: num_classes=4",
         ),
@@ -394,6 +407,24 @@ def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, me
         main(tmp_path / "run")
     with pytest.raises(AssertionError, match="were opened"):
         main(tmp_path / "run", seed=1)
+
+
+def test_another_backend_is_refused(main, tmp_path, monkeypatch):
+    monkeypatch.setattr("meta_training.backend.keras.config.backend", lambda: "jax")
+    with pytest.raises(Left, match="needs the Keras backend 'tensorflow'.*'jax'"):
+        main(tmp_path / "run")
+
+
+def test_one_thread_is_refused_where_it_would_corrupt_memory(
+    main, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.setattr(
+        "imagenet.train.tf.config.threading.set_intra_op_parallelism_threads",
+        lambda threads: None,
+    )
+    with pytest.raises(Left, match="TF_NUM_INTRAOP_THREADS=1.*Received: --threads=1"):
+        main(tmp_path / "run", threads=1)
 
 
 def test_a_run_on_imagenet_names_the_images_that_it_skipped(main, tmp_path, caplog):
@@ -571,6 +602,17 @@ class TestModelDir:
         with pytest.raises(ValueError, match=r"without step-6.index.*are: step-4\)"):
             train(data_dir, folder, checkpoint_every=2, train_steps=8)
         assert (folder / "train.csv").read_bytes() == before
+
+    def test_all_checkpoints_of_a_finished_run_are_gone(self, data_dir, tmp_path):
+        folder = tmp_path / "run"
+        train(data_dir, folder)
+        shutil.rmtree(folder / "checkpoints")
+        names = ("train.csv", "eval.csv", "model.keras")
+        before = [(folder / name).read_bytes() for name in names]
+        for steps in (6, 8):
+            with pytest.raises(ValueError, match="must have the checkpoints of its"):
+                train(data_dir, folder, train_steps=steps)
+        assert [(folder / name).read_bytes() for name in names] == before
 
     def test_only_so_many_checkpoints_stay(self, data_dir, tmp_path):
         changes = {"checkpoint_every": 1, "steps_per_loop": 1}
