@@ -1,8 +1,9 @@
 """The optimizers that are compared, each as networks on ImageNet are trained with it.
 
 `HierarchicalRNN` has nothing to set. The baselines come with the rate, warm-up,
-schedule and weight decay of the works that are named beside them; the rates follow the
-batch size by the rule of the same works.
+schedule and weight decay of the works that are named beside them; the rates are
+proportional to the batch size (Goyal et al. 2017, section 2.1; for RMSProp that is our
+extension, and the gradient clipping of its work is left out).
 """
 
 import dataclasses
