@@ -69,6 +69,11 @@ class Checkpoints:
                 f"{free / 1e9:.2f} GB free"
             )
 
+    def drop_unfinished(self) -> None:
+        """Removes what a killed process had begun to write: gigabytes of no use."""
+        for path in self._folder.glob("*_temp"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def restore(self) -> int:
         """Goes on from the newest checkpoint, if there is one.
 

@@ -1,8 +1,8 @@
 """What a run says while it trains: two CSVs, TensorBoard and a progress bar.
 
 `train.csv` has a row a step, on disk as soon as its loop is done; `eval.csv` one an
-evaluation. A run that goes on drops the rows after its checkpoint first: those steps
-are done again.
+evaluation. A run that goes on drops the rows after its checkpoint first, and has
+TensorBoard drop them: those steps are done again.
 """
 
 import pathlib
@@ -12,6 +12,7 @@ import tqdm
 
 from imagenet.columns import EVAL_COLUMNS, TRAIN_COLUMNS
 from meta_training.csv_log import CsvLog
+from meta_training.summaries import forget_from
 
 
 class RunLog:
@@ -29,6 +30,7 @@ class RunLog:
         self._train = CsvLog(folder / "train.csv", columns, step)
         self._evaluations = CsvLog(folder / "eval.csv", EVAL_COLUMNS, step)
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        forget_from(self._writer, step + 1)
         self._bar = tqdm.tqdm(
             total=train_steps,
             initial=step,

@@ -125,6 +125,7 @@ class Training:
             if self._devices.is_chief:
                 self.settings.settle(self._folder)
                 stack.enter_context(_claimed(self._folder))
+                self._checkpoints.drop_unfinished()
             self._train(until)
 
     def _train(self, until):

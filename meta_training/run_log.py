@@ -8,12 +8,12 @@ told to do so, too.
 import contextlib
 import errno
 import pathlib
-import time
 
 import tensorflow as tf
 import tqdm
 
 from meta_training.csv_log import CsvLog, read_csv
+from meta_training.summaries import forget_from
 
 
 class RunLog:
@@ -35,7 +35,7 @@ class RunLog:
             for name, last_step in last_steps.items()
         }
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-        self._purge(outer_step)
+        forget_from(self._writer, outer_step)
         for row in read_csv(folder / "validation.csv"):
             if row.pop("outer_step") == outer_step:
                 self._summaries("validation/", outer_step, row)
@@ -100,18 +100,6 @@ class RunLog:
                 "left whole, and when it is started again, the run goes on from it",
                 self._folder,
             ) from error
-
-    def _purge(self, outer_step):
-        """Has TensorBoard forget what came at `outer_step` or later."""
-        # `tf.summary` has no function that writes what older writers of TensorFlow did
-        # at each start, and what readers of their files go by.
-        start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-        event = tf.compat.v1.Event(
-            wall_time=time.time(), step=outer_step, session_log=start
-        )
-        tf.raw_ops.ImportEvent(
-            writer=self._writer._resource, event=event.SerializeToString()
-        )
 
     def _write(self, name, outer_step, figures):
         self._files[name].write({"outer_step": outer_step, **figures})

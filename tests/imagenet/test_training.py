@@ -14,13 +14,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
 
 from imagenet import train as train_module
 from imagenet import training as training_module
 from imagenet.batches import evaluation_iterator
+from imagenet.columns import TRAIN_COLUMNS
 from imagenet.data import open_images
 from imagenet.devices import devices_of
 from imagenet.optimizers import has_loss_scale
+from imagenet.run_log import RunLog
 from imagenet.settings import LOCK_FILE, TrainingSettings
 from imagenet.train import data_settings
 from imagenet.training import Training
@@ -614,6 +619,14 @@ class TestModelDir:
                 train(data_dir, folder, train_steps=steps)
         assert [(folder / name).read_bytes() for name in names] == before
 
+    def test_what_a_killed_process_had_begun_to_write_goes(self, data_dir, tmp_path):
+        folder = tmp_path / "run"
+        train(data_dir, folder, until=2)
+        (folder / "checkpoints" / "step-9_temp").mkdir()
+        (folder / "checkpoints" / "step-9_temp" / "part-0").write_bytes(b"begun")
+        assert train(data_dir, folder).step == 6
+        assert not list((folder / "checkpoints").glob("*_temp"))
+
     def test_only_so_many_checkpoints_stay(self, data_dir, tmp_path):
         changes = {"checkpoint_every": 1, "steps_per_loop": 1}
         for keep, until, expected in ((3, 4, "234"), (1, 6, "6")):
@@ -690,6 +703,23 @@ def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatc
     assert [row["step"] for row in read_csv(tmp_path / "run" / "train.csv")] == [
         *range(1, 7)
     ]
+
+
+def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
+    def log(step, rows):
+        run = RunLog(tmp_path, step, 6, is_learned=False)
+        run.loop([dict.fromkeys(TRAIN_COLUMNS, 1.0) | row for row in rows])
+        run.close()
+
+    log(0, [{"step": step, "loss": step} for step in (1, 2, 3, 4)])
+    log(2, [{"step": step, "loss": 10 * step} for step in (3, 4, 5)])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [
+        (event.step, float(tf.make_ndarray(event.tensor_proto)))
+        for event in events.Tensors("train/loss")
+    ]
+    assert found == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)]
 
 
 def test_a_log_of_other_columns_is_refused(tmp_path):

@@ -1,0 +1,17 @@
+"""TensorBoard's event files of runs that are killed and go on."""
+
+import time
+
+import tensorflow as tf
+
+
+def forget_from(writer: tf.summary.SummaryWriter, step: int) -> None:
+    """Has TensorBoard forget what other files of the folder say of `step` or later.
+
+    Those steps are done again: their curves would run twice.
+    """
+    # `tf.summary` has no function that writes what older writers of TensorFlow did at
+    # each start, and what readers of their files go by.
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    event = tf.compat.v1.Event(wall_time=time.time(), step=step, session_log=start)
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())
