@@ -31,9 +31,10 @@ def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
         The names of the experiments that are in it with figures and numbers.
     """
     for name in list_experiments():
-        found = _best(results, name)
-        if found is not None:
-            rewrite_paragraph(experiment(name), found[0])
+        # Of both budgets: what is not shown is not to be out of date either.
+        for folder in (results / budget / name for budget in BUDGETS):
+            if read_done(folder) is not None:
+                rewrite_paragraph(experiment(name), folder)
     text, shown = report_text(results, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, text.encode())
