@@ -18,7 +18,7 @@ from learned_optimizer import load_weights, save_weights
 from learned_optimizer.nominal import NominalRate
 from meta_training.backend import check_backend
 from meta_training.calibration import KNOBS, Calibration, Trial
-from meta_training.modules import define_modules_flag, import_modules
+from meta_training.modules import MODULES, import_modules
 from meta_training.tasks import task_set
 from meta_training.trainable_optimizers import HierarchicalRule
 
@@ -30,7 +30,7 @@ def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("weights", None, "Name or path of weights.", required=True)
     flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-    define_modules_flag()
+    flags.DEFINE_list("modules", [], MODULES)
     flags.DEFINE_string("task_set", "default_networks", "What the runs train.")
     flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws of the tasks.", lower_bound=0)

@@ -21,7 +21,7 @@ from absl import app, flags, logging
 
 from meta_training.backend import check_backend
 from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
-from meta_training.modules import define_modules_flag, import_modules
+from meta_training.modules import MODULES, import_modules
 from meta_training.networks import list_network_groups, network_group
 from meta_training.reports import write_report
 from meta_training.reports.figures import load_pyplot
@@ -42,7 +42,7 @@ def define_flags():
         "test",
         "Held-out networks (test, validation) or a task set (released, default, ...).",
     )
-    define_modules_flag()
+    flags.DEFINE_list("modules", [], MODULES)
     flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
     flags.DEFINE_integer("seeds", 5, "Draws of each task.", lower_bound=1)
     flags.DEFINE_integer(

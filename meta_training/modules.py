@@ -5,12 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
-
-def define_modules_flag() -> None:
-    """Defines `--modules`."""
-    flags.DEFINE_list("modules", [], "Of your own, with what their imports register.")
+# Of the flag, in the programs that have it.
+MODULES = "Of your own, with what their imports register."
 
 
 def import_modules(names: Sequence[str]) -> None:

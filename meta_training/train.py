@@ -15,7 +15,7 @@ from meta_training import estimators, meta_optimizers
 from meta_training.backend import check_backend
 from meta_training.distribution import STRATEGIES, distribution
 from meta_training.meta_objectives import list_meta_objectives
-from meta_training.modules import define_modules_flag, import_modules
+from meta_training.modules import MODULES, import_modules
 from meta_training.tasks import list_task_sets
 from meta_training.trainable_optimizers import list_optimizers, nominal_rate_of
 from meta_training.trainer import Trainer
@@ -31,7 +31,7 @@ flags.DEFINE_integer("replicas", None, "Devices of mirrored; by default all.")
 flags.DEFINE_boolean("validate", True, "Whether held-out networks choose a checkpoint.")
 
 # Flags without a value leave a setting as the preset has it.
-define_modules_flag()
+flags.DEFINE_list("modules", [], MODULES)
 flags.DEFINE_string(
     "optimizer", None, "What is trained: {}.".format(", ".join(list_optimizers()))
 )
