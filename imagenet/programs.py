@@ -63,7 +63,9 @@ class Programs:
             for variable in model.non_trainable_variables
             if differ and "float" in variable.dtype
         ]
-        self._average = tf.function(self._average_on_replicas, autograph=False)
+        self._average = tf.function(
+            lambda: self._strategy.run(self._average_here), autograph=False
+        )
         self.train = tf.function(self._train, reduce_retracing=True)
         self.evaluate = tf.function(self._evaluate, reduce_retracing=True)
 
@@ -75,9 +77,6 @@ class Programs:
         """
         if self._devices.num_replicas > 1 and self._statistics:
             self._average()
-
-    def _average_on_replicas(self):
-        self._strategy.run(self._average_here)
 
     def _average_here(self):
         context = tf.distribute.get_replica_context()

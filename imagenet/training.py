@@ -27,7 +27,7 @@ from imagenet.programs import Programs
 from imagenet.run_log import RunLog, SilentLog
 from imagenet.settings import LOCK_FILE, TrainingSettings
 from imagenet.termination import Terminated
-from learned_optimizer.file_lock import file_lock
+from learned_optimizer.file_lock import claimed
 from meta_training.csv_log import read_csv
 
 MODEL_FILE = "model.keras"
@@ -363,18 +363,14 @@ def _telling_of_delay(results, seconds=30):
         thread.join()
 
 
-@contextlib.contextmanager
 def _claimed(folder):
     """No other process writes to the folder of a run meanwhile."""
-    try:
-        with file_lock(folder / LOCK_FILE, wait=False):
-            yield
-    except BlockingIOError as error:
-        raise ValueError(
-            "model_dir must be that of no other running process (several processes of "
-            "one run are started with --strategy=multi_worker or parameter_server and "
-            f"TF_CONFIG). Received: {folder}, which one is training in"
-        ) from error
+    return claimed(
+        folder / LOCK_FILE,
+        "model_dir must be that of no other running process (several processes of "
+        "one run are started with --strategy=multi_worker or parameter_server and "
+        f"TF_CONFIG). Received: {folder}, which one is training in",
+    )
 
 
 def check_start(settings: TrainingSettings, devices: Devices) -> None:

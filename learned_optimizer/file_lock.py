@@ -38,3 +38,22 @@ def file_lock(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
             logging.warning("%s cannot be locked: %s", path, error)
             held = False
         yield held
+
+
+@contextlib.contextmanager
+def claimed(path: str | os.PathLike, message: str) -> Iterator[None]:
+    """Holds the lock of this file, or says why one cannot go on.
+
+    Args:
+        path: The file.
+        message: Of the error.
+
+    Raises:
+        ValueError: Another process holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(path, wait=False))
+        except BlockingIOError as error:
+            raise ValueError(message) from error
+        yield

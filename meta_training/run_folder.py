@@ -3,12 +3,12 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from learned_optimizer.file_lock import file_lock
+from learned_optimizer.file_lock import claimed
 from meta_training.files import load_arrays, save_arrays
 from meta_training.trainable_optimizers import (
     TrainableOptimizer,
@@ -33,22 +33,17 @@ class RunFolder:
     def __init__(self, path: pathlib.Path):
         self.path = path
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other process trains in the folder meanwhile.
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """No other process trains in the folder meanwhile; makes it.
 
-        Raises:
-            ValueError: Another one does.
+        Entering raises a ValueError where another one does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with file_lock(self.path / LOCK, wait=False):
-                yield
-        except BlockingIOError as error:
-            raise ValueError(
-                "A folder must be that of no other running process. Received: "
-                f"{os.fspath(self.path)!r}, which one is training in"
-            ) from error
+        return claimed(
+            self.path / LOCK,
+            "A folder must be that of no other running process. Received: "
+            f"{os.fspath(self.path)!r}, which one is training in",
+        )
 
     def read_checkpoint(self) -> dict[str, np.ndarray]:
         """The arrays of the checkpoint, `{}` where there is none.

@@ -91,8 +91,6 @@ class RunLog:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
-            if getattr(error, "filename", None) == self._folder:
-                raise
             raise OSError(
                 getattr(error, "errno", None) or errno.EIO,
                 "the figures of the run could not be written: "

@@ -7,7 +7,6 @@ as one that was not.
 """
 
 import contextlib
-import fnmatch
 import json
 import pathlib
 import subprocess
@@ -91,7 +90,7 @@ class Trainer:
         self.estimator, estimate = estimators.compiled_estimator(
             estimator_class, self.batch, self.optimizer, config.unroll, **settings
         )
-        _check_patterns(config.trained_arrays, self.optimizer)
+        config.check_trained(spec.name for spec in self.optimizer.specifications())
         weights = [config.weight(task) for task in tasks]
         self.cohorts = [
             Cohort(
@@ -121,6 +120,9 @@ class Trainer:
         self._first = True
         # After all that may refuse the settings, so that mended ones find the folder as
         # it was.
+        if self.distribution.is_chief:
+            # Not even a lock is left in a folder that is not the run's.
+            config.check_folder(self.folder)
         with self._alone():
             if self.distribution.is_chief:
                 config.settle(self.folder)
@@ -170,14 +172,11 @@ class Trainer:
         with self._alone():
             return self._train(until)
 
-    @contextlib.contextmanager
     def _alone(self):
         """No other process writes to the folder meanwhile, where this one does."""
-        with contextlib.ExitStack() as stack:
-            if self.distribution.is_chief:
-                self.config.check_folder(self.folder)
-                stack.enter_context(self._files.alone())
-            yield
+        if self.distribution.is_chief:
+            return self._files.alone()
+        return contextlib.nullcontext()
 
     def _train(self, until):
         last = self.config.outer_steps
@@ -392,15 +391,6 @@ def _check_positive(tasks, config):
         raise ValueError(
             f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
             f"or more, which these tasks may not have: {', '.join(negative)}"
-        )
-
-
-def _check_patterns(patterns, optimizer):
-    known = [spec.name for spec in optimizer.specifications()]
-    idle = [name for name in patterns if not fnmatch.filter(known, name)]
-    if idle:
-        raise ValueError(
-            f"trained_arrays must be among {', '.join(known)}; received {idle}"
         )
 
 

@@ -9,6 +9,7 @@ import fnmatch
 import json
 import math
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from learned_optimizer.files import write_aside
@@ -151,6 +152,23 @@ class TrainingConfig:
         return not self.trained_arrays or any(
             fnmatch.fnmatchcase(name, pattern) for pattern in self.trained_arrays
         )
+
+    def check_trained(self, names: Iterable[str]) -> None:
+        """Refuses `trained_arrays` of which one is none of these names.
+
+        Raises:
+            ValueError: So it is.
+        """
+        names = list(names)
+        idle = [
+            pattern
+            for pattern in self.trained_arrays
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names)
+        ]
+        if idle:
+            raise ValueError(
+                f"trained_arrays must be among {', '.join(names)}; received {idle}"
+            )
 
     def weight(self, task) -> float:
         """How much a task counts."""

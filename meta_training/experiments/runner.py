@@ -7,7 +7,6 @@ lies aside, in a folder whose name begins with a dot, and takes its place by one
 evaluations, and how long it took so far.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -22,7 +21,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learned_optimizer.file_lock import file_lock
+from learned_optimizer.file_lock import claimed
 from learned_optimizer.files import replace_folder
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import judged_weights
@@ -92,22 +91,14 @@ def run_experiment(
     Raises:
         ValueError: Another process runs it there.
     """
-    with _alone(output / "work" / experiment.name):
-        return _run_alone(experiment, request, output, log)
-
-
-@contextlib.contextmanager
-def _alone(work):
-    """No other process runs the experiment meanwhile."""
+    work = output / "work" / experiment.name
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        with file_lock(work / LOCK, wait=False):
-            yield
-    except BlockingIOError as error:
-        raise ValueError(
-            "An experiment is run by one process at a time in an output folder. "
-            f"Received: {work}, which another one holds"
-        ) from error
+    message = (
+        "An experiment is run by one process at a time in an output folder. "
+        f"Received: {work}, which another one holds"
+    )
+    with claimed(work / LOCK, message):
+        return _run_alone(experiment, request, output, log)
 
 
 def _run_alone(experiment, request, output, log):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import HierarchicalRNN, packed_step, tensorflow_backend
+from learned_optimizer import HierarchicalRNN
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -143,38 +143,6 @@ def test_a_setting_that_is_changed_counts_from_the_next_step_on(setting, first, 
     )
     with pytest.raises(AssertionError):
         assert_same(numbers(variables), other.values)
-
-
-@pytest.fixture
-def parts(monkeypatch):
-    """What was compiled, an entry for each time."""
-    made = []
-
-    def parts_of(*arguments):
-        made.append(packed_step.parts_of(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(tensorflow_backend, "parts_of", parts_of)
-    return made
-
-
-def test_other_tensors_without_gradients_compile_nothing_anew(parts):
-    problem = Problem.make(steps=3)
-    variables = make_variables(problem)
-    optimizer = make_optimizer()
-    expected = by_hand.OptimizerByHand(problem.values)
-    for step, gradients in enumerate(problem.gradients()):
-        given = [None if i == step else x for i, x in enumerate(gradients)]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Gradients do not exist")
-            optimizer.apply(
-                [None if x is None else tf.constant(x) for x in given], variables
-            )
-        expected.call(given)
-    assert_follows(optimizer, variables, expected)
-    ((prepare, advance, finish),) = parts
-    assert len(prepare._list_all_concrete_functions()) == 1
-    assert len(finish._list_all_concrete_functions()) == 1
 
 
 # Copies.

@@ -1,6 +1,7 @@
 """XLA compiles the parts of a step, but where it cannot reach the variables."""
 
 import sys
+import warnings
 from unittest import mock
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN, packed_step, tensorflow_backend
+from tests.learned_optimizer import by_hand
 
 
 @pytest.fixture
@@ -48,6 +50,25 @@ def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
         attributes = concrete.function_def.attr
         compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
         assert compiled == (not on_parameter_servers)
+
+
+def test_other_tensors_without_gradients_compile_nothing_anew(parts):
+    problem = by_hand.Problem.make(steps=3)
+    variables = [keras.Variable(value) for value in problem.values]
+    optimizer = HierarchicalRNN(initial_learning_rate=by_hand.INITIAL_LEARNING_RATE)
+    expected = by_hand.OptimizerByHand(problem.values)
+    for step, gradients in enumerate(problem.gradients()):
+        given = [None if i == step else x for i, x in enumerate(gradients)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            optimizer.apply(
+                [None if x is None else tf.constant(x) for x in given], variables
+            )
+        expected.call(given)
+    by_hand.assert_follows(optimizer, variables, expected)
+    ((prepare, advance, finish),) = parts
+    assert len(prepare._list_all_concrete_functions()) == 1
+    assert len(finish._list_all_concrete_functions()) == 1
 
 
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, HierarchicalRNN])
