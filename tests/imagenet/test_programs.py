@@ -106,24 +106,35 @@ def test_the_first_five_of_seven_by_hand():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.distributed
-def test_replicas_agree_on_the_statistics_of_normalizations():
-    """Keras leaves each its own; evaluated and saved is their mean."""
+def mirrored(name, optimizer, precision):
+    """Of two replicas: strategy, model, optimizer and programs."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     settings = TrainingSettings(
-        model="tiny",
+        model=name,
         data_dir="unused",
         model_dir="unused",
         train_steps=9,
         batch_size=8,
-        optimizer="momentum",
+        optimizer=optimizer,
         strategy="mirrored",
+        precision=precision,
     )
-    choice = choose("momentum", batch_size=8, train_steps=9, steps_per_epoch=1.0)
+    choice = choose(optimizer, batch_size=8, train_steps=9, steps_per_epoch=1.0)
     with strategy.scope():
-        model = tiny.tiny(None, 4, (32, 32, 3), None)
-        optimizer = choice.make(model)
-    programs = Programs(settings, choice, Devices(strategy, 2), model, optimizer)
+        model = getattr(tiny, name)(None, 4, (32, 32, 3), None)
+        made = with_loss_scale(choice.make(model), model, precision)
+    return (
+        strategy,
+        model,
+        made,
+        Programs(settings, choice, Devices(strategy, 2), model, made),
+    )
+
+
+@pytest.mark.distributed
+def test_replicas_agree_on_the_statistics_of_normalizations():
+    """Keras leaves each its own; evaluated and saved is their mean."""
+    strategy, model, _, programs = mirrored("tiny", "momentum", "float32")
 
     @tf.function
     def step():
@@ -159,23 +170,7 @@ def test_replicas_agree_on_the_statistics_of_normalizations():
 @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
 def test_an_overflow_on_one_replica_is_one_on_all(optimizer):
     """Keras's loss scale asks the first replica alone."""
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    devices = Devices(strategy, 2)
-    choice = choose(optimizer, batch_size=8, train_steps=9, steps_per_epoch=1.0)
-    with strategy.scope():
-        model = tiny.plain(None, 4, (32, 32, 3), None)
-        scaled = with_loss_scale(choice.make(model), model, "mixed_float16")
-    settings = TrainingSettings(
-        model="plain",
-        data_dir="unused",
-        model_dir="unused",
-        train_steps=9,
-        batch_size=8,
-        optimizer=optimizer,
-        strategy="mirrored",
-        precision="mixed_float16",
-    )
-    programs = Programs(settings, choice, devices, model, scaled)
+    strategy, model, scaled, programs = mirrored("plain", optimizer, "mixed_float16")
 
     @tf.function
     def step(replica_that_overflows):
