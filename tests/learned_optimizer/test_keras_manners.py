@@ -43,9 +43,16 @@ def apply(optimizer, variables, gradients):
 
 @pytest.fixture
 def floatx():
-    before = keras.config.floatx()
-    yield keras.config.set_floatx
-    keras.config.set_floatx(before)
+    before = keras.config.floatx(), keras.config.dtype_policy()
+
+    def change(name):
+        keras.config.set_floatx(name)
+        # Once asked for, the policy of layers no longer follows.
+        keras.config.set_dtype_policy(name)
+
+    yield change
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
 
 
 @pytest.mark.parametrize("name", ["float64", "float16", "bfloat16"])
