@@ -80,7 +80,9 @@ class Programs:
 
     def _average_here(self):
         context = tf.distribute.get_replica_context()
-        values = [tf.convert_to_tensor(variable) for variable in self._statistics]
+        # Copies, for these are tensors of a device: `MultiWorkerMirroredStrategy` with
+        # one replica a process refuses to reduce what it reads, which names none.
+        values = [tf.identity(variable) for variable in self._statistics]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for variable, mean in zip(self._statistics, means, strict=True):
             variable.assign(mean)

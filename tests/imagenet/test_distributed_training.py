@@ -94,13 +94,22 @@ def test_two_replicas_do_what_one_device_does(data, tmp_path, optimizer):
 
 
 @pytest.mark.slow
-def test_what_replicas_evaluate_is_what_they_save(data, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
     """Also where each has statistics of its own for its normalizations."""
     folder = tmp_path / "two"
+    more = ["--strategy=multi_worker"]
+    configs = tf_configs(worker=2).values()
+    if workers == 1:
+        more = ["--strategy=mirrored", "--replicas=2"]
+        configs = [None]
     with Processes(tmp_path, MODULE) as processes:
-        run_alone(
-            processes, *flags(data, folder, "--strategy=mirrored", "--replicas=2")
-        )
+        running = [
+            processes.start(*flags(data, folder, *more), tf_config=config)
+            for config in configs
+        ]
+        for each in running:
+            assert each.wait(SECONDS) == 0, each.text()[-4000:]
     (row,) = read_csv(folder / "eval.csv")
     model = keras.models.load_model(folder / "model.keras")
     settings = DataSettings(
