@@ -105,12 +105,13 @@ def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
         configs = [None]
     with Processes(tmp_path, MODULE) as processes:
         running = [
-            processes.start(*flags(data, folder, *more), tf_config=config)
+            # Steps enough for replicas without their mean to differ by 1e-4 and more.
+            processes.start(*flags(data, folder, *more, steps=60), tf_config=config)
             for config in configs
         ]
         for each in running:
             assert each.wait(SECONDS) == 0, each.text()[-4000:]
-    (row,) = read_csv(folder / "eval.csv")
+    row = read_csv(folder / "eval.csv")[-1]
     model = keras.models.load_model(folder / "model.keras")
     settings = DataSettings(
         dataset="generated",
@@ -125,7 +126,7 @@ def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
         batch[1], model.predict_on_batch(batch[0])
     )
-    assert row["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert row["loss"] == pytest.approx(float(loss), rel=2e-6)
 
 
 @pytest.mark.slow
