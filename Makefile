@@ -77,14 +77,16 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 # Most are cells of one table (test_ways.py), so a whole file would leave a core idle.
-# The first part that fails is the last one run; 5 says that ARGS left none in a part.
+# A part that fails does not hide those after it; 5 says that ARGS left none in a part.
 slow: $(INSTALLED)
-	@for part in $$(seq $(PARTS)); do \
+	@failed=; for part in $$(seq $(PARTS)); do \
 		echo "Slow tests, part $$part of $(PARTS)"; \
 		$(BIN)/python -m pytest -m slow --splits $(PARTS) --group $$part \
 			--numprocesses $(WORKERS) --dist worksteal \
-			--timeout 1500 --durations 10 $(ARGS) || [ $$? -eq 5 ] || exit 1; \
-	done
+			--timeout 1500 --durations 10 $(ARGS) || [ $$? -eq 5 ] \
+			|| failed="$$failed $$part"; \
+	done; \
+	[ -z "$$failed" ] || { echo "Parts with failures:$$failed" >&2; exit 1; }
 
 lint: $(INSTALLED)
 	@$(BIN)/python -m ruff check .
