@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from imagenet.comparison import Plan, Run, wall_clock
 from imagenet.step_times import StepTimes
-from meta_training.figure_limits import highest_shown
+from meta_training.figure_limits import shown_limits
 
 COLOURS = {
     "hierarchical_rnn": "#d1495b",
@@ -80,7 +80,7 @@ def plot_curves(
                     )
         shown = [value for line in axes[0][0].lines for value in line.get_ydata()]
         axes[0][0].set(ylabel="training loss")
-        axes[0][0].set_ylim(top=highest_shown(shown))
+        axes[0][0].set_ylim(*shown_limits(shown))
         axes[1][0].set(ylabel="training accuracy", xlabel="step")
         axes[1][1].set(xlabel="minutes of wall clock")
         for each in axes.flat:

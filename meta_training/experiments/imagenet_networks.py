@@ -2,7 +2,8 @@
 
 Which images they were trained on stands in the `settings.json` of the runs beside each
 file of curves. All runs of a comparison see the same images, so one that kept its
-settings speaks for all of its network.
+settings speaks for all of its network. Comparisons on the same images share a panel of
+the figure; a run under another schedule than its optimizer's usual one says so.
 """
 
 import csv
@@ -16,7 +17,7 @@ import numpy as np
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
-from meta_training.figure_limits import highest_shown
+from meta_training.figure_limits import shown_limits
 from meta_training.reports.report import markdown_table
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,8 +43,11 @@ _NO_RATE = {"hierarchical_rnn": "none to set"}
 IMAGES = ("dataset", "image_size", "num_classes", "num_images", "batch_size")
 _TEXT = (
     *("source", "model", "optimizer", "learning_rate", "seed", "weights_sha256"),
-    *IMAGES,
+    *("schedule", *IMAGES),
 )
+# Of the learning rate, as `--schedule` of `imagenet` names it.
+USUAL = "usual"
+_SCHEDULES = {"cosine": "half a cosine to 0", "constant": "constant"}
 # The networks of the claim, and how the names of their runs begin.
 _CLAIMED = {"Inception V3": "inception_v3", "ResNet V2": "resnet_v2"}
 _DATASETS = {
@@ -78,13 +82,19 @@ class ImagenetNetworks(Experiment):
         runs, curves = [], []
         for path in _files():
             source = path.relative_to(RESULTS).as_posix()
-            images = _images_of(path.parent)
+            settings = _settings_of(path.parent)
+            images = _images_of(path.parent, settings)
+            schedules = {
+                (each["model"], each.get("optimizer")): each.get("schedule", USUAL)
+                for each in settings
+            }
             for key, rows in _runs_of(path).items():
                 loss = np.array([row["loss"] for row in rows])
                 last = loss[-LAST_STEPS:]
+                schedule = schedules.get(key[:2], USUAL)
                 runs.append(
                     [source, *key[:-1], len(loss), last.mean(), rows[-1]["seconds"]]
-                    + [key[-1], *images.get(key[0], [""] * len(IMAGES))]
+                    + [key[-1], schedule, *images.get(key[0], [""] * len(IMAGES))]
                 )
                 for part in np.array_split(
                     np.arange(len(rows)), min(POINTS, len(rows))
@@ -126,7 +136,7 @@ class ImagenetNetworks(Experiment):
                     source,
                     model,
                     optimizer,
-                    rate or _NO_RATE.get(optimizer, "its usual"),
+                    _rate_in_words(own[0]),
                     str(len(own)),
                     f"{min(run['steps'] for run in own):.0f}",
                     f"{np.mean(losses):.4g}",
@@ -167,9 +177,10 @@ class ImagenetNetworks(Experiment):
 _NUMBERS = ("step", "seconds", "loss", "accuracy")
 _RUN_COLUMNS = (
     *("source", "model", "optimizer", "learning_rate", "seed", "steps"),
-    *("mean_loss_of_last_steps", "seconds", "weights_sha256", *IMAGES),
+    *("mean_loss_of_last_steps", "seconds", "weights_sha256", "schedule", *IMAGES),
 )
-_CURVE_COLUMNS = ("source", *COLUMNS[:4], *_NUMBERS)
+_RUN_NAMES = ("source", *COLUMNS[:4])
+_CURVE_COLUMNS = (*_RUN_NAMES, *_NUMBERS)
 
 
 def _files() -> list[pathlib.Path]:
@@ -180,24 +191,40 @@ def _settings_files(folder) -> list[pathlib.Path]:
     return sorted(folder.glob("*/settings.json"))
 
 
-def _images_of(folder) -> dict[str, list[str]]:
+def _settings_of(folder) -> list[dict]:
+    """The settings that runs of a comparison kept."""
+    return [
+        json.loads(path.read_text(encoding="utf-8")) for path in _settings_files(folder)
+    ]
+
+
+def _images_of(folder, settings) -> dict[str, list[str]]:
     """The images of each network of a comparison, as texts in the order of `IMAGES`.
 
     Raises:
         ValueError: Runs of one network had different ones.
     """
     found: dict[str, list[str]] = {}
-    for path in _settings_files(folder):
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        values = [settings.get(name) for name in IMAGES]
+    for each in settings:
+        values = [each.get(name) for name in IMAGES]
         images = ["" if value is None else str(value) for value in values]
-        if found.setdefault(settings["model"], images) != images:
+        if found.setdefault(each["model"], images) != images:
             raise ValueError(
-                f"the runs of {settings['model']} in {folder.relative_to(RESULTS)} "
-                f"must have the same images. Received: {found[settings['model']]} and "
+                f"the runs of {each['model']} in {folder.relative_to(RESULTS)} "
+                f"must have the same images. Received: {found[each['model']]} and "
                 f"{images}"
             )
     return found
+
+
+def _rate_in_words(run: Mapping[str, str]) -> str:
+    """The rate of a run, and its schedule if that is not the usual one."""
+    optimizer = run["optimizer"]
+    rate = run["learning_rate"] or _NO_RATE.get(optimizer, "its usual")
+    schedule = run["schedule"]
+    return (
+        rate if schedule == USUAL else f"{rate}; {_SCHEDULES.get(schedule, schedule)}"
+    )
 
 
 def _images_in_words(run: Mapping[str, str], dataset: str) -> str:
@@ -263,43 +290,47 @@ def _runs_of(path) -> dict[tuple, list[dict]]:
 
 
 def _draw(folder):
-    """Loss against steps: a panel a network, its images in the title."""
+    """Loss against steps: a panel a network and its images, which are in the title."""
     curves = read_csv(folder / "curves.csv", _TEXT)
-    first_runs = {
-        (run["source"], run["model"]): run
-        for run in reversed(read_csv(folder / "runs.csv", _TEXT))
-    }
-    panels = list(dict.fromkeys((row["source"], row["model"]) for row in curves))
+    runs = read_csv(folder / "runs.csv", _TEXT)
+    panels: dict[tuple, list[dict]] = {}
+    for run in runs:
+        images = [run[name] for name in IMAGES]
+        # Those that nothing names may be any.
+        alike = images if any(images) else [run["source"]]
+        panels.setdefault((run["model"], *alike), []).append(run)
     figure, axes = subplots(len(panels))
-    for axis, panel in zip(axes, panels, strict=True):
-        rows = [row for row in curves if (row["source"], row["model"]) == panel]
-        runs = dict.fromkeys(
-            (row["optimizer"], row["learning_rate"], row["seed"]) for row in rows
-        )
-        seen = set()
-        for run in runs:
+    for axis, shown in zip(axes, panels.values(), strict=True):
+        labels = set()
+        losses = []
+        for run in shown:
             own = [
                 row
-                for row in rows
-                if (row["optimizer"], row["learning_rate"], row["seed"]) == run
+                for row in curves
+                if all(row[name] == run[name] for name in _RUN_NAMES)
             ]
+            losses += [row["loss"] for row in own]
+            label = run["optimizer"].replace("_", " ")
+            if run["schedule"] != USUAL:
+                label += f", {run['schedule']}"
             axis.plot(
                 [row["step"] for row in own],
                 [row["loss"] for row in own],
-                color=_COLOURS.get(run[0]),
-                label=None if run[0] in seen else run[0].replace("_", " "),
+                color=_COLOURS.get(run["optimizer"]),
+                linestyle="-" if run["schedule"] == USUAL else "--",
+                label=None if label in labels else label,
                 lw=1.6,
             )
-            seen.add(run[0])
-        run = first_runs[panel]
+            labels.add(label)
+        run = shown[0]
         dataset = f"{run['dataset'] or 'unknown'} images"
         axis.set_title(
-            f"{panel[1].replace('_', ' ')}\n{_images_in_words(run, dataset)}",
+            f"{run['model'].replace('_', ' ')}\n{_images_in_words(run, dataset)}",
             fontsize="small",
         )
         axis.set_xlabel("step")
         axis.set_ylabel("training loss")
-        axis.set_ylim(top=highest_shown([row["loss"] for row in rows]))
+        axis.set_ylim(*shown_limits(losses))
     # The panel with the most optimizers names those of all.
     fullest = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
     save_figure(figure, fullest, folder / "curves.png")

@@ -255,6 +255,43 @@ class TestImagenet:
         with pytest.raises(ValueError, match="must have the same images.*Received"):
             run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
 
+    def test_another_schedule_is_told_and_shares_the_panel(
+        self, results, tmp_path, request_of, monkeypatch
+    ):
+        for schedule, loss in (("usual", 3.5), ("cosine", 3.25)):
+            run_folder = results / schedule / "resnet_v2_50_hierarchical_rnn_seed0"
+            run_folder.mkdir(parents=True)
+            settings = {
+                "model": "resnet_v2_50",
+                "optimizer": "hierarchical_rnn",
+                "schedule": schedule,
+                "dataset": "generated",
+                "image_size": 48,
+            }
+            (run_folder / "settings.json").write_text(json.dumps(settings))
+            (run_folder.parent / "curves.csv").write_text(
+                self.HEADER + f"resnet_v2_50,hierarchical_rnn,,0,1,1,{loss},0.5,abc\n"
+            )
+        drawn = []
+
+        def save(figure, *arguments):
+            for axis in figure.axes:
+                lines, names = axis.get_legend_handles_labels()
+                styles = [line.get_linestyle() for line in lines]
+                drawn.append(dict(zip(names, styles, strict=True)))
+            save_figure(figure, *arguments)
+
+        monkeypatch.setattr(imagenet_networks, "save_figure", save)
+        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
+        text = (tmp_path / "out" / "imagenet" / "paragraph.md").read_text()
+        for told in (
+            "none to set | 1 | 1 | 3.5 |",
+            "none to set; half a cosine to 0 | 1 | 1 | 3.25 |",
+        ):
+            assert f"| hierarchical_rnn | {told}" in text
+        (names,) = drawn
+        assert names == {"hierarchical rnn": "-", "hierarchical rnn, cosine": "--"}
+
     def test_says_when_there_are_none(self, results, tmp_path, request_of):
         run_experiment(experiment("imagenet"), request_of(), tmp_path)
         text = (tmp_path / "imagenet" / "paragraph.md").read_text()
