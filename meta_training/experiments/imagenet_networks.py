@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +38,8 @@ COLUMNS = (
 # A run is judged by its last steps; curves are means over so many points of a run.
 LAST_STEPS = 100
 POINTS = 100
+# Letters in a line of a panel's title.
+TITLE_WIDTH = 45
 # What stands in for a rate in a run that names none.
 _NO_RATE = {"hierarchical_rnn": "none to set"}
 # What a run's settings say of its images.
@@ -325,7 +328,9 @@ def _draw(folder):
         run = shown[0]
         dataset = f"{run['dataset'] or 'unknown'} images"
         axis.set_title(
-            f"{run['model'].replace('_', ' ')}\n{_images_in_words(run, dataset)}",
+            run["model"].replace("_", " ")
+            + "\n"
+            + textwrap.fill(_images_in_words(run, dataset), TITLE_WIDTH),
             fontsize="small",
         )
         axis.set_xlabel("step")

@@ -216,7 +216,8 @@ class TestImagenet:
         assert "resnet_v2_50 on generated images (drawn by a program, not" in text
         assert f"ImageNet), {images}." in text
         assert "No results yet of Inception V3. " in text
-        assert titles == [f"resnet v2 50\ngenerated images, {images}"]
+        title = " ".join(titles[0].split())
+        assert title == f"resnet v2 50 generated images, {images}"
         assert "Budget" not in text
         for optimizer, kept in losses.items():
             assert f"{statistics.fmean(kept[-100:]):.4g} |" in text, optimizer
