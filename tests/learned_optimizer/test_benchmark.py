@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from learned_optimizer import load_weights
+from learned_optimizer import benchmark, load_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARAMETERS = 20_000
@@ -52,3 +52,30 @@ def test_the_last_line_is_an_object_with_the_figures():
     weights = sum(x.size for x in load_weights("default").meta_parameters.values())
     least = 19 * 4 + 4 * weights / PARAMETERS
     assert least < found["state_bytes_per_parameter"] < 1.1 * least
+
+
+def test_figures_are_medians_without_the_steps_before(monkeypatch):
+    """Of steps whose times are known: one that compiles, two to warm up, three."""
+    times = {"adam": [5.0, 9.0, 9.0, 0.5, 0.1, 0.2]}
+    times["hierarchical_rnn"] = [6.0, 9.0, 9.0, 1.0, 3.0, 2.0]
+    waiting = {way: iter(seconds) for way, seconds in times.items()}
+    for way in times:
+        monkeypatch.setitem(
+            benchmark.WAYS,
+            way,
+            lambda variables, gradients, weights, way=way: (way, 760 * len(weights)),
+        )
+    monkeypatch.setattr(benchmark, "timed", lambda step: next(waiting[step]))
+    found = benchmark.measure(
+        list(times), (None, 40, 2), 3, 2, lambda way: {"peak": way}, weights="1234"
+    )
+    for way, seconds in (("adam", 0.2), ("hierarchical_rnn", 2.0)):
+        assert found[way] == {
+            "parameters": 40,
+            "peak": way,
+            "state_bytes_per_parameter": 76.0,
+            "first_step_seconds": times[way][0],
+            "milliseconds": pytest.approx(1e3 * seconds),
+            "ns_per_parameter": pytest.approx(1e9 * seconds / 40),
+            "compile_seconds": pytest.approx(times[way][0] - seconds),
+        }

@@ -64,7 +64,7 @@ def test_the_default_dtype_of_keras_changes_no_step(name, floatx):
     optimizer = make_optimizer(**options, use_ema=True, ema_momentum=0.5)
     for gradients in problem.gradients():
         apply(optimizer, variables, gradients)
-    expected = problem.run_by_hand(**options, ema_momentum=0.5)
+    expected = problem.run_by_hand(**options, use_ema=True, ema_momentum=0.5)
     assert_follows(optimizer, variables, expected)
 
 

@@ -2,6 +2,7 @@
 
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -294,15 +295,34 @@ def test_a_checkpoint_of_another_architecture_is_refused(wrapped, tmp_path):
 def test_the_config_makes_the_same_optimizer(tmp_path):
     import tf_keras
 
+    from learned_optimizer.model_garden import ModelGardenHierarchicalRNN
+
     save_weights(fresh_weights(seed=3), tmp_path / "mine.npz")
-    optimizer = optimizer_of(
-        weights=str(tmp_path / "mine.npz"), weight_decay=0.1, clipnorm=0.5
+    optimizer = ModelGardenHierarchicalRNN(
+        weights=str(tmp_path / "mine.npz"),
+        weight_decay=0.1,
+        clipnorm=0.5,
+        seed=7,
+        initial_learning_rate=0.02,
+        learning_rate=0.5,
+        exclude_from_weight_decay=["bias"],
     )
     config = tf_keras.optimizers.serialize(optimizer)
     # The numbers of weights that are not shipped are in there.
     (tmp_path / "mine.npz").unlink()
     again = tf_keras.optimizers.deserialize(config, use_legacy_optimizer=True)
     assert again.get_config() == optimizer.get_config()
+    assert again.learned.weight_decay == 0.1
+    assert again.learned.seed == 7
+    assert again.learned.initial_learning_rate == 0.02
+    assert again.clipnorm == 0.5
+    assert float(again._learning_rate_now()) == 0.5
+    variables = [
+        keras.Variable(np.ones(2), name=name) for name in ("kernel", "the_bias")
+    ]
+    again.learned.build(variables)
+    decays = [again.learned._use_weight_decay(variable) for variable in variables]
+    assert decays == [True, False]
     for name, numbers in optimizer.learned.weights.meta_parameters.items():
         found = again.learned.weights.meta_parameters[name]
         np.testing.assert_array_equal(found, numbers, err_msg=name)

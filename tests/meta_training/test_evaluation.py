@@ -169,18 +169,29 @@ def test_unpacking_reverses_packing(shapes):
 
 
 def test_noise_and_zeros_are_drawn_once_a_draw():
-    task = Bowl(1.0, noise_stdev=1.0, gradient_zero_probability=0.5)
-    draws = draw_runs([task], [0, 1, 2], 1)
-    rates = np.full(6, 1.0, np.float32)
+    """Each task's own, of its own size."""
+    noisy = Quadratic(200, noise_stdev=0.3, gradient_zero_probability=0.2)
+    tasks, seeds = [noisy, Quadratic(200)], [0, 1, 2]
+    draws = draw_runs(tasks, seeds, 1)
+    order = [0, 1, 2, 3, 4, 5] * 2
     sgd = BASELINES["SGD momentum"][0]
-    loop = TrainingLoop(task, sgd, [0, 1, 2, 0, 1, 2], draws)
-    runs = loop([0, 1], {"learning_rate": rates})
-    moves = runs.values[0] - draws.start[0][[0, 1, 2, 0, 1, 2]]
-    np.testing.assert_array_equal(moves[:3], moves[3:])
-    assert 0 < np.mean(moves == 0) < 1
-    # Beside the noise there is the gradient, which on this bowl leads to the origin.
-    kept = moves[moves != 0] + draws.start[0][[0, 1, 2, 0, 1, 2]][moves != 0]
-    assert 0.1 < np.std(kept) < 4 and len(np.unique(kept)) == len(kept) // 2
+    loop = TrainingLoop(tasks[0], sgd, order, draws)
+    runs = loop([0, 1], {"learning_rate": np.full(12, 1.0, np.float32)})
+    start = draws.start[0]
+    moves = start[order] - runs.values[0]
+    np.testing.assert_array_equal(moves[:6], moves[6:])
+    with tf.GradientTape() as tape:
+        values = tf.convert_to_tensor(start)
+        tape.watch(values)
+        instance = {name: tf.constant(a) for name, a in draws.instance.items()}
+        loss = tf.reduce_sum(tasks[0].objective([values], instance))
+    disturbance = (moves[:6] - tape.gradient(loss, values).numpy()).reshape(6, -1)
+    zero = moves[:6].reshape(6, -1) == 0
+    assert 0.15 < zero[:3].mean() < 0.25
+    np.testing.assert_allclose(disturbance[:3][~zero[:3]].std(), 0.3, rtol=0.1)
+    assert not np.array_equal(zero[0], zero[1])
+    # The task beside it has neither.
+    np.testing.assert_allclose(disturbance[3:], 0, atol=2e-3)
 
 
 def test_large_instances_are_shared_by_runs(monkeypatch):
@@ -278,6 +289,8 @@ def test_interquartile_mean_and_interval():
     low, high = statistics.interval(table)
     assert low < 3.5 < high
     assert statistics.interval(np.ones((3, 4))) == (1, 1)
+    # Seeds are drawn again, tasks are not.
+    assert statistics.interval(np.array([[0.0] * 8, [10.0] * 8])) == (5, 5)
     # Runs that diverged have infinite losses.
     low, high = statistics.interval(np.array([[1.0, 1, 2, np.inf], [1, 2, np.inf, 3]]))
     assert 1 <= low <= high and not np.isnan(high)
@@ -299,6 +312,17 @@ def test_progress_and_sensitivity_floor_losses():
     assert statistics.sensitivity(result(losses))[0] == pytest.approx(3)
 
 
+def test_the_interval_is_that_of_95_of_100():
+    """Of one task the plain bootstrap, drawn here once more."""
+    generator = np.random.default_rng(1)
+    seeds = generator.normal(size=40)
+    drawn = np.sort(generator.choice(seeds, (20_000, 40)))[:, 10:30].mean(axis=1)
+    wanted = np.percentile(drawn, [2.5, 97.5])
+    found = statistics.interval(seeds[None])
+    assert np.diff(found) == pytest.approx(np.diff(wanted), rel=0.1)
+    np.testing.assert_allclose(found, wanted, atol=0.06)
+
+
 # Reports.
 
 
@@ -311,13 +335,14 @@ def many_tasks(count):
     """Results of a learned optimizer, that goes by its path, and of two baselines.
 
     The learned one ends at half the first loss on two tasks of three, at twice on the
-    third. Of the two rates of the baselines, the default one ends at 0.8 times the
-    first loss; the other at 0.6 times on the first half of the tasks, at 1 on the rest.
+    third; from the other rate at 0.7 times. Of the two rates of the baselines, the
+    default one ends at 0.8 times the first loss; the other at 0.6 times on the first
+    half of the tasks, at 1 on the rest.
     """
     families = tuple("odd" if task % 3 == 2 else "even" for task in range(count))
     losses = np.ones((3, 2, count, 2))
     losses[1:, 0] = np.where(np.array(families) == "odd", 2.0, 0.5)[:, None]
-    losses[1:, 1] = 0.9
+    losses[1:, 1] = 0.7
     common = dict(families=families)
     found = [
         result(losses, optimizer="runs/a/weights", is_learned=True, **common),
@@ -341,6 +366,15 @@ def test_a_report_of_many_tasks(count, tmp_path, few_bootstraps):
     assert "nan" not in text
     assert ("## Families" in text) == (count > 30)
     assert ("## Final loss of each task" in text) == (count <= 30)
+    odd = sum(task % 3 == 2 for task in range(count))
+    won = f"{(count - odd) / count:.0%}"
+    # Half the start is below whatever Adam has; untuned the "odd" end at twice it.
+    assert f"| runs/a/weights | Adam | {' | '.join([won] * 6)} |" in text
+    assert f"| runs/a/weights, 0.001 | {won} | 2 | task_2 | 2 | 1 |" in text
+    assert "| Adam, 0.001 | 100% | 1 | task_0 | 0.8 | 0.8 |" in text
+    logs = (f"{share * math.log(0.8):.2f}" for share in (0.75, 1))
+    cells = [f"{number} ({number}, {number})" for number in (*logs, "0.8")]
+    assert f"| Adam, 0.001 | {' | '.join(cells)} |  |" in text
     if count <= 30:
         return
     # The trapezoid of log-losses 0, L, L over two steps is 0.75 L.
@@ -434,6 +468,26 @@ def test_evaluation_writes_a_report_and_reuses_the_baselines(tmp_path):
     last = rows[-1]
     loss = results[-1].losses[-1, -1, -1, -1]
     assert float(last["final_loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+def test_cache_keys_hold_what_is_run(tmp_path):
+    settings = Settings(steps=10, seeds=2, records=6, learning_rates=(1e-3,))
+    shipped = load_weights("bootstrap-v1")
+    config = dataclasses.replace(shipped.config, max_log_learning_rate=-9.0)
+    bounded = dataclasses.replace(shipped, config=config)
+    found = [
+        evaluate(weights, [Bowl(1.0)], settings, tmp_path, baselines=names)
+        for weights, names in (
+            ([], ["SGD momentum"]),
+            ([], ["Adam"]),
+            ([shipped], []),
+            ([bounded], []),
+        )
+    ]
+    (sgd,), (adam,), (free,), (held,) = found
+    assert (sgd.optimizer, adam.optimizer) == ("SGD momentum", "Adam")
+    assert not np.array_equal(sgd.losses, adam.losses)
+    assert not np.array_equal(free.losses, held.losses)
 
 
 @pytest.mark.parametrize(

@@ -212,13 +212,14 @@ class TestCost:
         def child(module, optimizer=None, peak=None, weights="default", **_):
             return figures(optimizer or peak, weights)
 
-        def measure(parameters, tensors, repetitions, weights="default"):
-            return {way: figures(way, weights) for way in cost.WAYS}
+        def measure(ways, problem, repetitions, warm_ups, peak, weights="default"):
+            return {way: figures(way, weights) | peak(way) for way in ways}
 
         monkeypatch.setattr(cost, "_child", child)
-        monkeypatch.setattr(cost, "_measure", measure)
+        monkeypatch.setattr(cost, "measure", measure)
         experiment("cost").run(job)
-        assert len(measured) == 4
+        # Two training steps; two optimizers alone, and the peak of each.
+        assert len(measured) == 2 + 2 * 2
         for numbers in measured:
             np.testing.assert_array_equal(
                 numbers, load_weights("bootstrap-v1").to_flat()
