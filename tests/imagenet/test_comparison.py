@@ -73,7 +73,13 @@ def test_baselines_try_rates_and_the_learned_optimizer_none(tmp_path):
 def test_the_best_probe_goes_on(tmp_path, monkeypatch):
     """By the mean loss at its end; one that diverged never."""
     mine = plan(tmp_path, optimizers=("momentum",), seeds=(0, 1))
-    probes = {0.0125: [3.0] * 4, 0.025: [2.9] * 4, 0.05: [1.0, 1.0, np.nan, np.nan]}
+    # Of two seeds, and what comes after the four steps of a probe. The best over all
+    # steps, at the first seed alone, and after the probe is another rate.
+    probes = {
+        0.0125: ([1, 1, 2.2, 2.2, 2, 2, 2, 2], [1, 1, 2.2, 2.2, 2, 2, 2, 2]),
+        0.025: ([9, 9, 2.6, 2.4, 8, 8, 8, 8], [9, 9, 1.4, 1.6, 8, 8, 8, 8]),
+        0.05: ([1.0, 1.0, np.nan, np.nan] * 2,) * 2,
+    }
     started = []
 
     def start(command):
@@ -82,7 +88,7 @@ def test_the_best_probe_goes_on(tmp_path, monkeypatch):
         run = Run("resnet_v2_50", "momentum", rate, int(flags["--seed"]))
         started.append((rate, run.seed, until))
         assert flags["--train_steps"] == "8"
-        write_run(tmp_path, run, (probes[round(rate, 4)] * 2)[:until])
+        write_run(tmp_path, run, probes[round(rate, 4)][run.seed][:until])
         (tmp_path / run.name / "checkpoints").mkdir(exist_ok=True)
         if until == 8:
             (tmp_path / run.name / "model.keras").write_bytes(b"")
@@ -98,6 +104,7 @@ def test_the_best_probe_goes_on(tmp_path, monkeypatch):
     # Nothing is done twice.
     assert run_all(mine) == runs
     assert len(started) == 8
+    assert probe_loss(mine, runs) == pytest.approx((2.5 + 1.5) / 2)
     diverged = [Run("resnet_v2_50", "momentum", 0.05, seed) for seed in (0, 1)]
     assert probe_loss(mine, diverged) == np.inf
 
@@ -192,7 +199,9 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
     learned = Run("resnet_v2_50", "hierarchical_rnn", None, 0)
     tried = mine.candidates("resnet_v2_50", "momentum")
     for (run,), losses in zip(
-        [[learned], *tried], ([2.0] * 8, [3.0] * 4, [2.9] * 4, [2.5] * 8), strict=True
+        [[learned], *tried],
+        ([*[2.0] * 7, 1.25], [3.0] * 4, [2.9] * 4, [*[2.5] * 7, 1.5]),
+        strict=True,
     ):
         write_run(tmp_path, run, losses)
     runs = [learned, tried[2][0]]
@@ -216,6 +225,14 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
     text = write_report(mine, runs, choices, shares, "the command", "Images.")
     assert text == (tmp_path / "report.md").read_text(encoding="utf-8")
     assert f"weights default-v0, sha256 {sha256}" in text
+    # The last step of eight; 6.4, 3.2, 2.13 … seconds a step are 17.4 in all.
+    assert "| optimizer, rate | loss at step 8 | top-1 | minutes |" in text
+    assert "| HierarchicalRNN() | 1.2500 | 50.0% | 0.3 |" in text
+    assert "| momentum, 0.05 | 1.5000 | 50.0% | 0.3 |" in text
+    assert "0.0125 (3.0000), 0.025 (2.9000), 0.05 (2.5000)" in text
+    assert (
+        "| resnet_v2_50, momentum | 8 | 500 ms | 300 ms | 100 ms | 25% | 76.0 |" in text
+    )
     # 0.1 at 256 images is 0.025 at 64; twice that was best.
     assert "- momentum: rate 0.05, cosine to 0 at step 8" in text
     assert "rate 0.025," not in text
@@ -230,7 +247,18 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
         with Image.open(tmp_path / name) as picture:
             assert sha256 in picture.text["Description"]
     with open(tmp_path / "timing.csv", encoding="utf-8") as file:
-        assert [row["batch_size"] for row in csv.DictReader(file)] == ["8", "8"]
+        rows = [dict(row) for row in csv.DictReader(file)]
+    for row, name in zip(rows, mine.optimizers, strict=True):
+        assert row == {
+            "model": "resnet_v2_50",
+            "optimizer": name,
+            "batch_size": "8",
+            "input_seconds": "0.5",
+            "gradient_seconds": "0.3",
+            "optimizer_seconds": "0.1",
+            "optimizer_share": "0.25",
+            "state_bytes_per_parameter": "76",
+        }
 
 
 @pytest.mark.parametrize(
@@ -295,6 +323,16 @@ def test_the_command_compares_and_reports(tmp_path):
     with open(tmp_path / "out" / "timing.csv", encoding="utf-8") as file:
         times = list(csv.DictReader(file))
     assert [row["batch_size"] for row in times] == ["1", "8"] * 2
+    for row in times:
+        gradient, optimizer = (
+            float(row[f"{part}_seconds"]) for part in ("gradient", "optimizer")
+        )
+        share = optimizer / (gradient + optimizer)
+        assert float(row["optimizer_share"]) == pytest.approx(share, rel=1e-3)
+        assert float(row["input_seconds"]) > 0
+        if row["optimizer"] == "adam":
+            # Two moments, and a few counters.
+            assert 8 <= float(row["state_bytes_per_parameter"]) < 8.1
 
 
 # A program in which whatever takes long fails, with several command lines.
@@ -491,5 +529,13 @@ class TestJax:
             assert [row["step"] for row in rows] == [*range(1, 61)]
             losses = [row["loss"] for row in rows]
             assert np.mean(losses[-10:]) < np.mean(losses[:10])
+            # Of this step's eight images, not of all steps so far.
+            right = np.array([row["accuracy"] for row in rows]) * 8
+            np.testing.assert_allclose(right, right.round(), atol=1e-5)
+            assert len(set(right)) > 2
+            (row,) = read_csv(tmp_path / f"tiny_{optimizer}_seed0" / "eval.csv")
+            assert (row["step"], row["images"], row["top_5"]) == (60, 12, 1)
+            assert row["top_1"] * 12 == pytest.approx(round(row["top_1"] * 12))
+            assert 0 < row["loss"] < 10
         assert (tmp_path / "tiny.png").is_file()
         assert "shares.png" in (tmp_path / "report.md").read_text(encoding="utf-8")

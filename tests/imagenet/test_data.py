@@ -14,8 +14,11 @@ from absl import logging
 from PIL import Image
 
 from imagenet import augmentation
+from imagenet import batches as batches_module
 from imagenet.batches import asynchronous_batches
 from imagenet.data import DataSettings, open_images
+from imagenet.devices import Devices
+from imagenet.record_order import part_of_split, records_in_order
 from imagenet.settings import TrainingSettings
 from imagenet.skipping import SkippedImages
 from tests.imagenet.small_data import (
@@ -115,9 +118,8 @@ def test_each_setting_matters(settings, first_batch, changes):
     assert not equal([first_batch], arrays(other.training_batches(4), 1))
 
 
-def test_asynchronous_workers_have_batches_of_their_own(settings, data):
-    """Also one that comes back; the images are the same, orders and crops are not."""
-    run = TrainingSettings(
+def asynchronous_run(settings):
+    return TrainingSettings(
         model="resnet_v2_50",
         image_size=SIZE,
         data_dir=settings.data_dir,
@@ -126,8 +128,11 @@ def test_asynchronous_workers_have_batches_of_their_own(settings, data):
         batch_size=4,
         strategy="parameter_server",
     )
-    tf.random.set_seed(None)
-    batches = asynchronous_batches(run, 2, data)
+
+
+def test_asynchronous_workers_have_batches_of_their_own(settings, data):
+    """Also one that comes back; the images are the same, orders and crops are not."""
+    batches = asynchronous_batches(asynchronous_run(settings), 2, data)
     one, other = (arrays(batches, 12) for _ in range(2))
     seen = [
         {image.tobytes() for batch in mine for image in batch[0]}
@@ -138,6 +143,92 @@ def test_asynchronous_workers_have_batches_of_their_own(settings, data):
     for mine in (one, other):
         labels = np.concatenate([batch[1] for batch in mine])
         assert set(labels) <= set(range(5)) and len(set(labels)) > 1
+
+
+@pytest.fixture
+def iterators(settings, monkeypatch):
+    """Two workers' iterators over some images, as processes of one cluster make them.
+
+    All have a global seed in common, from which they would all draw the same.
+    """
+
+    class Coordinator:
+        def __init__(self, strategy):
+            self.create_per_worker_dataset = lambda make: make()
+
+    monkeypatch.setattr(tf.distribute.coordinator, "ClusterCoordinator", Coordinator)
+    devices = Devices(tf.distribute.get_strategy(), 1, num_workers=2)
+
+    def make(images):
+        for _ in range(2):
+            tf.random.set_seed(0)
+            run = asynchronous_run(settings)
+            yield batches_module._asynchronous_iterator(run, devices, images)
+
+    return make
+
+
+def test_asynchronous_workers_pass_over_the_shards_in_orders_of_their_own(iterators):
+    class Numbered:
+        num_train_images = 64
+
+        def training_batches(self, batch_size, *, shard, **_):
+            return tf.data.Dataset.from_tensors(shard).repeat()
+
+    one, other = (
+        np.array([next(iterator).numpy() for _ in range(160)]).reshape(80, 2)
+        for iterator in iterators(Numbered())
+    )
+    # A share of a shard at a time: eight images of the sixty-four, two batches.
+    for shards in (one, other):
+        np.testing.assert_array_equal(shards[:, 0], shards[:, 1])
+        assert set(shards.ravel()) == set(range(8))
+    assert not np.array_equal(one, other)
+
+
+def test_asynchronous_workers_begin_with_batches_of_their_own(iterators, data):
+    one, other = (next(iterator)[0].numpy() for iterator in iterators(data))
+    assert not np.array_equal(one, other)
+
+
+def test_what_is_drawn_orders_the_images_anew(data):
+    """So a worker that comes back does not begin with the batches it had."""
+    one, other, again = [
+        arrays(data.training_batches(23, drawn=drawn), 1)[0][1] for drawn in (1, 2, 1)
+    ]
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(one, again)
+    assert sorted(one) == sorted(other)
+
+
+@pytest.mark.parametrize("what", ["seed", "number", "drawn"])
+def test_crops_are_drawn_from(settings, data, what):
+    """Seed, number of the image and what a worker drew, each by itself."""
+    record = next(iter(records_in_order(part_of_split(data._builder, "train", 0, 1))))
+    other = open_images(dataclasses.replace(settings, seed=1))
+    numbers = {
+        "seed": [(data, 7, 0), (other, 7, 0)],
+        "number": [(data, 7, 0), (data, 8, 0)],
+        "drawn": [(data, 7, 0), (data, 7, 1)],
+    }[what]
+    one, two, again = (
+        images._training_image(record, tf.constant(number, tf.int64), drawn)[0].numpy()
+        for images, number, drawn in (*numbers, numbers[0])
+    )
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, again)
+
+
+def test_no_two_shards_draw_crops_from_one_number(data, monkeypatch):
+    def numbered(record, number, drawn):
+        return tf.zeros([1, 1, 3]) + tf.cast(number, tf.float32), 0, 1.0
+
+    monkeypatch.setattr(data, "_training_image", numbered)
+    seen = []
+    for shard in range(3):
+        batches = arrays(data.training_batches(5, shard=shard, num_shards=3), 3)
+        seen += [image[0, 0, 0] for batch in batches for image in batch[0]]
+    assert sorted(seen) == list(range(45))
 
 
 @pytest.mark.parametrize("num_shards", [1, 4])

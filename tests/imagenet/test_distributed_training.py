@@ -111,7 +111,12 @@ def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
         ]
         for each in running:
             assert each.wait(SECONDS) == 0, each.text()[-4000:]
+        # Of the checkpoint, on one device.
+        again = run_alone(processes, *flags(data, folder, steps=60), "--eval_only")
     row = read_csv(folder / "eval.csv")[-1]
+    assert row["images"] == 10
+    (restored,) = re.findall(r"\bloss ([0-9.]+), images 10", again.text())
+    assert float(restored) == pytest.approx(row["loss"], rel=2e-6)
     model = keras.models.load_model(folder / "model.keras")
     settings = DataSettings(
         dataset="generated",
@@ -122,7 +127,7 @@ def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
         num_validation_images=10,
     )
     images = open_images(settings)
-    batch = next(images.evaluation_batches(int(row["images"])).as_numpy_iterator())
+    batch = next(images.evaluation_batches(10).as_numpy_iterator())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
         batch[1], model.predict_on_batch(batch[0])
     )

@@ -126,6 +126,48 @@ def test_textures_differ():
         assert np.abs(drawn[first] - drawn[second]).mean() > 0.1, (first, second)
 
 
+def painted(shape, texture, angle=0.0):
+    """A black square of 96 pixels with an object in it; those half covered or more."""
+    image = np.zeros((96, 96, 3), np.float32)
+    combination = drawing.Combination(shape, texture, "green")
+    thing = drawing._Object(combination, 47.5, 47.5, 40.0, angle)
+    drawing._paint(image, thing, np.random.default_rng(0))
+    return image, image.max(axis=-1) > 0.5 * image.max()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_object_has_the_shape_of_its_class(shape):
+    places = (np.arange(96, dtype=np.float32) - 47.5) / 40
+    upright = SHAPES[shape](places, places[:, None]) > 0
+    for angle, wanted in ((0.0, upright), (np.pi / 2, np.rot90(upright, -1))):
+        _, covered = painted(shape, "plain", angle)
+        assert (covered & wanted).sum() / (covered | wanted).sum() > 0.99, angle
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_an_object_has_the_texture_of_its_class(texture, monkeypatch):
+    """Two tones, where the texture says so."""
+    monkeypatch.setitem(
+        TEXTURES, texture, lambda x, y, random: (x > 0).astype(np.float32)
+    )
+    image, _ = painted("disc", texture)
+    left, right = image[40:56, 20:46], image[40:56, 50:76]
+    assert np.ptp(left, axis=(0, 1)).max() < 1e-6 > np.ptp(right, axis=(0, 1)).max()
+    assert np.abs(left[0, 0] - right[0, 0]).max() > 0.1
+
+
+def test_the_drawn_object_is_of_the_class_of_its_label(monkeypatch):
+    things = []
+    monkeypatch.setattr(
+        drawing, "_paint", lambda image, thing, random: things.append(thing)
+    )
+    for label in (0, 3, 999):
+        things.clear()
+        drawing.draw(label, 0, 1000, 64)
+        largest = max(things, key=lambda thing: thing.radius)
+        assert largest.combination == drawing.combination(label)
+
+
 def _classes(labels, images_each, first):
     pictures = np.stack(
         [

@@ -165,10 +165,35 @@ def test_bad_arguments(name, arguments, message):
         build_model(name, **{"num_classes": 10, **arguments})
 
 
-@pytest.mark.parametrize("name", MODELS)
+SMALLEST = {
+    "inception_v3": 75,
+    "resnet_v2_50": 32,
+    "resnet_v2_50_narrow": 32,
+    "resnet_v2_101": 32,
+    "resnet_v2_152": 32,
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.slow if name[-3:] in ("101", "152") else ()
+        )
+        for name in SMALLEST
+    ],
+)
 def test_the_smallest_image_can_be_taken(name):
-    smallest = MODELS[name].smallest_image_size
+    """Keras's own networks say which that is."""
+    smallest = SMALLEST[name]
     assert checked_image_size(name, smallest) == smallest
+    with pytest.raises(ValueError, match=f"{smallest} pixels a side or more"):
+        checked_image_size(name, smallest - 1)
+    assert build_model(name, 2, smallest).output_shape == (None, 2)
+
+
+def test_every_network_has_a_smallest_image():
+    assert set(MODELS) - {"tiny", "plain"} == set(SMALLEST)
 
 
 def test_without_tensorflow():

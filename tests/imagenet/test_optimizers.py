@@ -115,6 +115,60 @@ def test_each_is_what_it_says():
 
 
 @pytest.mark.parametrize(
+    ("name", "decay", "schedule"),
+    [
+        ("hierarchical_rnn", 0.0, "constant"),
+        ("rmsprop", 4e-5, "exponential"),
+        ("adam", 0.0, "cosine"),
+        ("adamw", 0.05, "cosine"),
+        ("momentum", 1e-4, "cosine"),
+    ],
+)
+def test_decay_and_schedule_are_those_of_the_works_named(name, decay, schedule):
+    choice = choose(name, **RUN)
+    assert (choice.weight_decay, choice.schedule) == (decay, schedule)
+
+
+def moments_of_rmsprop(square, momentum, gradient):
+    square = 0.9 * square + 0.1 * gradient**2
+    # Keras adds epsilon under the root.
+    return square, 0.9 * momentum + gradient / np.sqrt(square + 1.0)
+
+
+def moments_of_adam(first, second, gradient, step):
+    first = 0.9 * first + 0.1 * gradient
+    second = 0.999 * second + 0.001 * gradient**2
+    ratio = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-7)
+    return first, second, ratio
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "momentum"])
+def test_two_steps_of_a_baseline_by_hand(name):
+    """With the constants of the works that `imagenet.optimizers` names."""
+    choice = choose(name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0)
+    model = network()
+    optimizer = choice.make(model)
+    variable = model.trainable_variables[1]
+    before = np.array(variable)
+    one = two = np.zeros(3)
+    expected = before.astype(float)
+    for step, gradient in enumerate(([0.5, -2.0, 10.0], [1.0, 3.0, -0.1]), 1):
+        gradient = np.array(gradient)
+        if name == "rmsprop":
+            one, two = moments_of_rmsprop(one, two, gradient)
+            move = two
+        elif name == "adam":
+            one, two, move = moments_of_adam(one, two, gradient, step)
+        else:
+            one = move = 0.9 * one + gradient
+        expected = expected - 0.1 * move
+        zeros = [np.zeros(v.shape, np.float32) for v in model.trainable_variables]
+        zeros[1] = gradient.astype(np.float32)
+        optimizer.apply(zeros, model.trainable_variables)
+    np.testing.assert_allclose(np.array(variable), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "sgd"}, "optimizer must be one of"),

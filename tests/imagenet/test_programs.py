@@ -14,7 +14,7 @@ from tests.imagenet import tiny
 RATE = 0.1
 
 
-def programs_of(model, accumulation_steps=1):
+def programs_of(model, accumulation_steps=1, label_smoothing=0.1):
     settings = TrainingSettings(
         model="plain",
         image_size=32,
@@ -23,6 +23,7 @@ def programs_of(model, accumulation_steps=1):
         train_steps=1,
         batch_size=8,
         accumulation_steps=accumulation_steps,
+        label_smoothing=label_smoothing,
         optimizer="momentum",
     )
     choice = choose(
@@ -58,7 +59,7 @@ def test_images_of_weight_0_are_as_if_left_out(weights, parts):
     loss, gradients = 0.0, [np.zeros_like(value) for value in before]
     if kept.any():
         cross_entropy = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=0.1
+            from_logits=True, label_smoothing=0.3
         )
         with tf.GradientTape() as tape:
             logits = model(images[kept])
@@ -67,7 +68,7 @@ def test_images_of_weight_0_are_as_if_left_out(weights, parts):
         right = (np.array(logits).argmax(-1) == labels[kept]).sum()
     batches = tf.data.Dataset.from_tensor_slices((images, labels, weights))
     batches = batches.batch(8 // parts)
-    programs = programs_of(model, parts)
+    programs = programs_of(model, parts, label_smoothing=0.3)
     ((*row, log_rate),) = programs.train(iter(batches), tf.constant(1)).numpy()
     after = [np.array(variable) for variable in model.trainable_variables]
     # The first step of momentum is that of plain descent.

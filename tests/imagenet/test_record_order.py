@@ -97,6 +97,35 @@ def test_files_of_an_epoch_are_mixed(parts):
     assert np.abs(np.diff(first)).mean() > len(wanted) / 10
 
 
+@pytest.mark.parametrize("name", ["one file", "many files", "large"])
+def test_a_number_that_is_drawn_gives_an_order_of_its_own(parts, name):
+    part, wanted = parts[name]
+    one, other = (
+        numbers(
+            shuffled_records(part, 0, drawn=tf.constant(drawn, tf.int64)), part.count
+        )
+        for drawn in (1, 2)
+    )
+    assert one != other
+    assert sorted(one) == sorted(other) == list(wanted)
+
+
+def test_files_are_mixed_where_memory_holds_a_part_of_them(tmp_path):
+    """Read side by side, and in another order each epoch."""
+    counts = np.full(20, 100)
+    part = Part(
+        write_files(tmp_path, counts), np.zeros(20, np.int64), counts, record_bytes=1e9
+    )
+    records = shuffled_records(part, 0, sharers=5)
+    epochs = np.array(numbers(records, 2 * part.count)).reshape(2, -1)
+    beginnings = [set(epoch[:200] // 100) for epoch in epochs]
+    assert all(len(files) >= 12 for files in beginnings)
+    # The last files of an epoch are those of the second group.
+    groups = [set(epoch[-400:] // 100) for epoch in epochs]
+    assert len(groups[0]) == len(groups[1]) == 4 and groups[0] != groups[1]
+    assert groups[0] != {16, 17, 18, 19}
+
+
 def test_no_records():
     part = Part([], np.array([], np.int64), np.array([], np.int64), 1.0)
     assert part.count == 0

@@ -5,9 +5,12 @@ and input are those of any run.
 """
 
 import csv
+import dataclasses
+import itertools
 import json
 import re
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -24,6 +27,7 @@ from imagenet.batches import evaluation_iterator
 from imagenet.columns import TRAIN_COLUMNS
 from imagenet.data import open_images
 from imagenet.devices import devices_of
+from imagenet.models import MODELS
 from imagenet.optimizers import has_loss_scale
 from imagenet.run_log import RunLog
 from imagenet.settings import LOCK_FILE, TrainingSettings
@@ -96,6 +100,13 @@ def main(monkeypatch, data_dir):
         train_module.FLAGS.unparse_flags()
 
 
+def contents(folder):
+    """The bytes of all files."""
+    return {
+        path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
 def values(training):
     return [np.array(variable) for variable in training.model.trainable_variables]
 
@@ -165,7 +176,6 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog
     np.testing.assert_allclose(
         [row["learning_rate"] for row in rows], expected, rtol=1e-5
     )
-    assert all(row["images_per_second"] > 0 for row in rows)
     # The evaluation, by hand on all ten images.
     batches = list(images.evaluation_batches(10).as_numpy_iterator())
     logits = model.predict_on_batch(batches[0][0])
@@ -222,6 +232,49 @@ def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     assert last["learning_rate"] == 1.0
 
 
+def test_images_per_second_are_those_of_the_loop(data_dir, tmp_path, monkeypatch):
+    seconds = itertools.count(step=2)
+    clock = types.SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(training_module, "time", clock)
+    train(data_dir, tmp_path / "run", until=4)
+    # Two steps of eight images in two seconds.
+    rows = read_csv(tmp_path / "run" / "train.csv")
+    assert [row["images_per_second"] for row in rows] == [8.0] * 4
+
+
+def test_what_decides_the_images_reaches_them(data_dir, tmp_path):
+    changes = {
+        "seed": 7,
+        "min_crop_area": 0.5,
+        "colour_distortion": True,
+        "image_size": 40,
+        "num_classes": 3,
+        "num_images": 30,
+        "num_validation_images": 20,
+    }
+    found = dataclasses.asdict(data_settings(settings(data_dir, tmp_path, **changes)))
+    assert found == {
+        "dataset": "generated",
+        "data_dir": data_dir,
+        "scaling": MODELS["tiny"].scaling,
+        # One set of images for all seeds of training.
+        "generated_seed": 0,
+        **changes,
+    }
+
+
+def test_as_many_validation_images_as_asked_for(data_dir, tmp_path):
+    run = train(data_dir, tmp_path, eval_images=8, eval_batch_size=4)
+    (row,) = read_csv(tmp_path / "eval.csv")
+    images = open_images(data_settings(run.settings))
+    batch = next(images.evaluation_batches(8).as_numpy_iterator())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
+        batch[1], run.model.predict_on_batch(batch[0])
+    )
+    assert row["images"] == 8
+    assert row["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
 def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
     """Ended in the middle and started again, for a learned and a plain optimizer."""
     for optimizer in ("hierarchical_rnn", "adam"):
@@ -259,9 +312,9 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        ({"precision": "mixed_bfloat16"}, 3e-2),
-        ({"precision": FLOAT16}, 5e-3),
-        ({"jit_compile": True}, 1e-4),
+        ({"precision": "mixed_bfloat16"}, 0.1),
+        ({"precision": FLOAT16}, 0.02),
+        ({"jit_compile": True}, 1e-3),
     ],
     ids=["bfloat16", "float16", "compiled"],
 )
@@ -272,16 +325,20 @@ def test_other_arithmetic_gives_about_the_same(
 ):
     """Under a loss scale too, and after it went on from a checkpoint."""
     common = {"optimizer": optimizer, "weight_decay": 0.01, "model": "plain"}
-    train(data_dir, tmp_path / "plain", **common)
+    if optimizer == "momentum":
+        # Both gradient and decay move it far.
+        common |= {"learning_rate": 0.3, "weight_decay": 0.3, "schedule": "constant"}
+        common["warmup_steps"] = 0
+    still = settings(data_dir, tmp_path / "still", **common)
+    still = Training(still, devices_of(still), open_images(data_settings(still)))
+    plain = train(data_dir, tmp_path / "plain", **common)
     train(data_dir, tmp_path / "other", until=4, **common, **changes)
     other = train(data_dir, tmp_path / "other", **common, **changes)
     assert has_loss_scale(other.optimizer) == (changes.get("precision") == FLOAT16)
     assert all(v.dtype == np.float32 for v in values(other))
-    losses = [
-        [row["loss"] for row in read_csv(tmp_path / name / "train.csv")]
-        for name in ("plain", "other")
-    ]
-    np.testing.assert_allclose(*losses, rtol=tolerance)
+    for start, one, two in zip(*map(values, (still, plain, other)), strict=True):
+        moved = np.linalg.norm(one - start)
+        assert np.linalg.norm(two - one) < tolerance * moved
 
 
 def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_path):
@@ -475,9 +532,9 @@ def test_a_command_that_was_put_right_runs(main, tmp_path):
             main(tmp_path / "run", train_steps=2, **wrong)
     main(tmp_path / "run", train_steps=2)
     assert len(read_csv(tmp_path / "run" / "train.csv")) == 2
-    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    before = contents(tmp_path / "run")
     main(tmp_path / "run", train_steps=None, eval_only=True)
-    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_a_full_disk_under_tensorboard_is_one_line(main, tmp_path, monkeypatch):
@@ -698,7 +755,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatc
     monkeypatch.setattr(training._checkpoints._manager, "save", full)
     with pytest.raises(OSError, match="checkpoint of step 4 could not be written"):
         training.train()
-    again = train(data_dir, tmp_path / "run", checkpoint_every=2)
+    again = Training(run, devices_of(run), open_images(data_settings(run)))
+    assert again.step == 2
+    again.train()
     assert again.step == 6
     assert [row["step"] for row in read_csv(tmp_path / "run" / "train.csv")] == [
         *range(1, 7)
