@@ -16,6 +16,7 @@ TASKS = [
     FullyConnected(3, (4,), rows=20, batch_size=6),
     Rosenbrock(),
     rescale(Quadratic(5), 10.0),
+    Bowl(2.0),
     Bowl(5.0, noise_stdev=0.5),
     sparse_gradient(FullyConnected(3, (4,), rows=20, batch_size=6), 0.5),
 ]
@@ -75,8 +76,9 @@ def test_each_problem_has_its_task():
         np.testing.assert_array_equal(own, [*group.members, *group.members])
 
 
-def test_objectives_and_gradients_are_those_of_each_task_alone():
-    batch = ProblemBatch(TASKS, 4)
+@pytest.mark.parametrize("start", [None, 5], ids=["all rows", "rows 5 to 12"])
+def test_objectives_and_gradients_are_those_of_each_task_alone(start):
+    batch = ProblemBatch(TASKS, 4, objective_rows=None if start is None else 8)
     instances, parameters = drawn(batch)
     generator = np.random.default_rng(1)
     scale = np.exp(generator.normal(size=(len(batch.layout.block_tensor), 1)))
@@ -85,6 +87,8 @@ def test_objectives_and_gradients_are_those_of_each_task_alone():
     values = batch.pack(parameters) * scale
     rows = {1: np.array([[0, 3, 3, 7, 19, 2], [1, 2, 3, 4, 5, 6]])}
     draws = NOTHING_DRAWN._replace(rows=rows)
+    if start is not None:
+        draws = draws._replace(objective_start={1: tf.constant(start)})
     evaluation = batch.evaluate(values, values, 1 / scale, instances, draws)
     objectives = evaluation.objectives
     gradients = batch.unpack(evaluation.gradients * scale)
@@ -99,17 +103,22 @@ def test_objectives_and_gradients_are_those_of_each_task_alone():
                 if number in rows:
                     data = task.minibatch(instance, rows[number][j : j + 1])
                 loss = task.objective(own, data)
+            # What is recorded sees other rows than the gradient: all, or the window.
+            seen = instance
+            if number in draws.objective_start:
+                seen = {
+                    name: array[:, 5:13] if name in task.row_arrays else array
+                    for name, array in instance.items()
+                }
+            with tf.GradientTape() as recorded_tape:
+                recorded_tape.watch(own)
+                recorded = task.objective(own, seen)
             np.testing.assert_allclose(
-                objectives[group.first_problem + j],
-                task.objective(own, instance)[0],
-                rtol=1e-5,
+                objectives[group.first_problem + j], recorded[0], rtol=1e-5
             )
-            with tf.GradientTape() as whole_tape:
-                whole_tape.watch(own)
-                whole = task.objective(own, instance)
             for all_found, wanted in (
                 (gradients[number], tape.gradient(loss, own)),
-                (slopes[number], whole_tape.gradient(whole, own)),
+                (slopes[number], recorded_tape.gradient(recorded, own)),
             ):
                 for found, value in zip(all_found, wanted, strict=True):
                     np.testing.assert_allclose(found[j], value[0], rtol=1e-4, atol=1e-6)
@@ -137,8 +146,11 @@ def test_rows_are_drawn_from_all_of_the_data():
     assert min(starts) == 0 and max(starts) == 12
 
 
-def test_noise_and_zeroing_reach_the_tasks_that_ask_for_them():
-    batch = ProblemBatch(TASKS, 4, replicas=2)
+def test_each_task_has_its_own_noise_and_zeroing():
+    # One more that asks for both. With it, each group that is disturbed also has a
+    # task that is not, or not as much.
+    both = sparse_gradient(TASKS[1], 0.25, noise_stdev=0.1)
+    batch = ProblemBatch([*TASKS, both], 4, replicas=2)
     instances, parameters = drawn(batch)
     # Both replicas of a task at one place.
     parameters = [
@@ -147,25 +159,33 @@ def test_noise_and_zeroing_reach_the_tasks_that_ask_for_them():
     ]
     values = batch.pack(parameters)
     ones = tf.ones([len(values), 1])
-    full = batch.draw(tf.constant(3), tf.constant(0))
+    # This seed draws numbers just below and just above each probability of a zero.
+    full = batch.draw(tf.constant(14), tf.constant(0))
     plain = full._replace(noise={}, zeroing={})
     with_both, without = (
         batch.unpack(batch.evaluate(values, values, ones, instances, draws).gradients)
         for draws in (full, plain)
     )
     for number, group in enumerate(batch.groups):
-        for noisy, clean in zip(with_both[number], without[number], strict=True):
-            np.testing.assert_array_equal(*np.split(noisy, 2))
-            for j, task in enumerate(group.tasks):
-                difference = noisy[j] - clean[j]
-                if task.noise_stdev:
-                    assert np.all(difference != 0)
-                elif task.gradient_zero_probability:
-                    assert np.all((noisy[j] == 0) | (difference == 0))
-                else:
-                    assert np.all(difference == 0)
-    zeroed = np.concatenate([np.ravel(t[1]) for t in with_both[1]])
-    assert 0 < np.mean(zeroed == 0) < 1
+        for disturbed in with_both[number]:
+            # Replicas share what is drawn.
+            np.testing.assert_allclose(*np.split(disturbed, 2), rtol=1e-5, atol=1e-6)
+        for j, task in enumerate(group.tasks):
+            found, wanted = (
+                np.concatenate([np.ravel(tensor[j]) for tensor in gradients[number]])
+                for gradients in (with_both, without)
+            )
+            if task.noise_stdev:
+                wanted = wanted + task.noise_stdev * full.noise[number][j]
+            zeroed = np.zeros(found.shape, bool)
+            if task.gradient_zero_probability:
+                zeroed = full.zeroing[number][j] < task.gradient_zero_probability
+                assert 0 < np.mean(zeroed) < 1
+            # Zeroes come after the noise, and nowhere else.
+            np.testing.assert_array_equal(found == 0, zeroed)
+            np.testing.assert_allclose(
+                found[~zeroed], wanted[~zeroed], rtol=1e-5, atol=1e-6
+            )
 
 
 def test_a_batch_needs_tasks():

@@ -14,7 +14,11 @@ from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
 from meta_training.tasks.fully_connected import FullyConnected
 from meta_training.tasks.quadratics import Quadratic
-from meta_training.trainable_optimizers import HierarchicalRule, fresh_trained
+from meta_training.trainable_optimizers import (
+    GlobalLearningRate,
+    HierarchicalRule,
+    fresh_trained,
+)
 from meta_training.trajectories import Trajectories, TrajectoryOptions
 from meta_training.unroll import Unroll
 from meta_training.windows import UnrollOptions
@@ -45,6 +49,24 @@ class Cliff(Task):
         x = parameters[0]
         value = tf.reduce_sum(x**2, axis=-1)
         return tf.where(x[:, 0] < self.edge, value * float("inf") * 0.0, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parabola(Task):
+    """c x^2 that starts at `first`; a step of rate 1.5 multiplies it by (1 - 3c)^2."""
+
+    first: float
+    curvature: float
+
+    @property
+    def parameter_shapes(self):
+        return ((1,),)
+
+    def sample_parameters(self, generator):
+        return [np.full(1, np.sqrt(self.first / self.curvature), np.float32)]
+
+    def objective(self, parameters, instance):
+        return self.curvature * parameters[0][:, 0] ** 2
 
 
 def unrolled(tasks, seed=0, weights=None, **options):
@@ -145,9 +167,39 @@ def test_a_diverging_task_is_cut_off_and_leaves_the_others_alone():
         assert np.all(np.isfinite(part))
 
 
-def test_growth_beyond_the_bound_cuts_off():
-    window, _ = unrolled([Quadratic(4)], divergence_bound=1e-3)
-    np.testing.assert_array_equal(window.alive, [0])
+def test_growth_beyond_the_bound_cuts_off_at_that_very_step():
+    # The bound is so many times 1 + the size of the first objective, for each its own.
+    bound = 6.0
+    cases = [
+        # A large start that falls stays alive.
+        (Parabola(100.0, 0.5), [100, 25, 6.25, 1.5625, 0.390625, 0.09765625], 6),
+        # Beyond 606. What is cut off gets no gradient, so it stays where it is.
+        (Parabola(100.0, 1.0), [100, 400, 1600, 1600, 1600, 1600], 2),
+        # Beyond 9: neither 6 nor 6 times the start of 0.5 is the bound.
+        (Parabola(0.5, 1.0), [0.5, 2, 8, 32, 32, 32], 3),
+        # Below -606: the bound is one of size.
+        (Parabola(-100.0, -1.0), [-100, -1600, -1600, -1600, -1600, -1600], 1),
+    ]
+    tasks, wanted, steps_alive = zip(*cases, strict=True)
+    batch = ProblemBatch(tasks, 4)
+    optimizer = GlobalLearningRate(1.5)
+    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0)
+    carry = trajectories.advance(0)
+    trajectories.close()
+    options = UnrollOptions(
+        max_steps=6, meta_objective="relative", divergence_bound=bound
+    )
+    window = tf.function(Unroll(batch, optimizer, options).run, autograph=False)(
+        optimizer.initial_meta_parameters(), carry, tf.constant(6), tf.constant(0)
+    )
+    np.testing.assert_array_equal(batch.problem_task, range(len(tasks)))
+    np.testing.assert_allclose(np.transpose(window.objectives), wanted, rtol=1e-4)
+    np.testing.assert_array_equal(window.alive, [1, 0, 0, 0])
+    for loss, objectives, count in zip(window.losses, wanted, steps_alive, strict=True):
+        values = (np.array(objectives) - objectives[0]) / abs(objectives[0])
+        # From that step on it counts as what stands at the bound, from a start of 1.
+        values[count:] = bound - 1
+        np.testing.assert_allclose(loss, np.mean(values), rtol=1e-4)
 
 
 def test_clipping_through_time_bounds_what_flows_back():

@@ -5,6 +5,7 @@ import pytest
 
 from meta_training.networks.architectures import HeldOutPerceptron
 from meta_training.trainable_optimizers import (
+    GlobalLearningRate,
     HierarchicalRule,
     fresh_trained,
     load_trained,
@@ -19,6 +20,9 @@ from meta_training.validation import (
 
 SMALL = HeldOutPerceptron(
     30, (6,), 2, title="Small one", data_set="breast_cancer", batch_size=16
+)
+OTHER = HeldOutPerceptron(
+    3, (5,), 6, title="Other one", data_set="spirals", batch_size=16
 )
 
 
@@ -69,6 +73,22 @@ def test_shipped_weights_score_better_than_fresh_ones_without_compiling_anew():
     for rate in ("0.0001", "0.001"):
         assert first[f"small_one/rate_{rate}/step_60"] < 0.3
     assert all(isinstance(value, float) for value in first.values())
+
+
+def test_the_score_is_the_mean_over_networks():
+    optimizer = GlobalLearningRate(0.5)
+    meta_parameters = optimizer.initial_meta_parameters()
+    first, second, together = (
+        Validator(optimizer, networks, steps=6)(meta_parameters)
+        for networks in ([SMALL], [OTHER], [SMALL, OTHER])
+    )
+    # So far apart that neither alone, nor their sum, could pass for the mean.
+    assert first["score"] < -1 and second["score"] > 0.2
+    for name in ("score", "final_log_loss", "mean_log_loss", "regression", "diverged"):
+        mean = 0.5 * (first[name] + second[name])
+        assert together[name] == pytest.approx(mean, rel=1e-5), name
+    # The losses of both are there.
+    assert together.keys() == first.keys() | second.keys()
 
 
 def test_large_networks_have_one_rate_and_fewer_steps():
