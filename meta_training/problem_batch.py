@@ -139,7 +139,9 @@ class ProblemBatch:
             block_size: Elements a block of the packed array.
             replicas: Problems a task.
             objective_rows: Rows of data on which the recorded objective is
-                evaluated, at a place drawn anew each step; None: all of them.
+                evaluated, at a place drawn anew each step; None: all of them. A task
+                without minibatches records all of them where its gradient is taken at
+                the same place (no attention): they cost nothing more.
             parts: How many parts to make, of about equal cost; fewer where there
                 are fewer tasks.
         """
