@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -459,6 +460,39 @@ class TestJax:
             assert re.search(message, line), (arguments, line)
         assert not (tmp_path / "out").exists()
         assert len(list(tmp_path.glob("*/*/train.csv"))) == 2
+
+    def test_its_images_come_once_an_epoch_and_are_shifted_anew(self, monkeypatch):
+        # What its import sets is for programs of that backend.
+        monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+        from imagenet.fit_jax import DrawnImages
+
+        images = DrawnImages(0, 12, 32, 4, batch_size=6, steps=6, seed=0)
+        orders = np.array([images._rows(step) for step in range(6)]).reshape(3, 12)
+        assert all(sorted(order) == list(range(12)) for order in orders)
+        assert len({tuple(order) for order in orders}) == 3
+        first, labels = images[0]
+        np.testing.assert_array_equal(labels.argmax(-1), orders[0, :6] % 4)
+        assert first.shape == (6, 32, 32, 3) and -1 <= first.min() < first.max() <= 1
+        same = images.images[:6]
+        one, other, again = (images._augment(same, step) for step in (1, 2, 1))
+        np.testing.assert_array_equal(one, again)
+        assert not np.array_equal(one, other) and not np.array_equal(one, same)
+        # Up to an eighth of the side: the middle of each is in the image it is of.
+        for shifted, image in zip(one, same, strict=True):
+            windows = np.lib.stride_tricks.sliding_window_view(image, (24, 24, 3))
+            middle = shifted[4:-4, 4:-4]
+            found = [
+                np.all(windows == part, axis=(-3, -2, -1)).any()
+                for part in (middle, middle[:, ::-1])
+            ]
+            assert any(found)
+        validation = DrawnImages(40, 5, 32, 4, batch_size=4, steps=None, seed=0)
+        seen = [validation[step] for step in range(len(validation))]
+        assert [len(batch[0]) for batch in seen] == [4, 1]
+        np.testing.assert_array_equal(
+            np.concatenate([batch[0] for batch in seen]),
+            validation.images.astype(np.float32) / 127.5 - 1.0,
+        )
 
     @pytest.mark.slow
     @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])

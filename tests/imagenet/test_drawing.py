@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 
 from imagenet import drawing
+from imagenet.generated import FORMAT
 from imagenet.shapes import SHAPES
 from imagenet.textures import TEXTURES
 
@@ -166,6 +167,41 @@ def test_the_drawn_object_is_of_the_class_of_its_label(monkeypatch):
         drawing.draw(label, 0, 1000, 64)
         largest = max(things, key=lambda thing: thing.radius)
         assert largest.combination == drawing.combination(label)
+
+
+@pytest.mark.parametrize(
+    "numbers, wanted",
+    [
+        (
+            (3, 7, 10),
+            [
+                [123.3, 122.1, 133.7, 140.9],
+                [133.4, 110.1, 105.6, 154.1],
+                [142.4, 113.9, 123.1, 159.1],
+                [150.2, 136.7, 161.9, 147.4],
+            ],
+        ),
+        (
+            (0, drawing.FIRST_VALIDATION_INDEX, 1000),
+            [
+                [159.5, 159.9, 157.5, 148.0],
+                [137.4, 120.8, 109.1, 123.3],
+                [109.2, 95.8, 95.0, 108.9],
+                [77.9, 83.0, 84.5, 95.5],
+            ],
+        ),
+    ],
+    ids=["training", "validation"],
+)
+def test_images_are_those_of_this_format(numbers, wanted):
+    """Results name the images by numbers alone: others need another `FORMAT`.
+
+    The numbers are from format 1, 2026-11-26: means over squares of eight pixels.
+    """
+    assert FORMAT == 1
+    image = drawing.draw(*numbers, 32).astype(float)
+    thumbnail = image.reshape(4, 8, 4, 8, 3).mean(axis=(1, 3, 4))
+    np.testing.assert_allclose(thumbnail, wanted, atol=0.5)
 
 
 def _classes(labels, images_each, first):

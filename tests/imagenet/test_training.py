@@ -263,6 +263,19 @@ def test_what_decides_the_images_reaches_them(data_dir, tmp_path):
     }
 
 
+def test_what_decides_a_run_is_part_of_its_identity(data_dir, tmp_path):
+    """All but what another sitting of the same run may change."""
+    free = {
+        *("data_dir", "model_dir", "train_steps", "epochs", "strategy", "replicas"),
+        *("steps_per_loop", "checkpoint_every", "keep_checkpoints", "jit_compile"),
+        *("eval_every", "eval_batch_size", "eval_images"),
+    }
+    run = settings(data_dir, tmp_path, optimizer="hierarchical_rnn")
+    fields = {field.name for field in dataclasses.fields(run)}
+    assert free < fields
+    assert set(run.identity()) == fields - free | {"weights_sha256"}
+
+
 def test_as_many_validation_images_as_asked_for(data_dir, tmp_path):
     run = train(data_dir, tmp_path, eval_images=8, eval_batch_size=4)
     (row,) = read_csv(tmp_path / "eval.csv")
