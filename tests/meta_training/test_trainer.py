@@ -31,6 +31,7 @@ from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.bowl import Bowl
 from meta_training.tasks.quadratics import Quadratic
+from meta_training.tasks.softmax_regression import SoftmaxRegression
 from meta_training.trainer import Trainer
 from meta_training.training_config import preset
 from meta_training.windows import Window
@@ -143,14 +144,49 @@ class Standing(OneDevice):
     """Windows whose tasks stay where they are: nothing is compiled."""
 
     def next_outcome(self, meta_parameters):
-        reports = []
-        for cohort in self._cohorts:
-            carry = cohort.begin().carry
-            ones = np.ones_like(carry.alive)
-            window = Window(carry.inner, ones, ones, None, ones, ones)
-            gradient = {n: np.ones_like(value) for n, value in meta_parameters.items()}
-            reports.append(cohort.end(Estimate(gradient, window, cohort.carried)))
+        reports = [
+            cohort.end(self.estimate(cohort, cohort.begin().carry, meta_parameters))
+            for cohort in self._cohorts
+        ]
         return Outcome(reports, {})
+
+    def estimate(self, cohort, carry, meta_parameters):
+        ones = np.ones_like(carry.alive)
+        window = Window(carry.inner, ones, ones, None, ones, ones)
+        gradient = {n: np.ones_like(value) for n, value in meta_parameters.items()}
+        return Estimate(gradient, window, cohort.carried)
+
+
+@register_task_set("trainer_test_weighted")
+def _weighted():
+    return [
+        Bowl(5.0),
+        Bowl(1.0, noise_stdev=0.3),
+        SoftmaxRegression(2, rows=8, batch_size=4),
+    ]
+
+
+class Told(Standing):
+    """Windows of these tasks that lead to figures which a test knows.
+
+    Those of cohort 1 are three times those of cohort 0.
+    """
+
+    def estimate(self, cohort, carry, meta_parameters):
+        gradient, window, state = super().estimate(cohort, carry, meta_parameters)
+        task = cohort.trajectories.batch.problem_task
+        factor = np.float32([1, 3][cohort.number])
+        alive = window.alive
+        if (cohort.number, cohort.windows) == (1, 1):
+            # The noisy bowl is cut off, and so starts again with the window after.
+            alive = np.where(task == 1, np.float32(0), alive)
+        window = window._replace(
+            losses=factor * np.float32([1, 2, 4])[task],
+            alive=alive,
+            mean_log_learning_rate=-factor * window.mean_log_learning_rate,
+        )
+        gradient = {name: factor * value for name, value in gradient.items()}
+        return Estimate(gradient, window, state)
 
 
 class TestResume:
@@ -267,7 +303,10 @@ class TestResume:
 
 
 def test_validation_keeps_the_best(tmp_path):
-    config = preset("default", **{**TINY, "outer_steps": 3}, validate_every=1)
+    # Of the three meta-gradients two are longer than this and one is far shorter.
+    config = preset(
+        "default", **{**TINY, "outer_steps": 3}, validate_every=1, clip_norm=0.01
+    )
     scores = iter([3.0, 1.0, 2.0, 1.5])
     seen = []
 
@@ -299,12 +338,88 @@ def test_validation_keeps_the_best(tmp_path):
         assert list(scalars[tag]) == [0, 1, 2]
         wanted = [float(row[tag]) for row in rows]
         np.testing.assert_allclose(list(scalars[tag].values()), wanted, rtol=1e-5)
-    for before, after in zip(
-        scalars["gradient_norm"].values(),
-        scalars["clipped_gradient_norm"].values(),
-        strict=True,
-    ):
-        assert after == pytest.approx(min(before, config.clip_norm), rel=1e-4)
+    norms = list(scalars["gradient_norm"].values())
+    # Else nothing would be clipped, or everything.
+    assert min(norms) < config.clip_norm / 2 and max(norms) > config.clip_norm * 2
+    assert list(scalars["clipped_gradient_norm"].values()) == pytest.approx(
+        [min(value, config.clip_norm) for value in norms], rel=1e-4
+    )
+
+
+def test_the_figures_of_a_step_are_those_of_its_windows(tmp_path):
+    config = preset(
+        "default",
+        **{
+            **TINY,
+            "task_set": "trainer_test_weighted",
+            "outer_steps": 4,
+            "min_window_steps": 4,
+            "max_window_steps": 4,
+            "mean_horizon": 1e9,
+        },
+        cohorts=2,
+        deterministic_weight=1.0,
+        noisy_weight=2.0,
+        minibatch_weight=5.0,
+        meta_learning_rate=1e-3,
+        clip_norm=0.5,
+    )
+    trainer = Trainer(config, tmp_path, Told())
+    before = {name: value.copy() for name, value in trainer.meta_parameters.items()}
+    after = trainer.train()
+    rows = read_csv(tmp_path / "train.csv")
+
+    def column(name):
+        return [row[name] for row in rows]
+
+    # The losses are 1, 2 and 4 in cohort 0, and 3, 6 and 12 in cohort 1; they count
+    # 1, 2 and 5 eighths.
+    in_one = (1 * 1 + 2 * 2 + 5 * 4) / 8
+    assert column("loss") == pytest.approx([(in_one + 3 * in_one) / 2] * 4, rel=1e-5)
+    assert column("loss") == pytest.approx([6.25] * 4, rel=1e-5)
+    assert column("mean_loss") == pytest.approx([28 / 6] * 4, rel=1e-5)
+    assert column("loss/bowl") == pytest.approx([(1 + 2 + 3 + 6) / 4] * 4, rel=1e-5)
+    assert column("loss/softmax_regression") == pytest.approx([(4 + 12) / 2] * 4)
+    assert column("mean_log_learning_rate") == pytest.approx([-2.0] * 4)
+    # Three tasks in two cohorts start; one is cut off and starts again.
+    assert column("fresh") == [6, 0, 1, 0]
+    assert column("cut_off") == [0, 1, 0, 0]
+    # Four steps of three tasks in two cohorts.
+    assert column("window_steps") == [4] * 4
+    for row in rows:
+        steps = row["inner_steps_per_second"] * row["seconds"]
+        assert steps == pytest.approx(24, rel=1e-4)
+    card = load_weights(tmp_path / "weights.npz").card
+    assert card["inner_steps"] == 4 * 24
+    # Each element of the mean meta-gradient is (1 + 3) / 2.
+    elements = sum(value.size for value in before.values())
+    assert column("gradient_norm") == pytest.approx([2 * elements**0.5] * 4, rel=1e-5)
+    assert column("clipped_gradient_norm") == pytest.approx([0.5] * 4, rel=1e-5)
+    assert column("skipped") == [0] * 4
+    # A half cosine from 1 down to 0 over the run, at each quarter, and what is left at
+    # its end is a fiftieth.
+    cosine = np.array([1, (2 + 2**0.5) / 4, 1 / 2, (2 - 2**0.5) / 4])
+    rates = 1e-3 * (0.02 + 0.98 * cosine)
+    assert column("meta_learning_rate") == pytest.approx(list(rates), rel=1e-5)
+    # Adam's steps along a constant gradient are as long as its learning rates.
+    for name, value in before.items():
+        np.testing.assert_allclose(
+            value - after[name], rates.sum(), rtol=1e-4, atol=2e-6, err_msg=name
+        )
+
+
+def test_how_much_a_task_counts_goes_by_what_is_random_in_it():
+    config = preset(
+        "default", deterministic_weight=1.0, noisy_weight=2.0, minibatch_weight=5.0
+    )
+    assert config.weight(Bowl(5.0)) == 1.0
+    assert config.weight(SoftmaxRegression(2, rows=8)) == 1.0
+    assert config.weight(Bowl(5.0, noise_stdev=0.3)) == 2.0
+    assert config.weight(Bowl(5.0, gradient_zero_probability=0.5)) == 2.0
+    assert config.weight(SoftmaxRegression(2, rows=8, batch_size=4)) == 5.0
+    # Of two things the minibatches decide.
+    both = SoftmaxRegression(2, rows=8, batch_size=4, noise_stdev=0.3)
+    assert config.weight(both) == 5.0
 
 
 def _scalars(folder):
@@ -731,20 +846,46 @@ def test_presets():
     assert training_config.TrainingConfig(**{"task_set": "released"}).copies == 1
 
 
-def test_meta_optimizers_take_the_steps_of_their_papers():
-    values = {"w": np.array([1.0, -2.0], np.float32)}
+def _adam_change(gradients):
+    """Adam's step of length 1 after these gradients, its averages written out."""
+    count = len(gradients)
+    ages = np.arange(count)[::-1, None]
+
+    def average(decay, values):
+        weights = (1 - decay) * decay**ages
+        return np.sum(weights * values, axis=0) / (1 - decay**count)
+
+    squares = average(0.999, gradients**2)
+    return average(0.9, gradients) / (np.sqrt(squares) + 1e-8)
+
+
+def _rmsprop_change(gradients):
+    """RMSProp's, of which the mean squares start at 1."""
+    count = len(gradients)
+    ages = np.arange(count)[::-1, None]
+    squares = 0.9**count + np.sum(0.1 * 0.9**ages * gradients**2, axis=0)
+    return gradients[-1] / np.sqrt(squares + 1e-20)
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+def test_meta_optimizers_take_the_steps_of_their_papers(name):
+    change = {"adam": _adam_change, "rmsprop": _rmsprop_change}[name]
+    # No two alike, so that averages differ from what they are of. The last element's
+    # are as small as what Adam adds to a root.
+    gradients = np.array([[0.5, -0.25, 1e-8], [-2.0, 1.0, 3e-8], [0.1, 3.0, -2e-8]])
+    optimizer = MetaOptimizer(name, 0.1)
+    values = {"w": np.array([1.0, -2.0, 0.0], np.float32)}
+    expected = values["w"].astype(float)
+    state = optimizer.initial_state(values)
+    for step, gradient in enumerate(gradients):
+        given = {"w": gradient.astype(np.float32)}
+        values, state = optimizer.apply(values, given, state, step)
+        expected = expected - 0.1 * change(gradients[: step + 1])
+        np.testing.assert_allclose(values["w"], expected, rtol=1e-5, err_msg=str(step))
+
+
+def test_meta_gradients_are_clipped_and_the_learning_rate_decays():
     gradient = {"w": np.array([0.5, -0.25], np.float32)}
-    adam = MetaOptimizer("adam", 0.1)
-    new, state = adam.apply(values, gradient, adam.initial_state(values), 0)
-    np.testing.assert_allclose(new["w"], [0.9, -1.9], rtol=1e-5)
-    again, _ = adam.apply(new, gradient, state, 1)
-    np.testing.assert_allclose(again["w"], [0.8, -1.8], rtol=1e-5)
-    rmsprop = MetaOptimizer("rmsprop", 0.1)
-    new, _ = rmsprop.apply(values, gradient, rmsprop.initial_state(values), 0)
-    square = 0.9 + 0.1 * gradient["w"] ** 2
-    np.testing.assert_allclose(
-        new["w"], values["w"] - 0.1 * gradient["w"] / np.sqrt(square), rtol=1e-6
-    )
     clipped = MetaOptimizer("adam", 0.1, clip_value=0.4, clip_norm=0.1).clip(gradient)
     assert norm(clipped) == pytest.approx(0.1, rel=1e-5)
     np.testing.assert_allclose(
