@@ -186,11 +186,6 @@ def test_asynchronous_workers_pass_over_the_shards_in_orders_of_their_own(iterat
     assert not np.array_equal(one, other)
 
 
-def test_asynchronous_workers_begin_with_batches_of_their_own(iterators, data):
-    one, other = (next(iterator)[0].numpy() for iterator in iterators(data))
-    assert not np.array_equal(one, other)
-
-
 def test_what_is_drawn_orders_the_images_anew(data):
     """So a worker that comes back does not begin with the batches it had."""
     one, other, again = [
