@@ -3,6 +3,7 @@
 import io
 import tarfile
 
+import keras
 import numpy as np
 from PIL import Image
 
@@ -110,3 +111,10 @@ def put_tars(data_dir, train: bytes | None, validation: bytes | None) -> None:
     for name, content in ((TRAIN_TAR, train), (VALIDATION_TAR, validation)):
         if content is not None:
             (manual / name).write_bytes(content)
+
+
+def loss_of_first(model, images, count):
+    """The loss of so many validation images, by Keras's own prediction and loss."""
+    batch = next(images.evaluation_batches(count).as_numpy_iterator())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return float(loss(batch[1], model.predict_on_batch(batch[0])))
