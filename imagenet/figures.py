@@ -17,6 +17,7 @@ COLOURS = {
     "rmsprop": "#30638e",
     "adam": "#edae49",
     "adamw": "#8d6a9f",
+    "nadamw": "#a0522d",
     "momentum": "#3b7a57",
 }
 _STYLE = {"font.size": 14, "axes.spines.top": False, "axes.spines.right": False}

@@ -32,6 +32,8 @@ class OptimizerKind:
         decoupled: Whether the decay is taken off the kernels by the optimizer; else
             it is added to their gradients, as an L2 term of the loss does.
         source: Where that is from.
+        warmup_fraction: Of the run's steps, in which the rate rises from 0; beside
+            `warmup_epochs` the longer of the two counts.
     """
 
     make: Callable[..., keras.optimizers.Optimizer]
@@ -42,6 +44,7 @@ class OptimizerKind:
     weight_decay: float
     decoupled: bool
     source: str
+    warmup_fraction: float = 0.0
 
 
 OPTIMIZERS = {
@@ -79,6 +82,18 @@ OPTIMIZERS = {
         0.05,
         True,
         "Touvron et al. 2021 (DeiT), table 9",
+    ),
+    "nadamw": OptimizerKind(
+        keras.optimizers.Nadam,
+        1e-3,
+        None,
+        "cosine",
+        0,
+        0.05,
+        True,
+        "Dozat 2016 with decoupled decay; warm-up over 5% of the run and cosine as the "
+        "baseline of Dahl et al. 2023 (AlgoPerf)",
+        warmup_fraction=0.05,
     ),
     "momentum": OptimizerKind(
         lambda learning_rate: keras.optimizers.SGD(learning_rate, momentum=0.9),
@@ -287,7 +302,11 @@ def choose(
         schedule = kind.schedule
     if warmup_steps is None:
         warmup_steps = min(
-            round(kind.warmup_epochs * steps_per_epoch), train_steps // 10
+            max(
+                round(kind.warmup_epochs * steps_per_epoch),
+                round(kind.warmup_fraction * train_steps),
+            ),
+            train_steps // 10,
         )
     if not 0 <= warmup_steps <= train_steps:
         raise ValueError(

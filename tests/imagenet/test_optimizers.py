@@ -35,6 +35,10 @@ def rate_at(choice, step):
         ("momentum", 49, 0.1 * 64 / 256),
         ("momentum", 50 + 95, 0.025 * 0.5 * (1 + math.cos(math.pi * 0.1))),
         ("adamw", 49, 5e-4 * 64 / 512),
+        # A twentieth of the run, however long an epoch is.
+        ("nadamw", 0, 1e-3 / 50),
+        ("nadamw", 49, 1e-3),
+        ("nadamw", 1000, 0.0),
     ],
 )
 def test_usual_rates(name, step, expected):
@@ -105,6 +109,7 @@ def test_each_is_what_it_says():
         "rmsprop": keras.optimizers.RMSprop,
         "adam": keras.optimizers.Adam,
         "adamw": keras.optimizers.AdamW,
+        "nadamw": keras.optimizers.Nadam,
         "momentum": keras.optimizers.SGD,
     }
     assert set(kinds) == set(OPTIMIZERS)
@@ -121,6 +126,7 @@ def test_each_is_what_it_says():
         ("rmsprop", 4e-5, "exponential"),
         ("adam", 0.0, "cosine"),
         ("adamw", 0.05, "cosine"),
+        ("nadamw", 0.05, "cosine"),
         ("momentum", 1e-4, "cosine"),
     ],
 )
