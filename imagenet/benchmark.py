@@ -20,15 +20,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from imagenet import train
-from imagenet.comparison import Plan, Run, check_plan, run_all, settle_plan
-from imagenet.data import open_images
+from imagenet.comparison.comparison import Plan, Run, check_plan, run_all, settle_plan
+from imagenet.comparison.report import write_report
+from imagenet.input.data import open_images
 from imagenet.models import MODELS, checked_image_size
 from imagenet.optimizers import choose
-from imagenet.report import write_report
-from imagenet.step_times import checked_batch_sizes
-from imagenet.termination import STATUS_TERMINATED, Terminated
-from imagenet.timing import time_steps
-from meta_training.backend import check_backend
+from imagenet.run.step_times import checked_batch_sizes
+from imagenet.run.termination import STATUS_TERMINATED, Terminated
+from imagenet.run.timing import time_steps
+from learned_optimizer.utils.backend import check_backend
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["resnet_v2_50"], f"Networks: {', '.join(MODELS)}.")

@@ -21,16 +21,16 @@ import numpy as np
 from absl import app, flags, logging
 from keras import ops
 
-from imagenet.columns import EVAL_COLUMNS, TRAIN_COLUMNS
-from imagenet.comparison import Plan, Run
-from imagenet.drawing import draw
+from imagenet.comparison.comparison import Plan, Run
+from imagenet.comparison.ranking import ranks_of
+from imagenet.comparison.report import write_report
 from imagenet.models import MODELS, PRECISIONS, build_model, checked_image_size
 from imagenet.optimizers import OPTIMIZERS, choose, kernels_of, with_loss_scale
-from imagenet.ranking import ranks_of
-from imagenet.report import write_report
-from imagenet.settings import check_folder, settle_folder, weights_identity
-from imagenet.step_times import StepTimes, checked_batch_sizes, median_seconds
-from meta_training.csv_log import CsvLog
+from imagenet.run.columns import EVAL_COLUMNS, TRAIN_COLUMNS
+from imagenet.run.settings import check_folder, settle_folder, weights_identity
+from imagenet.run.step_times import StepTimes, checked_batch_sizes, median_seconds
+from imagenet.synthetic.drawing import draw
+from learned_optimizer.utils.csv_log import CsvLog
 
 LABEL_SMOOTHING = 0.1
 
@@ -251,7 +251,7 @@ def _evaluate(model, validation, folder, step):
 
 
 def time_steps(name, choice, images, batch_sizes, repetitions=5):
-    """Times the parts of a step, see `imagenet.timing.time_steps`."""
+    """Times the parts of a step, see `imagenet.run.timing.time_steps`."""
     import jax
 
     size = images.images.shape[1]

@@ -18,15 +18,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 from absl import app, flags, logging
 
-from imagenet.checkpoints import newest_checkpoint
-from imagenet.data import DataSettings, open_images
-from imagenet.devices import devices_of
+from imagenet.input.data import DataSettings, open_images
 from imagenet.models import MODELS, PRECISIONS, model_kind
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
-from imagenet.settings import STRATEGIES, TrainingSettings
-from imagenet.termination import STATUS_TERMINATED, Terminated
-from imagenet.training import Training, check_start, settle_optimizer
-from meta_training.backend import check_backend
+from imagenet.run.checkpoints import newest_checkpoint
+from imagenet.run.devices import devices_of
+from imagenet.run.settings import STRATEGIES, TrainingSettings
+from imagenet.run.termination import STATUS_TERMINATED, Terminated
+from imagenet.run.training import Training, check_start, settle_optimizer
+from learned_optimizer.utils.backend import check_backend
 
 # Of ImageNet 2012, in all.
 _IMAGENET_IMAGES = 1_281_167

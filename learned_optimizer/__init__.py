@@ -1,8 +1,8 @@
 """A learned optimizer for Keras: `model.compile(optimizer=HierarchicalRNN())`."""
 
 from learned_optimizer.callbacks import LearnedRates, SwapTrueValues
-from learned_optimizer.config import Config
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.rule.config import Config
 from learned_optimizer.weights import (
     Weights,
     fresh_weights,

@@ -118,8 +118,9 @@ def tensor_by_tensor(variables, gradients, weights):
     """
     import tensorflow as tf
 
-    from learned_optimizer import load_weights, update_rule
-    from learned_optimizer.packing import Layout, pack, unpack
+    from learned_optimizer import load_weights
+    from learned_optimizer.rule import update_rule
+    from learned_optimizer.rule.layout import Layout, pack, unpack
 
     weights = load_weights(weights)
     start = math.log(weights.initial_learning_rate)

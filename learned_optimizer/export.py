@@ -22,9 +22,9 @@ import tensorflow as tf
 from absl import app, flags, logging
 from keras import ops
 
-from learned_optimizer.config import Config
-from learned_optimizer.files import hidden_beside, replace_folder
-from learned_optimizer.saved_model import ExportedOptimizer
+from learned_optimizer.interop.saved_model import ExportedOptimizer
+from learned_optimizer.rule.config import Config
+from learned_optimizer.utils.atomic_write import hidden_beside, replace_folder
 from learned_optimizer.weights import Weights, load_weights
 
 FORMAT = "learned_optimizer/savedmodel/1"

@@ -13,20 +13,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from learned_optimizer import model_step, state_files
-from learned_optimizer.arguments import (
+from learned_optimizer.keras_step import model_step
+from learned_optimizer.keras_step import state_io as state_files
+from learned_optimizer.keras_step.arguments import (
     check_dtypes,
     check_pairs,
     checked_seed,
     checked_start,
     resolved_weights,
 )
-from learned_optimizer.inspection import Inspection
-from learned_optimizer.model_layout import model_layout
-from learned_optimizer.nominal import log_sizes_of_tensors
-from learned_optimizer.packed_step import Settings
-from learned_optimizer.parameter_pass import STATE_FIELDS
-from learned_optimizer.update_rule import State, initial_field, state_shapes
+from learned_optimizer.keras_step.inspection import Inspection
+from learned_optimizer.keras_step.model_layout import model_layout
+from learned_optimizer.keras_step.packed_step import Settings
+from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
+from learned_optimizer.rule.parameter_level import STATE_FIELDS
+from learned_optimizer.rule.update_rule import State, initial_field, state_shapes
 from learned_optimizer.weights import Weights
 
 # What half precision would round away a little of at every step, by the ends of the
@@ -76,8 +77,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             start: a positive number, or a range `(low, high)`, from which half
             of the log range is drawn for each element and half once a tensor.
             Defaults to what the weights' card says. Weights with a nominal learning
-            rate (`default-v2`; see `learned_optimizer.nominal`) forget it within
-            some hundred steps.
+            rate (`default-v2`; see `learned_optimizer.rule.nominal_rate`) forget it
+            within some hundred steps.
         weights: Name of shipped weights (see `learned_optimizer.list_weights()`),
             path of an `.npz` file with its card beside it or of a SavedModel that
             `export` wrote, `Weights`, or `None` for fresh, untrained ones. The
@@ -159,8 +160,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         self._weights = (resolved_weights(weights, self.seed),)
         self._runner = None
         if keras.backend.backend() == "tensorflow":
-            from learned_optimizer.checkpoint_config import CheckpointConfig
-            from learned_optimizer.tensorflow_backend import TensorFlowRunner
+            from learned_optimizer.keras_step.checkpoint_config import CheckpointConfig
+            from learned_optimizer.keras_step.tensorflow_runner import TensorFlowRunner
 
             self._runner = (TensorFlowRunner(self),)
             # Tracked, since it is an attribute.

@@ -23,8 +23,8 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from learned_optimizer.checkpoint_config import CheckpointConfig
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.keras_step.checkpoint_config import CheckpointConfig
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(

@@ -18,20 +18,20 @@ import sys
 import tensorflow as tf
 from absl import app, flags, logging
 
-from learned_optimizer.config import Config
-from learned_optimizer.files import hidden_beside
-from learned_optimizer.meta_parameters import (
-    from_released_names,
-    initial_meta_parameters,
-    specifications,
-    to_released_names,
-)
-from learned_optimizer.released_config import (
+from learned_optimizer.interop.released_config import (
     DEFAULTS,
     INPUT_SWITCHES,
     SCOPE,
     config_of_shapes,
 )
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.meta_parameters import (
+    from_released_names,
+    initial_meta_parameters,
+    specifications,
+    to_released_names,
+)
+from learned_optimizer.utils.atomic_write import hidden_beside
 from learned_optimizer.weights import (
     FRESH_INITIAL_LEARNING_RATE,
     Weights,

@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from learned_optimizer.arrays import arrays_from_npz
-from learned_optimizer.config import Config
-from learned_optimizer.files import write_together
-from learned_optimizer.meta_parameters import (
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.meta_parameters import (
     from_released_names,
     initial_meta_parameters,
     specifications,
     to_released_names,
 )
+from learned_optimizer.utils.arrays import arrays_from_npz
+from learned_optimizer.utils.atomic_write import write_together
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DEFAULT = "default"

@@ -19,17 +19,17 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from meta_training.backend import check_backend
+from learned_optimizer.utils.backend import check_backend
 from meta_training.estimators import compiled_estimator, estimator
-from meta_training.problem_batch import ProblemBatch
-from meta_training.process_age import seconds_since_start
-from meta_training.tasks.fully_connected import FullyConnected
-from meta_training.tasks.quadratics import Quadratic
-from meta_training.trainable_optimizers import load_trained
-from meta_training.trainer import Trainer
-from meta_training.training_config import preset
-from meta_training.trajectories import Trajectories, TrajectoryOptions
-from meta_training.windows import UnrollOptions
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.windows import UnrollOptions
+from meta_training.optimizers import load_trained
+from meta_training.outer.process_age import seconds_since_start
+from meta_training.outer.trainer import Trainer
+from meta_training.outer.training_config import preset
+from meta_training.tasks.released.fully_connected import FullyConnected
+from meta_training.tasks.released.quadratics import Quadratic
 
 FLAGS = flags.FLAGS
 flags.DEFINE_boolean("json", False, "One JSON object on the last line.")

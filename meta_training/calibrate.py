@@ -15,12 +15,12 @@ import time
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
-from learned_optimizer.nominal import NominalRate
-from meta_training.backend import check_backend
-from meta_training.calibration import KNOBS, Calibration, Trial
-from meta_training.modules import MODULES, import_modules
+from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.backend import check_backend
+from meta_training.optimizers import HierarchicalRule
+from meta_training.outer.calibration import KNOBS, Calibration, Trial
+from meta_training.outer.modules import MODULES, import_modules
 from meta_training.tasks import task_set
-from meta_training.trainable_optimizers import HierarchicalRule
 
 FLAGS = flags.FLAGS
 _OF_OTHER_NUMBERS = ("commands", "runs", "evaluations", "known_limits", "validation")

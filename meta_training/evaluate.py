@@ -19,15 +19,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from meta_training.backend import check_backend
-from meta_training.evaluation import LEARNING_RATES, Settings, evaluate
-from meta_training.modules import MODULES, import_modules
-from meta_training.networks import list_network_groups, network_group
-from meta_training.reports import write_report
-from meta_training.reports.figures import load_pyplot
+from learned_optimizer.utils.backend import check_backend
+from meta_training.evaluation import write_report
+from meta_training.evaluation.comparison import LEARNING_RATES, Settings, evaluate
+from meta_training.evaluation.figures import load_pyplot
+from meta_training.held_out import list_network_groups, network_group
+from meta_training.optimizers import TrainedWeights, load_trained
+from meta_training.outer.modules import MODULES, import_modules
 from meta_training.runs import BASELINES
 from meta_training.tasks import list_task_sets, task_set
-from meta_training.trainable_optimizers import TrainedWeights, load_trained
 
 FLAGS = flags.FLAGS
 

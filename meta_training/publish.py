@@ -21,8 +21,8 @@ import re
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
+from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import FOLDER
-from meta_training.csv_log import read_csv
 
 FLAGS = flags.FLAGS
 # Sections of a report that a card repeats.

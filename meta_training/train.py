@@ -10,18 +10,19 @@ import dataclasses
 
 from absl import app, flags, logging
 
-from learned_optimizer.nominal import NominalRate
-from meta_training import estimators, meta_optimizers
-from meta_training.backend import check_backend
+from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.backend import check_backend
+from meta_training import estimators
 from meta_training.distribution import STRATEGIES, distribution
-from meta_training.meta_objectives import list_meta_objectives
-from meta_training.modules import MODULES, import_modules
+from meta_training.inner.trajectories import TrajectoryOptions
+from meta_training.inner.windows import UnrollOptions
+from meta_training.optimizers import list_optimizers, nominal_rate_of
+from meta_training.outer import meta_optimizers
+from meta_training.outer.meta_objectives import list_meta_objectives
+from meta_training.outer.modules import MODULES, import_modules
+from meta_training.outer.trainer import Trainer
+from meta_training.outer.training_config import TrainingConfig, preset
 from meta_training.tasks import list_task_sets
-from meta_training.trainable_optimizers import list_optimizers, nominal_rate_of
-from meta_training.trainer import Trainer
-from meta_training.training_config import TrainingConfig, preset
-from meta_training.trajectories import TrajectoryOptions
-from meta_training.windows import UnrollOptions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("train_dir", None, "Folder of the run.", required=True)
@@ -179,7 +180,7 @@ def main(arguments):
 
 def _validator(trainer):
     try:
-        from meta_training.validation import default_validator
+        from meta_training.outer.validation import default_validator
 
         # The data of its networks come with scikit-learn.
         return default_validator(trainer.optimizer)

@@ -12,16 +12,13 @@ devices do: they differ in where the windows of a run's cohorts are run, and a r
 go on under another of them.
 """
 
+from learned_optimizer.utils.cluster import parameter_server_cluster, serve
 from meta_training.distribution.base import Distribution, Outcome
 from meta_training.distribution.cohort import Cohort, CohortTrajectories, Report
 from meta_training.distribution.mirrored import Mirrored
 from meta_training.distribution.multi_worker import MultiWorker
 from meta_training.distribution.one_device import OneDevice
-from meta_training.distribution.parameter_server import (
-    ParameterServer,
-    parameter_server_cluster,
-    serve,
-)
+from meta_training.distribution.parameter_server import ParameterServer
 
 __all__ = [
     "STRATEGIES",

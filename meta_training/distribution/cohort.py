@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from meta_training.estimators import Estimate
-from meta_training.trajectories import _WINDOW, Trajectories
-from meta_training.windows import Carry
+from meta_training.inner.trajectories import _WINDOW, Trajectories
+from meta_training.inner.windows import Carry
 
 
 class Report(NamedTuple):

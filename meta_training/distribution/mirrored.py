@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from learned_optimizer.utils.devices import local_devices
 from meta_training.distribution.replicas import Replicas
 
 
@@ -27,40 +28,3 @@ class Mirrored(Replicas):
             devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
         )
         super().__init__(strategy, len(devices))
-
-
-def local_devices(replicas: int | None) -> list[str]:
-    """The GPUs of this machine, or logical CPUs, made as needed where it has none.
-
-    Args:
-        replicas: How many; None: all there are.
-
-    Raises:
-        ValueError: there are fewer.
-    """
-    if replicas is not None and replicas < 1:
-        raise ValueError(f"`replicas` must be 1 or more, received {replicas}")
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-    if kind == "CPU" and replicas is not None:
-        _make_logical_cpus(replicas)
-    there = len(tf.config.list_logical_devices(kind))
-    replicas = there if replicas is None else replicas
-    if replicas > there:
-        raise ValueError(
-            f"`replicas` of strategy mirrored must be at most the number of {kind}s, "
-            f"received {replicas}, found {there}"
-        )
-    return [f"{kind}:{number}" for number in range(replicas)]
-
-
-def _make_logical_cpus(count):
-    (cpu,) = tf.config.list_physical_devices("CPU")
-    if tf.config.get_logical_device_configuration(cpu):
-        return
-    try:
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * count
-        )
-    except RuntimeError:
-        # TensorFlow has started with the one CPU it found.
-        return

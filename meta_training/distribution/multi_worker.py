@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from meta_training.distribution.cluster import cluster_of_environment
+from learned_optimizer.utils.cluster import cluster_of_environment
 from meta_training.distribution.exchange import Exchange
 from meta_training.distribution.replicas import Replicas
-from meta_training.files import arrays_from_bytes, arrays_to_bytes
+from meta_training.outer.array_files import arrays_from_bytes, arrays_to_bytes
 
 
 class MultiWorker(Replicas):

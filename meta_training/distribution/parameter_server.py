@@ -20,34 +20,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from learned_optimizer.utils.cluster import Cluster
 from meta_training.distribution.base import Distribution, Outcome
-from meta_training.distribution.cluster import Cluster, cluster_of_environment
 
-_JOBS = {"chief": (1, 1), "ps": (1, None), "worker": (1, None)}
 _SECONDS_BETWEEN_CHECKS = 1.0
-
-
-def parameter_server_cluster() -> Cluster:
-    """The cluster of TF_CONFIG.
-
-    Raises:
-        ValueError: it is missing or describes no such cluster.
-    """
-    return cluster_of_environment(ParameterServer.name, _JOBS)
-
-
-def serve(cluster: Cluster) -> None:
-    """Is a worker or a parameter server until the process is ended."""
-    # A call to a process that is gone fails at once, and does not wait for it.
-    os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
-    server = tf.distribute.Server(
-        cluster.spec(),
-        job_name=cluster.task_type,
-        task_index=cluster.task_index,
-        protocol="grpc",
-    )
-    logging.info("%s %d waits for work", cluster.task_type, cluster.task_index)
-    server.join()
 
 
 class ParameterServer(Distribution):

@@ -3,10 +3,10 @@
 import abc
 from typing import Any, ClassVar, NamedTuple
 
-from meta_training.problem_batch import ProblemBatch
-from meta_training.trainable_optimizers.base import TrainableOptimizer
-from meta_training.unroll import Unroll
-from meta_training.windows import Carry, UnrollOptions, Window
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.unroll import Unroll
+from meta_training.inner.windows import Carry, UnrollOptions, Window
+from meta_training.optimizers.base import TrainableOptimizer
 
 
 class Estimate(NamedTuple):

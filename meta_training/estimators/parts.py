@@ -9,8 +9,8 @@ side, and the meta-gradient is the sum of theirs.
 import tensorflow as tf
 
 from meta_training.estimators.base import Estimate, Estimator
-from meta_training.problem_batch import ProblemBatch
-from meta_training.windows import Carry, InnerState, Window
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.windows import Carry, InnerState, Window
 
 # Odd, so that every part has a seed of its own.
 _SEED_STEP = 0x5BD1E995

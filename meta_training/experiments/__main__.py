@@ -18,13 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from meta_training.backend import check_backend
+from learned_optimizer.utils.backend import check_backend
+from meta_training.evaluation.figures import load_pyplot
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.registry import BUDGETS
 from meta_training.experiments.report import write_report
 from meta_training.experiments.runner import Request, collect, run_experiment
-from meta_training.reports.figures import load_pyplot
-from meta_training.trainable_optimizers import load_trained
+from meta_training.optimizers import load_trained
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).parents[2]

@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 
-from learned_optimizer.config import Config
-from learned_optimizer.nominal import NominalRate
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.nominal_rate import NominalRate
+from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,
@@ -19,9 +20,8 @@ from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
-from meta_training.networks import list_network_groups
-from meta_training.reports.report import markdown_table
-from meta_training.trainable_optimizers import HierarchicalRule
+from meta_training.held_out import list_network_groups
+from meta_training.optimizers import HierarchicalRule
 
 WHOLE = "whole"
 # What differs from the whole, which is the architecture of `default-v1`. That of

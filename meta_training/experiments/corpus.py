@@ -1,6 +1,7 @@
 """Against tuned baselines: on the released set of problems, and on unseen networks."""
 
-from meta_training.evaluation import LEARNING_RATES
+from meta_training.evaluation.comparison import LEARNING_RATES
+from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,
@@ -10,7 +11,6 @@ from meta_training.experiments.evaluated import (
     link,
 )
 from meta_training.experiments.registry import Experiment, register_experiment
-from meta_training.reports.report import markdown_table
 
 _FEW_RATES = [1e-3, 1e-2, 1e-1]
 

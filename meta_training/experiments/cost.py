@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 from learned_optimizer.benchmark import measure
+from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
-from meta_training.reports.report import markdown_table
-from meta_training.trainable_optimizers import save_trained
+from meta_training.optimizers import save_trained
 
 WAYS = ("hierarchical_rnn", "adam")
 LABELS = {"hierarchical_rnn": "HierarchicalRNN", "adam": "Adam"}

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from meta_training.evaluation.report import markdown_table
+from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.experiments.evaluated import (
     CURVES,
     RUNS,
@@ -17,10 +19,8 @@ from meta_training.experiments.evaluated import (
 from meta_training.experiments.registry import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
-from meta_training.reports.report import markdown_table
-from meta_training.reports.statistics import LOSS_FLOOR
-from meta_training.trainable_optimizers import trainable_optimizer
-from meta_training.training_config import preset
+from meta_training.optimizers import trainable_optimizer
+from meta_training.outer.training_config import preset
 
 # A run so many times longer than the trajectories of meta-training.
 LONGER = 10

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from meta_training.evaluate import find_tasks
-from meta_training.evaluation import Result, Settings, evaluate
+from meta_training.evaluation.comparison import Result, Settings, evaluate
+from meta_training.evaluation.figures import write_figures
+from meta_training.evaluation.statistics import LOSS_FLOOR
+from meta_training.evaluation.tables import write_tables
 from meta_training.experiments.registry import Job
-from meta_training.reports.figures import write_figures
-from meta_training.reports.statistics import LOSS_FLOOR
-from meta_training.reports.tables import write_tables
+from meta_training.optimizers import TrainedWeights
 from meta_training.tasks.base import Task
-from meta_training.trainable_optimizers import TrainedWeights
 
 RUNS = "runs.csv"
 CURVES = "curves.csv"

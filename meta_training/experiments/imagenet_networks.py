@@ -15,11 +15,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from learned_optimizer.utils.figure_limits import shown_limits
+from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
-from meta_training.figure_limits import shown_limits
-from meta_training.reports.report import markdown_table
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Beside the package in a checkout; `imagenet` is not imported.
@@ -276,7 +276,7 @@ def _runs_of(path) -> dict[tuple, list[dict]]:
     """The rows of each run of a file, in the order of steps.
 
     Raises:
-        ValueError: The columns are not those that `imagenet.comparison` writes.
+        ValueError: The columns are not those of `imagenet.benchmark`.
     """
     with open(path, newline="", encoding="utf-8") as file:
         header = next(csv.reader(file), [])

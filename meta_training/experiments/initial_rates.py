@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from meta_training.evaluation.report import markdown_table
+from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,
@@ -11,8 +13,6 @@ from meta_training.experiments.evaluated import (
 )
 from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.registry import Experiment, register_experiment
-from meta_training.reports.report import markdown_table
-from meta_training.reports.statistics import LOSS_FLOOR
 
 
 @register_experiment

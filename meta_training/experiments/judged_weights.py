@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from learned_optimizer import list_weights, load_weights
-from meta_training.trainable_optimizers import TrainedWeights, content_sha256
+from meta_training.optimizers import TrainedWeights, content_sha256
 
 
 def sha256_of(weights: TrainedWeights) -> str:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from meta_training.reports.figures import load_pyplot
+from meta_training.evaluation.figures import load_pyplot
 
 
 def subplots(count: int, width: float = 5.2, height: float = 3.8):

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from meta_training.trainable_optimizers import TrainedWeights
+from meta_training.optimizers import TrainedWeights
 
 BUDGETS = ("small", "full")
 

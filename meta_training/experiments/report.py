@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 
-from learned_optimizer.files import write_aside
+from learned_optimizer.utils.atomic_write import write_aside
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.registry import BUDGETS
 from meta_training.experiments.runner import PARAGRAPH, read_done, rewrite_paragraph

@@ -21,13 +21,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from learned_optimizer.file_lock import claimed
-from learned_optimizer.files import replace_folder
+from learned_optimizer.utils.atomic_write import replace_folder
+from learned_optimizer.utils.exclusive_lock import claimed
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import judged_weights
 from meta_training.experiments.registry import Experiment, Job
 from meta_training.experiments.sittings import Sitting
-from meta_training.trainable_optimizers import TrainedWeights
+from meta_training.optimizers import TrainedWeights
 
 DONE = "done.json"
 LOCK = ".lock"

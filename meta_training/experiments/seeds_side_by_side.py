@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from meta_training.distribution.base import Distribution, Outcome
 from meta_training.estimators import Estimate
-from meta_training.trainer import Trainer
-from meta_training.training_config import TrainingConfig
-from meta_training.windows import Window
+from meta_training.inner.windows import Window
+from meta_training.outer.trainer import Trainer
+from meta_training.outer.training_config import TrainingConfig
 
 
 def train_side_by_side(

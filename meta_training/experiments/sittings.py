@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from learned_optimizer.files import write_aside
+from learned_optimizer.utils.atomic_write import write_aside
 
 SITTINGS = "sittings.json"
 # Left where runs of meta-training were found that other settings had paid for.

@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meta_training.experiments.seeds_side_by_side import train_side_by_side
-from meta_training.run_folder import WEIGHTS
-from meta_training.tasks import register_task_set, task_set
-from meta_training.tasks.perceptrons import Perceptron
-from meta_training.tasks.quadratics import Quadratic
-from meta_training.trainable_optimizers import (
+from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
     fresh_trained,
     load_trained,
     save_trained,
 )
-from meta_training.training_config import preset
+from meta_training.outer.run_folder import WEIGHTS
+from meta_training.outer.training_config import preset
+from meta_training.tasks import register_task_set, task_set
+from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 # Changes of the preset `default`, from fresh weights. `mean_horizon` is how long an
 # optimizer is trained to train.

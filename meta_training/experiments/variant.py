@@ -23,12 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from learned_optimizer.files import write_aside
+from learned_optimizer.utils.atomic_write import write_aside
 from meta_training.experiments.evaluated import evaluate_tasks
 from meta_training.experiments.registry import Job
 from meta_training.experiments.sittings import SHARED
 from meta_training.experiments.training import load_seeds, meta_train
-from meta_training.trainable_optimizers import (
+from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
     trainable_optimizer,

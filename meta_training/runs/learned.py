@@ -5,8 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer.packing import Layout
-from meta_training.trainable_optimizers.base import TrainableOptimizer
+from learned_optimizer.rule.layout import Layout
+from meta_training.optimizers.base import TrainableOptimizer
 
 # As in Keras's class the update goes chunk by chunk, of so many elements, so that what
 # a chunk needs stays in the cache: with 86,000 parameters it takes half the time.

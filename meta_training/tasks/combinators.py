@@ -11,12 +11,12 @@ from collections import defaultdict
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.algebraic import (
+from meta_training.tasks.base import Task, broadcast_tasks
+from meta_training.tasks.released.algebraic import (
     AlgebraicTask,
     log_objective_value,
     require_scale,
 )
-from meta_training.tasks.base import Task, broadcast_tasks
 
 
 def rescale(task: Task, scale: float = 10.0, noise_stdev: float = 0.0) -> Task:

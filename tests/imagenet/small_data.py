@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from imagenet.drawing import draw
-from imagenet.sources import TRAIN_TAR, VALIDATION_TAR
+from imagenet.input.sources import TRAIN_TAR, VALIDATION_TAR
+from imagenet.synthetic.drawing import draw
 
 SYNSETS = ("n01440764", "n01443537", "n01484850")
 # `{kind: how much it counts}` of `image_files`.

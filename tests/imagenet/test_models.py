@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from imagenet.data_settings import SCALINGS
+from imagenet.input.data_settings import SCALINGS
 from imagenet.models import MODELS, build_model, checked_image_size, model_kind
 
 # Parameters with 1,000 classes, from the table of keras.io/api/applications and the
@@ -201,7 +201,7 @@ def test_without_tensorflow():
     script = (
         "import os, sys\n"
         "os.environ['KERAS_BACKEND'] = 'jax'\n"
-        "import imagenet.models, imagenet.drawing, imagenet.optimizers\n"
+        "import imagenet.models, imagenet.synthetic.drawing, imagenet.optimizers\n"
         "assert 'tensorflow' not in sys.modules, 'imported'\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

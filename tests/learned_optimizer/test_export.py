@@ -24,7 +24,7 @@ from learned_optimizer import (
 )
 from learned_optimizer import export as export_command
 from learned_optimizer.export import CARD, export_weights
-from learned_optimizer.ragged import flat_shapes
+from learned_optimizer.interop.ragged import flat_shapes
 from learned_optimizer.weights import ALIASES
 from tests.conftest import c_compiler
 from tests.learned_optimizer.by_hand import OptimizerByHand, perturbed_weights

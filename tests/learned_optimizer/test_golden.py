@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from learned_optimizer import packing, update_rule
-from learned_optimizer.packing import Layout
+from learned_optimizer.rule import layout as packing
+from learned_optimizer.rule import update_rule
+from learned_optimizer.rule.layout import Layout
 from tests.conftest import inherited_environment
 from tests.golden import read_golden
 from tests.learned_optimizer import golden

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN, fresh_weights, save_weights
-from learned_optimizer.tensorflow_backend import TensorFlowRunner
+from learned_optimizer.keras_step.tensorflow_runner import TensorFlowRunner
 from tests.learned_optimizer.garden import (
     INITIAL_LEARNING_RATE,
     build,

@@ -17,11 +17,12 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from learned_optimizer import Config, load_weights, packing, released
-from learned_optimizer.meta_parameters import to_released_names
-from learned_optimizer.packing import Layout
-from learned_optimizer.released_config import config_of_shapes
-from learned_optimizer.update_rule import update
+from learned_optimizer import Config, load_weights, released
+from learned_optimizer.interop.released_config import config_of_shapes
+from learned_optimizer.rule import layout as packing
+from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.meta_parameters import to_released_names
+from learned_optimizer.rule.update_rule import update
 from tests.golden import read_golden
 from tests.learned_optimizer import golden
 from tests.learned_optimizer.by_hand import perturbed_weights
@@ -394,7 +395,12 @@ def test_what_tensorflow_cannot_write_is_one_line(command, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_it_is_one_line_and_a_status(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "learned_optimizer.released", "--checkpoint=none"],
+        [
+            sys.executable,
+            "-m",
+            "learned_optimizer.released",
+            "--checkpoint=none",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,

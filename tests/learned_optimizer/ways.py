@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import HierarchicalRNN, model_layout
+from learned_optimizer import HierarchicalRNN
+from learned_optimizer.keras_step import model_layout
 from tests.learned_optimizer import by_hand
 
 

@@ -9,7 +9,7 @@ import pytest
 def weights():
     """Those that experiments judge."""
     from learned_optimizer import load_weights
-    from meta_training.trainable_optimizers import as_trained
+    from meta_training.optimizers import as_trained
 
     return as_trained(load_weights("default"))
 

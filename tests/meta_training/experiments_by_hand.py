@@ -6,8 +6,8 @@ import statistics
 
 import numpy as np
 
+from meta_training.evaluation.tables import RUN_COLUMNS
 from meta_training.experiments.registry import BUDGETS, Experiment
-from meta_training.reports.tables import RUN_COLUMNS
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = [

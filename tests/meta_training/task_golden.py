@@ -12,18 +12,18 @@ from meta_training.tasks import (
     rescale,
     sparse_gradient,
 )
-from meta_training.tasks.bowl import Bowl
-from meta_training.tasks.convolutional import ConvNet
-from meta_training.tasks.fully_connected import FullyConnected
-from meta_training.tasks.matrix_multiplication import MatrixMultiplication
-from meta_training.tasks.norm import Norm
-from meta_training.tasks.quadratics import Quadratic
-from meta_training.tasks.softmax_regression import (
+from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.convolutional import ConvNet
+from meta_training.tasks.released.fully_connected import FullyConnected
+from meta_training.tasks.released.matrix_multiplication import MatrixMultiplication
+from meta_training.tasks.released.norm import Norm
+from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.softmax_regression import (
     OneHotSparseSoftmaxRegression,
     SoftmaxRegression,
     SparseSoftmaxRegression,
 )
-from meta_training.tasks.structured import (
+from meta_training.tasks.released.structured import (
     DependencyChain,
     IsotropicQuadratic,
     MinMaxWell,
@@ -31,7 +31,7 @@ from meta_training.tasks.structured import (
     ProjectionQuadratic,
     SumOfQuadratics,
 )
-from meta_training.tasks.test_functions import TwoDimensional
+from meta_training.tasks.released.test_functions import TwoDimensional
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IN_REPOSITORY = ROOT / "tests" / "golden"

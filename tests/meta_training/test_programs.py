@@ -88,7 +88,7 @@ class TestRefusals:
         (tmp_path / "endless.py").write_text(
             "import numpy as np\n"
             "from meta_training.tasks import register_task_set\n"
-            "from meta_training.tasks.bowl import Bowl\n"
+            "from meta_training.tasks.released.bowl import Bowl\n"
             "class Endless(Bowl):\n"
             "    def objective(self, parameters, instance):\n"
             "        return super().objective(parameters, instance) * np.nan\n"
@@ -108,7 +108,7 @@ class TestRefusals:
 def test_the_age_of_a_process_counts_all_before_the_import():
     script = (
         "import time; time.sleep(0.5)\n"
-        "from meta_training.process_age import seconds_since_start\n"
+        "from meta_training.outer.process_age import seconds_since_start\n"
         "print(seconds_since_start())"
     )
     began = time.monotonic()

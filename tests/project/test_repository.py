@@ -8,8 +8,6 @@ import subprocess
 
 import pytest
 
-from tests.break_on_purpose import FAULTS
-
 ROOT = pathlib.Path(__file__).parents[2]
 
 # Written in pieces, so that this file does not find itself.
@@ -124,8 +122,3 @@ def test_the_files_of_the_readme_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", readme)
     assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-def test_what_is_broken_on_purpose_is_there():
-    lines = [(name, fault.count()) for name, fault in FAULTS.items()]
-    assert [(name, count) for name, count in lines if count != 1] == []

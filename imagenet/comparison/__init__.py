@@ -1,0 +1,1 @@
+"""Several optimizers on the same images: runs, figures, report."""

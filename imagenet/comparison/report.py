@@ -1,0 +1,221 @@
+"""The report of a comparison: Markdown, with curves and times as PNG and CSV.
+
+No TensorFlow is imported: the JAX program writes the same report.
+"""
+
+import csv
+import dataclasses
+import io
+
+import numpy as np
+
+from imagenet.comparison.comparison import (
+    LAST_STEPS,
+    Plan,
+    Run,
+    probe_loss,
+    wall_clock,
+    write_curves,
+)
+from imagenet.comparison.figures import label_of, plot_curves, plot_shares
+from imagenet.optimizers import Choice
+from imagenet.run.step_times import StepTimes
+from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.csv_log import read_csv
+
+
+def write_report(
+    plan: Plan,
+    runs: list[Run],
+    choices: dict[str, Choice],
+    shares: dict[tuple[str, str], list[StepTimes]],
+    command: str,
+    data: str,
+) -> str:
+    """Writes `report.md`, its pictures and CSVs into the folder of the plan.
+
+    Args:
+        plan: Of the comparison.
+        runs: That are shown.
+        choices: Each optimizer at its usual rate.
+        shares: Of each network and optimizer, the times at each batch size.
+        command: That makes the report.
+        data: A sentence on the images.
+
+    Returns:
+        The text.
+    """
+    footer = _footer(plan, runs)
+    write_curves(plan, runs, plan.folder / "curves.csv")
+    lines = [
+        "# Comparison of optimizers",
+        "",
+        f"    {command}",
+        "",
+        f"{data} All optimizers see the same batches from the same start."
+        + (f" {footer}." if footer else ""),
+        "",
+    ]
+    for model in plan.models:
+        plot_curves(plan, model, runs, plan.folder / f"{model}.png", footer)
+        lines += [f"## {model}", "", f"![{model}]({model}.png)", ""]
+        lines += _losses(plan, model, runs)
+        lines += _probes(plan, model)
+    if shares:
+        plot_shares(shares, plan.folder / "shares.png", footer)
+        lines += _times(plan, shares)
+    lines += ["## The optimizers", ""]
+    lines += _descriptions(plan, runs, choices)
+    text = "\n".join(lines) + "\n"
+    write_aside(plan.folder / "report.md", text.encode())
+    return text
+
+
+def _footer(plan, runs):
+    """Where the learned weights are from, empty if there are none."""
+    found = dict.fromkeys(plan.weights_of(run) for run in runs)
+    return "; ".join(
+        f"HierarchicalRNN: weights {name}, sha256 {sha256}"
+        for name, sha256 in found
+        if sha256
+    )
+
+
+def _descriptions(plan, runs, choices):
+    """Each optimizer at the rate at which it was run, which was chosen if it was."""
+    lines = []
+    for optimizer, choice in choices.items():
+        rates = {r.model: r.learning_rate for r in runs if r.optimizer == optimizer}
+        for rate in dict.fromkeys(rates.values()):
+            mine = choice
+            if rate is not None:
+                mine = dataclasses.replace(choice, learning_rate=rate)
+            text = mine.describe()
+            if len(set(rates.values())) > 1:
+                models = [model for model, each in rates.items() if each == rate]
+                text = f"for {', '.join(models)}: {text}"
+            lines.append(f"- {text}")
+    return lines
+
+
+def _losses(plan, model, runs):
+    marks = [step for step in (100, 300, 1000) if step < plan.train_steps]
+    marks.append(plan.train_steps)
+    width = min(LAST_STEPS, max(1, plan.train_steps // 10))
+    head = ["optimizer, rate", *(f"loss at step {mark}" for mark in marks)]
+    head += ["top-1", "minutes"]
+    lines = table_head(head)
+    for optimizer in plan.optimizers:
+        mine = [r for r in runs if (r.model, r.optimizer) == (model, optimizer)]
+        losses = np.array([[row["loss"] for row in plan.rows(run)] for run in mine])
+        cells = [label_of(mine[0])]
+        for mark in marks:
+            cells.append(_mean(losses[:, max(0, mark - width) : mark].mean(1), ".4f"))
+        cells.append(_mean([_top_1(plan, run) for run in mine], ".1%"))
+        minutes = [wall_clock(plan, run)[-1] / 60 for run in mine]
+        lines.append(table_row([*cells, _mean(minutes, ".1f")]))
+    return [
+        *lines,
+        "",
+        f"A loss is the mean training loss of the {width} steps before; top-1 is of "
+        "the validation images, at the end. "
+        f"Seeds: {', '.join(map(str, plan.seeds))}.",
+        "",
+    ]
+
+
+def _top_1(plan, run):
+    return read_csv(plan.folder / run.name / "eval.csv")[-1]["top_1"]
+
+
+def _probes(plan, model):
+    """What was tried: the losses by which rates were chosen."""
+    lines = []
+    for optimizer in plan.optimizers:
+        candidates = plan.candidates(model, optimizer)
+        if len(candidates) > 1:
+            tried = ", ".join(
+                f"{runs[0].learning_rate:.3g} ({probe_loss(plan, runs):.4f})"
+                for runs in candidates
+            )
+            lines.append(f"- {optimizer}: {tried}")
+    if not lines:
+        return []
+    return [
+        f"Rates tried for {plan.probe_steps} steps, with the mean loss at their end:",
+        "",
+        *lines,
+        "",
+    ]
+
+
+def _times(plan, shares):
+    rows = [
+        {
+            "model": model,
+            "optimizer": optimizer,
+            "batch_size": times.batch_size,
+            "input_seconds": times.input_seconds,
+            "gradient_seconds": times.gradient_seconds,
+            "optimizer_seconds": times.optimizer_seconds,
+            "optimizer_share": times.share,
+            "state_bytes_per_parameter": times.state_bytes_per_parameter,
+        }
+        for (model, optimizer), found in shares.items()
+        for times in found
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    )
+    write_aside(plan.folder / "timing.csv", text.getvalue().encode())
+    head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
+    lines = table_head([*head, "share", "state bytes a parameter"])
+    for row in rows:
+        seconds = (
+            row[f"{part}_seconds"] for part in ("input", "gradient", "optimizer")
+        )
+        lines.append(
+            table_row(
+                [
+                    f"{row['model']}, {row['optimizer']}",
+                    str(row["batch_size"]),
+                    *(f"{1e3 * each:.0f} ms" for each in seconds),
+                    f"{row['optimizer_share']:.0%}",
+                    f"{row['state_bytes_per_parameter']:.1f}",
+                ]
+            )
+        )
+    return [
+        "## The time of a step",
+        "",
+        "![shares](shares.png)",
+        "",
+        *lines,
+        "",
+        "Medians of each part by itself, on this machine; the input is that of a "
+        "pipeline that is asked for nothing else.",
+        "",
+    ]
+
+
+def _mean(values, form):
+    """The mean over seeds, and the range where there are several."""
+    text = format(float(np.mean(values)), form)
+    if len(values) > 1:
+        low, high = (format(float(f(values)), form) for f in (np.min, np.max))
+        text += f" ({low} to {high})"
+    return text
+
+
+def table_head(cells) -> list[str]:
+    """The first two lines of a Markdown table; numbers from the second column on."""
+    return [table_row(cells), table_row(["---"] + ["---:"] * (len(cells) - 1))]
+
+
+def table_row(cells) -> str:
+    """A line of it."""
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,1 @@
+"""ImageNet as batches: sources, order, decoding, augmentation."""

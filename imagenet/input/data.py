@@ -1,0 +1,303 @@
+"""ImageNet as batches: the same ones in every run, from any step on.
+
+    data = open_images(DataSettings("generated", "data", image_size=64))
+    for images, labels, weights in data.training_batches(32): ...
+
+    python -m imagenet.input.data --dataset=generated --data_dir=data --image_size=64
+
+The command measures how many images a second the pipeline delivers by itself.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+
+# Before TensorFlow is imported: its notes on the processor are no news here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import app, flags, logging
+
+from imagenet.input import augmentation
+from imagenet.input.data_settings import DATASETS, SCALINGS, DataSettings
+from imagenet.input.record_order import (
+    part_of_split,
+    records_in_order,
+    shuffled_records,
+)
+from imagenet.input.skipping import SkippedImages, first_that_works
+from imagenet.input.sources import open_generated, open_imagenet
+from imagenet.synthetic.generated import GeneratedSettings
+
+
+def open_images(settings: DataSettings) -> "ImageData":
+    """The images that the settings name.
+
+    Generated ones are made, and real ones are prepared from their tar files, when they
+    are not there yet.
+
+    Raises:
+        ValueError, OSError: see `imagenet.input.sources`.
+    """
+    if settings.dataset == "generated":
+        builder = open_generated(settings.data_dir, settings.generated())
+        return ImageData(settings, builder, settings.num_classes)
+    builder = open_imagenet(settings.data_dir)
+    return ImageData(settings, builder, builder.info.features["label"].num_classes)
+
+
+class ImageData:
+    """Batches of images, see `open_images`.
+
+    A batch is `(images, labels, weights)`: float32 `[batch, size, size, 3]`, int32
+    `[batch]`, float32 `[batch]`. The weight is 1, or 0 for what does not count: an
+    image that cannot be decoded, or what fills up the last batch of an evaluation.
+
+    Attributes:
+        settings: as given.
+        num_classes: labels are below it.
+        num_train_images: in all shards together.
+        num_validation_images: in all shards together.
+    """
+
+    def __init__(self, settings: DataSettings, builder, num_classes: int):
+        self.settings = settings
+        self.num_classes = num_classes
+        self.num_train_images = builder.info.splits["train"].num_examples
+        self.num_validation_images = builder.info.splits["validation"].num_examples
+        self._builder = builder
+        self._skipped = SkippedImages()
+
+    def skipped_images(self) -> dict[str, int]:
+        """File names that could not be decoded in this process, and how often each."""
+        return dict(self._skipped.counts)
+
+    def training_batches(
+        self,
+        batch_size: int,
+        *,
+        first_step=0,
+        shard=0,
+        num_shards=1,
+        sharers=1,
+        drawn=0,
+    ) -> tf.data.Dataset:
+        """Batches without end, those from `first_step` on.
+
+        What is in the batch of a step follows from the settings, `batch_size`, the
+        shard and the step alone. Epochs follow each other without a gap: a batch may
+        hold the end of one and the start of the next.
+
+        Args:
+            batch_size: images in a batch of this shard.
+            first_step: how many batches to leave out; nothing of them is decoded.
+            shard: which part of the images, from 0.
+            num_shards: how many parts there are, each read by another worker.
+            sharers: how many such datasets share a process's memory for shuffling.
+            drawn: a number, or an int64 tensor, with which all that is random is
+                another; needs a `first_step` of 0.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        _check_batch(batch_size, shard, num_shards)
+        if first_step < 0:
+            raise ValueError(
+                f"`first_step` must not be negative. Received: {first_step}"
+            )
+        if num_shards > self.num_train_images:
+            raise ValueError(
+                f"There must be no more shards than the {self.num_train_images} "
+                f"training images. Received: num_shards={num_shards}"
+            )
+        part = part_of_split(self._builder, "train", shard, num_shards)
+        first = first_step * batch_size
+        records = shuffled_records(part, self.settings.seed, first, sharers, drawn)
+        numbered = records.enumerate(first)
+        # All shards draw from one sequence of seeds, each its own.
+        images = numbered.map(
+            lambda number, record: self._training_image(
+                record, tf.cast(number, tf.int64) * num_shards + shard, drawn
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        return _batched(images, batch_size)
+
+    def evaluation_batches(
+        self, batch_size: int, *, shard=0, num_shards=1
+    ) -> tf.data.Dataset:
+        """The validation images once, in a fixed order, in whole batches.
+
+        All shards have the same number of batches; what is missing in the last ones is
+        made up by images of weight 0.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        _check_batch(batch_size, shard, num_shards)
+        part = part_of_split(self._builder, "validation", shard, num_shards)
+        images = records_in_order(part).map(
+            self._evaluation_image, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        batches = self.num_evaluation_batches(batch_size, num_shards)
+        filling = tf.data.Dataset.from_tensors(self._neutral(0))
+        filling = filling.repeat(batches * batch_size - part.count)
+        batched = _batched(images.concatenate(filling), batch_size)
+        return batched.apply(tf.data.experimental.assert_cardinality(batches))
+
+    def num_evaluation_batches(self, batch_size: int, num_shards=1) -> int:
+        """How many batches `evaluation_batches` has in each shard."""
+        largest = -(-self.num_validation_images // num_shards)
+        return -(-largest // batch_size)
+
+    def _training_image(self, record, number, drawn=0):
+        seed = tf.stack([tf.cast(self.settings.seed + drawn, tf.int64), number])
+        crop, flip, colour = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+
+        def window(shape):
+            return augmentation.random_window(shape, crop, self.settings.min_crop_area)
+
+        def finish(image):
+            image = tf.image.stateless_random_flip_left_right(image, flip)
+            if self.settings.colour_distortion:
+                image = augmentation.distort_colours(image, colour)
+            return image
+
+        return self._image(record, window, finish)
+
+    def _evaluation_image(self, record):
+        return self._image(record, augmentation.central_window, lambda image: image)
+
+    def _image(self, record, window, finish):
+        """Image, label and weight of a record."""
+        example = self._builder.info.features.deserialize_example(
+            record, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        label = tf.cast(example["label"], tf.int32)
+        size = self.settings.image_size
+
+        def decoded(decode):
+            def function(content, _):
+                image = finish(augmentation.resize(decode(content, window), size))
+                return self._scale(image), tf.constant(1.0)
+
+            return function
+
+        def skipped(_, file_name):
+            with tf.control_dependencies([self._skipped.report(file_name)]):
+                image, _, weight = self._neutral(0)
+                return tf.identity(image), weight
+
+        def skipped_elsewhere(_, file_name):
+            # On a worker that only runs graphs there is no Python to call.
+            with tf.control_dependencies(
+                [tf.print("Skipped", file_name, "which cannot be decoded")]
+            ):
+                image, _, weight = self._neutral(0)
+                return tf.identity(image), weight
+
+        image, weight = first_that_works(
+            (example["image"], example["file_name"]),
+            (
+                decoded(augmentation.decode_window),
+                decoded(augmentation.decode_whole),
+                skipped,
+                skipped_elsewhere,
+            ),
+        )
+        return image, label, weight
+
+    def _neutral(self, label):
+        """An image of one grey, with weight 0."""
+        size = self.settings.image_size
+        image = self._scale(tf.fill([size, size, 3], 127.5))
+        return image, tf.constant(label, tf.int32), tf.constant(0.0)
+
+    def _scale(self, image):
+        return SCALINGS[self.settings.scaling](image)
+
+
+def _check_batch(batch_size, shard, num_shards):
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be positive. Received: {batch_size}")
+    if not 0 <= shard < num_shards:
+        raise ValueError(
+            "`shard` must be from 0 to `num_shards` - 1. Received: "
+            f"shard={shard}, num_shards={num_shards}"
+        )
+
+
+def _batched(images, batch_size):
+    options = tf.data.Options()
+    options.deterministic = True
+    batches = images.batch(batch_size, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def images_a_second(batches: tf.data.Dataset, batch_size: int, steps: int) -> float:
+    """How fast a dataset delivers, after as many steps of warm-up again."""
+    iterator = iter(batches)
+    for _ in range(steps):
+        next(iterator)
+    begin = time.perf_counter()
+    for _ in range(steps):
+        next(iterator)
+    return batch_size * steps / (time.perf_counter() - begin)
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_enum("dataset", "generated", DATASETS, "Which images.")
+    flags.DEFINE_string("data_dir", None, "TFDS's folder.", required=True)
+    flags.DEFINE_integer("image_size", 64, "Side in pixels.")
+    flags.DEFINE_integer("batch_size", 32, "Images in a batch.")
+    flags.DEFINE_integer("steps", 100, "Batches that are timed.", lower_bound=1)
+    for field in dataclasses.fields(GeneratedSettings):
+        if field.name != "seed":
+            flags.DEFINE_integer(
+                field.name, field.default, f"{field.name} of generated images."
+            )
+    flags.DEFINE_bool("json", False, "Print one line of JSON.")
+
+
+def main(arguments):
+    """Measures the pipelines of training and evaluation."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+    values = flags.FLAGS
+    try:
+        settings = DataSettings(
+            dataset=values.dataset,
+            data_dir=values.data_dir,
+            image_size=values.image_size,
+            num_classes=values.num_classes,
+            num_images=values.num_images,
+            num_validation_images=values.num_validation_images,
+        )
+        data = open_images(settings)
+        training = data.training_batches(values.batch_size)
+        evaluation = data.evaluation_batches(values.batch_size)
+    except (ValueError, OSError) as error:
+        sys.exit(f"imagenet.input.data: {error}")
+    rates = {
+        name: round(images_a_second(batches, values.batch_size, values.steps), 1)
+        for name, batches in [
+            ("training", training),
+            ("evaluation", evaluation.repeat()),
+        ]
+    }
+    if values.json:
+        described = {**dataclasses.asdict(settings), "batch_size": values.batch_size}
+        print(json.dumps({**described, "images_a_second": rates}))
+    else:
+        for name, rate in rates.items():
+            print(f"{name}: {rate:,.0f} images a second")
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,1 @@
+"""One training run: its settings, devices, compiled steps, loop and log."""

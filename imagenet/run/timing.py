@@ -1,0 +1,97 @@
+"""Where the time of a training step goes: input, forward and backward, optimizer.
+
+Each part is run by itself, compiled as in training, on batches that are there already
+(but for the input). What the optimizer takes does not depend on the batch, so its share
+of a step falls as the batch grows.
+"""
+
+import time
+
+import tensorflow as tf
+
+from imagenet.input.data import ImageData
+from imagenet.models import build_model
+from imagenet.optimizers import Choice
+from imagenet.run.checkpoints import size_of
+from imagenet.run.devices import Devices
+from imagenet.run.programs import Programs
+from imagenet.run.settings import TrainingSettings
+from imagenet.run.step_times import StepTimes, median_seconds
+
+
+def time_steps(
+    settings: TrainingSettings,
+    choice: Choice,
+    images: ImageData,
+    batch_sizes: list[int],
+    repetitions: int = 5,
+) -> list[StepTimes]:
+    """Times the parts of a step on one device, for each batch size.
+
+    Args:
+        settings: Network, image size, precision.
+        choice: The optimizer.
+        images: The data.
+        batch_sizes: Images a step.
+        repetitions: Of which the median is taken.
+    """
+    devices = Devices(tf.distribute.get_strategy(), 1)
+    model = build_model(
+        settings.model,
+        images.num_classes,
+        settings.image_size,
+        settings.precision,
+        seed=settings.seed,
+    )
+    optimizer = choice.make(model)
+    programs = Programs(settings, choice, devices, model, optimizer)
+    parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
+    gradients_of = tf.function(programs.gradients)
+    apply = tf.function(programs.apply)
+    found = []
+    optimizer_seconds = None
+    for batch_size in batch_sizes:
+        batches = iter(images.training_batches(batch_size))
+        batch = next(batches)
+        count = tf.reduce_sum(batch[2])
+        gradients, _ = gradients_of(*batch, count)
+        gradient_seconds = _median(
+            lambda batch=batch, count=count: gradients_of(*batch, count), repetitions
+        )
+        if optimizer_seconds is None:
+            optimizer_seconds = _median(
+                lambda gradients=gradients: apply(gradients), repetitions
+            )
+        found.append(
+            StepTimes(
+                batch_size,
+                _input_seconds(images, batch_size, repetitions),
+                gradient_seconds,
+                optimizer_seconds,
+                parameters,
+                size_of(optimizer),
+            )
+        )
+    return found
+
+
+def _median(run, repetitions):
+    def to_the_end():
+        run()
+        # On a GPU the call returns before the work is done.
+        tf.test.experimental.sync_devices()
+
+    return median_seconds(to_the_end, repetitions)
+
+
+def _input_seconds(images, batch_size, repetitions):
+    """Seconds a batch at full speed, once what was read ahead is used up."""
+    batches = iter(images.training_batches(batch_size))
+    ahead = max(4, 256 // batch_size)
+    for _ in range(ahead):
+        next(batches)
+    count = max(repetitions, 256 // batch_size)
+    began = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return (time.perf_counter() - began) / count

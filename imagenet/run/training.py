@@ -1,0 +1,415 @@
+"""A training run: one loop for all strategies.
+
+Every so many steps, a loop, the figures come off the devices, and there is a look at
+the clock, at signals, and at what is due: an evaluation, a checkpoint. All that a step
+computes follows from the settings and the step's number, so a run that was killed goes
+on from its checkpoint as if nothing had happened.
+"""
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import tensorflow as tf
+from absl import logging
+
+from imagenet.input.batches import evaluation_iterator, shards_of, training_iterator
+from imagenet.input.data import ImageData
+from imagenet.models import build_model
+from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
+from imagenet.run.checkpoints import Checkpoints, existing_folder
+from imagenet.run.devices import Devices
+from imagenet.run.programs import Programs
+from imagenet.run.run_log import RunLog, SilentLog
+from imagenet.run.settings import LOCK_FILE, TrainingSettings
+from imagenet.run.termination import Terminated
+from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.exclusive_lock import claimed
+
+MODEL_FILE = "model.keras"
+
+
+class Training:
+    """One run.
+
+    Attributes:
+        settings: Its settings.
+        choice: Its optimizer with everything settled.
+        model: Its network.
+        optimizer: Of the network.
+        step: Steps done.
+    """
+
+    def __init__(self, settings: TrainingSettings, devices: Devices, images: ImageData):
+        """Builds the network, or goes on with the run in `model_dir`.
+
+        Nothing is written there before `train`: what was started by mistake leaves no
+        folder that refuses the command when it is put right.
+
+        Raises:
+            ValueError: The settings do not fit the data, the devices, or the run that
+                is there.
+        """
+        self.settings = settings
+        self._devices = devices
+        self._images = images
+        self.choice = settle_optimizer(settings, images.num_train_images)
+        self.train_steps = self.choice.train_steps
+        self._rate = self.choice.rate()
+        self._folder = pathlib.Path(settings.model_dir)
+        check_start(settings, devices)
+        with devices.strategy.scope():
+            self.model = build_model(
+                settings.model,
+                images.num_classes,
+                settings.image_size,
+                settings.precision,
+                settings.synchronized_batch_normalization,
+                settings.seed,
+            )
+            self.optimizer = with_loss_scale(
+                self.choice.make(self.model), self.model, settings.precision
+            )
+            self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._programs = Programs(
+            settings, self.choice, devices, self.model, self.optimizer
+        )
+        self._checkpoints = Checkpoints(
+            settings, devices, self._step, model=self.model, optimizer=self.optimizer
+        )
+        self.step = self._checkpoints.restore()
+        if not self.step and (self._folder / MODEL_FILE).is_file():
+            raise ValueError(
+                f"{self._folder} must have the checkpoints of its run: it has ended, "
+                "and to begin anew would drop its curves and its model. Received: a "
+                "folder without them. Bring them back, or begin in another model_dir"
+            )
+        if self.step:
+            logging.info("resumed from step %d", self.step)
+        logging.info(
+            "%s, %d parameters, %d classes, %d px, %d images a step on %d replicas; %s",
+            settings.model,
+            self.model.count_params(),
+            images.num_classes,
+            settings.image_size,
+            settings.batch_size,
+            devices.num_replicas,
+            self.choice.describe(),
+        )
+        self._coordinator = None
+        if devices.asynchronous:
+            self._coordinator = tf.distribute.coordinator.ClusterCoordinator(
+                devices.strategy
+            )
+        self._terminated = False
+        self._until = self.train_steps
+
+    # The loop.
+
+    def train(self, until: int | None = None) -> None:
+        """Goes on until the last step, or is left with a checkpoint at `until`.
+
+        Raises:
+            Terminated: SIGTERM came; a checkpoint of this step is there.
+            OSError: A checkpoint could not be written.
+            ValueError: `model_dir` has become that of another run since, another
+                process trains there, or the disk has no room for the checkpoints.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.step < self.train_steps:
+                self._checkpoints.check_room()
+            if self._devices.is_chief:
+                self.settings.settle(self._folder)
+                stack.enter_context(_claimed(self._folder))
+                self._checkpoints.drop_unfinished()
+            self._train(until)
+
+    def _train(self, until):
+        self._until = self.train_steps
+        if until is not None:
+            self._until = min(until, self.train_steps)
+        # Of the checkpoint: killed, the run may have saved but not evaluated.
+        unevaluated = self._any_process(self._lacks_evaluation())
+        if self._coordinator:
+            # Its function is made once: each is traced anew.
+            self._worker_step = tf.function(
+                lambda batches: self._devices.strategy.run(
+                    self._programs.train_step, args=(next(batches),)
+                )
+            )
+        if unevaluated or self.step < self._until:
+            log = SilentLog()
+            if self._devices.is_chief:
+                log = RunLog(
+                    self._folder, self.step, self.train_steps, self.choice.is_learned
+                )
+            with contextlib.closing(log), self._heeding_signals():
+                if unevaluated:
+                    log.evaluation(self.evaluate())
+                self._loops(log)
+        if self.step >= self.train_steps:
+            self._finish()
+
+    def _loops(self, log):
+        if self.step < self._until:
+            iterator = training_iterator(
+                self.settings, self._devices, self._images, self.step
+            )
+        while self.step < self._until:
+            self._loop(iterator, log)
+
+    def _loop(self, iterator, log):
+        began, first = time.monotonic(), self.step
+        steps = self._steps_until_due()
+        if self._coordinator:
+            rows = self._asynchronous_steps(iterator, steps)
+        else:
+            rows = self._programs.train(iterator, tf.constant(steps)).numpy()
+        self.step += steps
+        self._step.assign(self.step)
+        seconds = time.monotonic() - began
+        log.loop(
+            [
+                self._figures(first + number, row, steps / seconds)
+                for number, row in enumerate(rows)
+            ]
+        )
+        if not math.isfinite(rows[-1][0]):
+            logging.warning("the loss of step %d is %s", self.step, rows[-1][0])
+        terminated = self._any_process(self._terminated)
+        left = terminated or self.step == self._until
+        if left or self.step % self.settings.checkpoint_every == 0:
+            log.flush()
+            self._programs.average_statistics()
+            self._checkpoints.save()
+        if terminated and self.step < self.train_steps:
+            raise Terminated(f"saved at step {self.step} and left, as SIGTERM asks")
+        # After the checkpoint: it may take longer than who stops the run waits.
+        if self._is_evaluated():
+            log.evaluation(self.evaluate())
+
+    def _is_evaluated(self):
+        """Whether there is an evaluation of this step."""
+        every = self.settings.eval_every
+        done = self.step >= self.train_steps
+        return done or bool(every and self.step % every == 0)
+
+    def _lacks_evaluation(self):
+        """Whether one that there should be is missing; the chief knows."""
+        if not (self.step and self._is_evaluated() and self._devices.is_chief):
+            return False
+        path = self._folder / "eval.csv"
+        rows = read_csv(path) if path.is_file() else []
+        return all(row["step"] != self.step for row in rows)
+
+    def _steps_until_due(self):
+        """Steps of the next loop: up to whatever is due first."""
+        steps = min(self.settings.steps_per_loop, self._until - self.step)
+        for every in (self.settings.eval_every, self.settings.checkpoint_every):
+            if every:
+                steps = min(steps, every - self.step % every)
+        return steps
+
+    def _asynchronous_steps(self, iterator, steps):
+        results = [
+            self._coordinator.schedule(self._worker_step, args=(iterator,))
+            for _ in range(steps)
+        ]
+        with _telling_of_delay(results):
+            self._coordinator.join()
+        # Keras counts by reading and writing, so steps of two workers may count as
+        # one; nobody else steps here.
+        self.optimizer.iterations.assign(self.step + steps)
+        return [result.fetch() for result in results]
+
+    def _figures(self, step, row, steps_per_second):
+        loss, right, weight, log_rate = (float(value) for value in row)
+        figures = {
+            "step": step + 1,
+            "loss": loss / max(weight, 1.0),
+            "accuracy": right / max(weight, 1.0),
+            "learning_rate": self._learning_rate(step),
+            "images_per_second": steps_per_second * self.settings.batch_size,
+        }
+        if self.choice.is_learned:
+            figures["mean_learned_rate"] = math.exp(log_rate)
+        return figures
+
+    def _learning_rate(self, step):
+        """What multiplied the step after `step` others."""
+        return float(self._rate(step) if callable(self._rate) else self._rate)
+
+    # Evaluation, and the end.
+
+    def evaluate(self) -> dict[str, float]:
+        """A row of `eval.csv`: the validation images, all or the first so many."""
+        self._programs.average_statistics()
+        with self._true_values():
+            iterator, steps = evaluation_iterator(
+                self.settings, self._devices, self._images
+            )
+            loss, top_1, top_5, count = self._programs.evaluate(
+                iterator, tf.constant(steps)
+            ).numpy()
+        row = {
+            "step": self.step,
+            "top_1": top_1 / max(count, 1.0),
+            "top_5": top_5 / max(count, 1.0),
+            "loss": loss / max(count, 1.0),
+            "images": count,
+        }
+        logging.info(
+            "step %d: top-1 %.4f, top-5 %.4f, loss %.4f on %d validation images",
+            *(row[name] for name in ("step", "top_1", "top_5", "loss", "images")),
+        )
+        return row
+
+    @contextlib.contextmanager
+    def _true_values(self):
+        """Weights with attention train elsewhere than where the parameters are."""
+        pairs = []
+        if self.choice.is_learned:
+            pairs = unwrapped(self.optimizer).pairs_with_true_values()
+        attended = [tf.identity(variable.value) for variable, _ in pairs]
+        for variable, true_value in pairs:
+            variable.assign(true_value.value)
+        try:
+            yield
+        finally:
+            for (variable, _), value in zip(pairs, attended, strict=True):
+                variable.assign(value)
+
+    def _finish(self):
+        skipped = self._images.skipped_images()
+        if skipped:
+            logging.warning(
+                "%d images could not be decoded and were left out: %s",
+                len(skipped),
+                ", ".join(sorted(skipped)[:20]),
+            )
+        with self._true_values():
+            self._save_model()
+
+    def _save_model(self):
+        # All processes take part: some values lie on all of them.
+        path = self._folder / MODEL_FILE
+        aside = path.with_name(f".{self._devices.worker}.{MODEL_FILE}")
+        try:
+            self.model.save(aside)
+            if self._devices.is_chief:
+                os.replace(aside, path)
+                logging.info("the trained model is %s", path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    # Signals.
+
+    @contextlib.contextmanager
+    def _heeding_signals(self):
+        """SIGTERM ends the run after the loop that it is in."""
+
+        def terminate(*_):
+            self._terminated = True
+
+        before = signal.signal(signal.SIGTERM, terminate)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _any_process(self, told):
+        """Whether any process was told so: all then save, or evaluate, together."""
+        if self._devices.num_workers == 1 or self._devices.asynchronous:
+            return told
+        strategy = self._devices.strategy
+        mine = strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant(float(told))
+        )
+        return float(strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
+
+
+@contextlib.contextmanager
+def _telling_of_delay(results, seconds=30):
+    """Says again and again which steps have not ended: TensorFlow waits for ever.
+
+    Another worker does the steps of a lost one; without any, or without their
+    parameter server, nobody does.
+    """
+    ended = threading.Event()
+
+    def watch():
+        began = time.monotonic()
+        while not ended.wait(seconds):
+            logging.warning(
+                "these %d steps have not all ended after %d s. Are a worker or a "
+                "parameter server gone? Steps of a lost worker are done by others; "
+                "started again with its TF_CONFIG it takes part again. Without a "
+                "parameter server, or all workers, start all processes again: the "
+                "run goes on from its last checkpoint",
+                len(results),
+                time.monotonic() - began,
+            )
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _claimed(folder):
+    """No other process writes to the folder of a run meanwhile."""
+    return claimed(
+        folder / LOCK_FILE,
+        "model_dir must be that of no other running process (several processes of "
+        "one run are started with --strategy=multi_worker or parameter_server and "
+        f"TF_CONFIG). Received: {folder}, which one is training in",
+    )
+
+
+def check_start(settings: TrainingSettings, devices: Devices) -> None:
+    """All that can be wrong and takes neither images nor a network to find out.
+
+    Raises:
+        ValueError: The shards do not fit the workers, the weights are unknown, or
+            `model_dir` is that of another run or cannot be written.
+    """
+    shards_of(settings, devices)
+    if devices.is_chief:
+        folder = pathlib.Path(settings.model_dir)
+        settings.check(folder)
+        existing = existing_folder(folder)
+        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+            raise ValueError(
+                "model_dir must be a folder that can be written, or made. Received: "
+                f"{folder}; {existing} cannot be written"
+            )
+    else:
+        settings.identity()
+
+
+def settle_optimizer(settings: TrainingSettings, num_train_images: int) -> Choice:
+    """The optimizer of a run, see `imagenet.optimizers.choose`.
+
+    Raises:
+        ValueError: A setting of it breaks a rule.
+    """
+    steps_per_epoch = num_train_images / settings.batch_size
+    train_steps = settings.train_steps or math.ceil(settings.epochs * steps_per_epoch)
+    return choose(
+        settings.optimizer,
+        batch_size=settings.batch_size,
+        train_steps=train_steps,
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=settings.learning_rate,
+        schedule=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        weights=settings.weights,
+    )

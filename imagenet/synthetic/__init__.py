@@ -1,0 +1,1 @@
+"""Images drawn from numbers, in the format of ImageNet."""

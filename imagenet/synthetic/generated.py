@@ -1,0 +1,283 @@
+r"""A labelled set of drawn images on disk, in the format of TFDS's ImageNet 2012.
+
+`tfds.load("imagenet2012", data_dir=...)` opens it, unmodified, and so does every
+program that reads ImageNet that way. The 1,000 class names are those of ImageNet; a set
+of fewer classes uses the first of them. A file beside the data says that they are drawn
+and how; no other set in the same folder is ever replaced.
+
+    python -m imagenet.synthetic.generated --data_dir=data --num_classes=100 \
+        --num_images=10000
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import sys
+
+# Before TensorFlow is imported: its notes on the processor are no news here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+
+from imagenet.input.preparing import prepare
+from imagenet.synthetic import drawing
+from imagenet.synthetic.jpegs import drawn_jpegs
+from learned_optimizer.utils.exclusive_lock import file_lock
+
+NAME, VERSION = "imagenet2012", "5.1.0"
+SETTINGS_FILE = "generated.json"
+# Raised whenever the same settings no longer give the same images.
+FORMAT = 1
+# Bytes a record takes on disk, and some more.
+_BYTES_AN_IMAGE = 12_000
+_LOCK_FILE = ".generated.lock"
+_ASIDE_PREFIX = ".generated-aside-"
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedSettings:
+    """What a generated set holds.
+
+    Attributes:
+        num_classes: from 2 to `imagenet.synthetic.drawing.MAX_CLASSES`.
+        num_images: of training; each class has as many as any other, or one more.
+        num_validation_images: none of them is also a training image.
+        seed: not negative; another seed draws other images of the same classes.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    num_classes: int = 100
+    num_images: int = 10_000
+    num_validation_images: int = 1_000
+    seed: int = 0
+
+    def __post_init__(self):
+        drawing.check_num_classes(self.num_classes)
+        if self.num_images < self.num_classes:
+            raise ValueError(
+                "`num_images` must be at least the number of classes, "
+                f"{self.num_classes}. Received: {self.num_images}"
+            )
+        if self.num_validation_images < 1:
+            raise ValueError(
+                "`num_validation_images` must be positive. "
+                f"Received: {self.num_validation_images}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"`seed` must not be negative. Received: {self.seed}")
+
+    def to_dict(self) -> dict[str, int]:
+        """As recorded beside the data."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
+
+def generated_folder(data_dir) -> pathlib.Path:
+    """Where a generated set lies in `data_dir`: where TFDS looks for ImageNet."""
+    return pathlib.Path(data_dir) / NAME / VERSION
+
+
+def recorded_settings(data_dir) -> dict | None:
+    """What is recorded of the generated set in `data_dir`; None where there is none.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
+    path = generated_folder(data_dir) / SETTINGS_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} must be JSON. Received: {error}. Delete the folder it is "
+            "in, or name another --data_dir"
+        ) from error
+
+
+def make_generated(data_dir, settings: GeneratedSettings) -> pathlib.Path:
+    """Makes the set, unless it is there already; other processes wait meanwhile.
+
+    It is written aside and renamed when it is whole.
+
+    Args:
+        data_dir: a folder of the local file system; made when missing.
+        settings: what the set holds.
+
+    Returns:
+        The folder of the set, `generated_folder(data_dir)`.
+
+    Raises:
+        ValueError: `data_dir` holds another set.
+        OSError: `data_dir` cannot be written, or the disk has not enough room.
+    """
+    folder = generated_folder(data_dir)
+    if _is_made(data_dir, settings):
+        return folder
+    data_dir = pathlib.Path(data_dir)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise ValueError(
+            f"--data_dir must be a folder. Received: {str(data_dir)!r}, a file"
+        )
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with file_lock(data_dir / _LOCK_FILE):
+        if _is_made(data_dir, settings):
+            return folder
+        _check_room(data_dir, settings)
+        for leftover in data_dir.glob(f"{_ASIDE_PREFIX}*"):
+            # Whoever made it was killed, or would hold the lock.
+            shutil.rmtree(leftover, ignore_errors=True)
+        aside = data_dir / f"{_ASIDE_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            _write(aside, settings)
+            folder.parent.mkdir(exist_ok=True)
+            os.rename(generated_folder(aside), folder)
+        except OSError:
+            # On a file system without locks another process may have been faster.
+            if not _is_made(data_dir, settings):
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _is_made(data_dir, settings):
+    """Whether the set is there.
+
+    Raises:
+        ValueError: another one is.
+    """
+    folder = generated_folder(data_dir)
+    if not folder.exists():
+        return False
+    recorded = recorded_settings(data_dir)
+    if recorded is None:
+        raise ValueError(
+            f"--data_dir must hold no other {NAME} than a generated one. Received: "
+            f"{str(folder)!r}, which was not made by "
+            "`imagenet.synthetic.generated`. Name another --data_dir, or read that one "
+            "with --dataset=imagenet2012"
+        )
+    wanted = settings.to_dict()
+    if recorded != wanted:
+        different = [
+            f"{key}={recorded.get(key)} (wanted {wanted.get(key)})"
+            for key in sorted(recorded.keys() | wanted.keys())
+            if recorded.get(key) != wanted.get(key)
+        ]
+        raise ValueError(
+            "--data_dir must hold no generated set of other settings. Received: "
+            f"{str(folder)!r} with {', '.join(different)}. Delete that folder, name "
+            "another --data_dir, or ask for the same settings"
+        )
+    return True
+
+
+def _check_room(data_dir, settings):
+    images = settings.num_images + settings.num_validation_images
+    needed, free = images * _BYTES_AN_IMAGE, shutil.disk_usage(data_dir).free
+    if free < needed:
+        raise OSError(
+            f"{images:,} images need about {needed / 1e6:,.0f} MB of disk. Received: "
+            f"{free / 1e6:,.0f} MB free in {str(data_dir)!r}. Make room, or ask for "
+            "fewer images"
+        )
+
+
+def _write(data_dir, settings):
+    logging.info(
+        "Drawing %d training and %d validation images of %d classes",
+        settings.num_images,
+        settings.num_validation_images,
+        settings.num_classes,
+    )
+    builder = _builder_class()(
+        settings=settings, data_dir=os.fspath(data_dir), version=VERSION
+    )
+    prepare(builder)
+    text = json.dumps(settings.to_dict(), indent=1) + "\n"
+    path = generated_folder(data_dir) / SETTINGS_FILE
+    path.write_text(text, encoding="utf-8")
+
+
+def _builder_class():
+    """TFDS's builder of ImageNet with other images; in no registry."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import registered
+
+    real = tfds.builder_cls(NAME)
+    with registered.skip_registration():
+
+        class GeneratedBuilder(real):
+            """The features, names and files of the real one, drawn images in them."""
+
+            name = NAME
+            pkg_dir_path = real.pkg_dir_path
+            MANUAL_DOWNLOAD_INSTRUCTIONS = "None: the images are drawn."
+
+            def __init__(self, *, settings, **arguments):
+                self._settings = settings
+                super().__init__(**arguments)
+
+            def _split_generators(self, dl_manager):
+                return {
+                    "train": self._examples(0, self._settings.num_images, "{0}_{1}"),
+                    "validation": self._examples(
+                        drawing.FIRST_VALIDATION_INDEX,
+                        self._settings.num_validation_images,
+                        "ILSVRC2012_val_{1:08d}",
+                    ),
+                }
+
+            def _examples(self, first, count, file_name):
+                """Keys and examples, the labels in turn."""
+                names = self.info.features["label"].names
+                classes, seed = self._settings.num_classes, self._settings.seed
+                indices = range(first, first + count)
+                images = drawn_jpegs(indices, classes, seed)
+                for number, image in enumerate(images, 1):
+                    label = indices[number - 1] % classes
+                    name = file_name.format(names[label], number) + ".JPEG"
+                    yield name, {"image": image, "label": label, "file_name": name}
+
+    return GeneratedBuilder
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    default = GeneratedSettings()
+    flags.DEFINE_string("data_dir", None, "Folder to make the set in.", required=True)
+    flags.DEFINE_integer("num_classes", default.num_classes, "Number of classes.")
+    flags.DEFINE_integer("num_images", default.num_images, "Images of training.")
+    flags.DEFINE_integer(
+        "num_validation_images", default.num_validation_images, "Images of validation."
+    )
+    flags.DEFINE_integer("seed", default.seed, "Draws other images.")
+
+
+def main(arguments):
+    """Makes the set and says where it is."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+    values = flags.FLAGS
+    try:
+        settings = GeneratedSettings(
+            num_classes=values.num_classes,
+            num_images=values.num_images,
+            num_validation_images=values.num_validation_images,
+            seed=values.seed,
+        )
+        folder = make_generated(values.data_dir, settings)
+    except (ValueError, OSError) as error:
+        sys.exit(f"imagenet.synthetic.generated: {error}")
+    print(folder)
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,122 @@
+"""Drawn images as JPEG files in memory, made by several processes.
+
+Plain child processes and no `multiprocessing`, whose children import the main program
+again and with it, here, TensorFlow. Each child draws every so-manieth image and writes
+it to its standard output, a length before each; it waits when nobody reads, and ends
+when the reader is gone.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+
+from imagenet.synthetic.drawing import draw
+
+_LENGTH = struct.Struct("<I")
+# With fewer images the start of a process costs more than it saves.
+_IMAGES_A_PROCESS = 500
+_MAX_PROCESSES = 16
+
+
+def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+    """A uint8 image `[height, width, 3]` as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def drawn_jpegs(
+    indices: Sequence[int], num_classes: int, seed: int, processes: int | None = None
+) -> Iterator[bytes]:
+    """JPEG files of the images of these indices, in their order.
+
+    Args:
+        indices: a range; image i has the label i modulo `num_classes`.
+        num_classes: of `imagenet.synthetic.drawing.draw`.
+        seed: of `imagenet.synthetic.drawing.draw`.
+        processes: how many draw; by default as many as there are processors, and
+            none but this one where it is not worth their start.
+
+    Raises:
+        ChildProcessError: a child ended early.
+    """
+    if processes is None:
+        worthwhile = len(indices) // _IMAGES_A_PROCESS
+        processes = min(os.cpu_count() or 1, _MAX_PROCESSES, worthwhile)
+    if processes < 2:
+        yield from (_drawn_jpeg(index, num_classes, seed) for index in indices)
+        return
+    with contextlib.ExitStack() as stack:
+        children = []
+        for first in range(processes):
+            part = indices[first::processes]
+            children.append(_start(part, num_classes, seed))
+            stack.callback(_end, children[-1])
+        for position in range(len(indices)):
+            yield _read(children[position % processes])
+
+
+def _drawn_jpeg(index, num_classes, seed):
+    return jpeg(draw(index % num_classes, index, num_classes, seed=seed))
+
+
+def _start(part, num_classes, seed):
+    arguments = (part.start, part.stop, part.step, num_classes, seed)
+    # The child finds this package where this process did.
+    root = pathlib.Path(__file__).parents[2]
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "imagenet.synthetic.jpegs", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            # The processes themselves are the parallelism.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+    )
+
+
+def _end(child):
+    child.kill()
+    child.stdout.close()
+    child.wait()
+
+
+def _read(child):
+    length = child.stdout.read(_LENGTH.size)
+    if len(length) == _LENGTH.size:
+        (size,) = _LENGTH.unpack(length)
+        content = child.stdout.read(size)
+        if len(content) == size:
+            return content
+    raise ChildProcessError(
+        "A process that draws images must not end before its last one. Received: "
+        f"exit status {child.wait()}"
+    )
+
+
+def main(arguments) -> None:
+    """What a child does: `start stop step num_classes seed`."""
+    start, stop, step, num_classes, seed = map(int, arguments)
+    output = sys.stdout.buffer
+    # When the reader is gone, writing fails: there is nothing left to do.
+    with contextlib.suppress(BrokenPipeError):
+        for index in range(start, stop, step):
+            content = _drawn_jpeg(index, num_classes, seed)
+            output.write(_LENGTH.pack(len(content)) + content)
+        output.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

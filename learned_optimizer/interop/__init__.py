@@ -1,0 +1,1 @@
+"""The optimizer in other formats: SavedModel, and checkpoints of the released code."""

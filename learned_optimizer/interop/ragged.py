@@ -1,0 +1,139 @@
+"""The update rule on tensors in ragged form: flat arrays, and lengths that are data.
+
+The tensors lie flattened behind one another, so that one program serves any number of
+them, of any shapes. This is what a SavedModel computes (`saved_model.py`): arrays in,
+arrays out, and a state under names that says all about the past. Nothing needs the
+values beforehand: what follows from those at the start is found at the first update.
+"""
+
+from keras import ops
+
+from learned_optimizer.keras_step.packed_step import LARGEST_GRADIENT, finite_tensors
+from learned_optimizer.rule import update_rule
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.nominal_rate import log_sizes
+from learned_optimizer.rule.update_rule import State, initial_state, state_shapes
+
+TRUE_VALUES = "true_values"
+# Fields of one number an element or tensor; the others have features in front.
+_WITHOUT_FEATURES = ("log_learning_rate", "started", "log_size", "steps_taken")
+_OF_TENSORS = ("tensor_state", "started", "log_size", "steps_taken")
+
+
+def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
+    """`{name: shape}` of the state that an architecture has.
+
+    Args:
+        config: The architecture.
+        elements: Number of elements of all tensors, whatever stands for it.
+        tensors: Number of tensors, likewise.
+    """
+    single = Layout.from_shapes([(1,)], block_size=1)
+    found = {}
+    for name, (features, *_) in state_shapes(single, config).items():
+        if not features:
+            continue
+        shape = () if name in _WITHOUT_FEATURES else (features,)
+        if name in _OF_TENSORS:
+            shape += (tensors,)
+        elif name != "global_state":
+            shape += (elements,)
+        found[name] = shape
+    if config.attention:
+        found[TRUE_VALUES] = (elements,)
+    return found
+
+
+def initial(row_lengths, initial_learning_rate, meta_parameters, config) -> dict:
+    """The state before the first update.
+
+    Args:
+        row_lengths: `[tensors]` integers, elements of each tensor, 0 or more.
+        initial_learning_rate: Where the learned rates start, positive: a number, or
+            `[elements]`.
+        meta_parameters: Their dict.
+        config: The architecture.
+
+    Returns:
+        `{name: array}` with the shapes of `flat_shapes`.
+    """
+    elements = ops.sum(ops.cast(row_lengths, "int32"))
+    layout = Layout.from_row_lengths(row_lengths, elements)
+    rates = ops.broadcast_to(ops.log(initial_learning_rate), (elements,))
+    state = initial_state(layout, meta_parameters, config, rates[None, :, None])
+    return _flat(state, ops.zeros((elements,), "float32"), config)
+
+
+def update(
+    gradients, values, row_lengths, learning_rate, state, meta_parameters, config
+) -> dict:
+    """One step of all tensors.
+
+    A tensor whose gradient is not finite keeps its values and its state.
+
+    Args:
+        gradients: `[elements]` float32, taken at `values`.
+        values: `[elements]` float32, what the model holds. With attention that is
+            the attended location; the parameters proper are in the state.
+        row_lengths: `[tensors]` integers that add up to `elements`.
+        learning_rate: Multiplies the step.
+        state: From `initial` or the previous update.
+        meta_parameters: Their dict.
+        config: The architecture.
+
+    Returns:
+        The new state, and with it the new `values`.
+    """
+    layout = Layout.from_row_lengths(row_lengths, ops.shape(values)[0])
+    gradients = gradients[:, None]
+    active = finite_tensors(gradients, layout)
+    gradients = ops.clip(gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+    packed = _packed(state, layout, config)
+    # The Keras optimizer reads the values of all tensors when it is built: so does the
+    # first update in which any tensor moves, whichever that is.
+    is_first = ops.logical_and(ops.max(packed.started) == 0, ops.max(active) > 0)
+    if config.nominal:
+        sizes = log_sizes(values[:, None], layout, config.nominal)
+        packed = packed._replace(log_size=ops.where(is_first, sizes, packed.log_size))
+    true_values = values
+    if config.attention:
+        true_values = ops.where(is_first, values, state[TRUE_VALUES])
+    result = update_rule.update(
+        true_values[:, None],
+        gradients,
+        packed,
+        layout,
+        meta_parameters,
+        config,
+        learning_rate=learning_rate,
+        active=active,
+    )
+    found = _flat(result.state, result.values[:, 0], config)
+    new_values = result.attended_values[:, 0]
+    if config.attention:
+        keep = ops.take(active, layout.block_tensor, axis=0) > 0
+        new_values = ops.where(keep, new_values, values)
+    return {"values": new_values, **found}
+
+
+def _packed(state, layout, config) -> State:
+    """The fields as the update rule has them; absent ones have size 0."""
+    shapes = state_shapes(layout, config)
+    return State(
+        *(
+            ops.reshape(state[name], shapes[name])
+            if name in state
+            else ops.zeros(shapes[name], "float32")
+            for name in State._fields
+        )
+    )
+
+
+def _flat(state: State, true_values, config) -> dict:
+    """The reverse of `_packed`, with the true values where there is attention."""
+    fields = {**state._asdict(), TRUE_VALUES: true_values}
+    return {
+        name: ops.reshape(fields[name], shape)
+        for name, shape in flat_shapes(config, -1, -1).items()
+    }

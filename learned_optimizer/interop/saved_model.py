@@ -1,0 +1,166 @@
+"""What an exported optimizer computes: two signatures, and the meta-parameters.
+
+    init(row_lengths, initial_learning_rate) -> state
+    update(gradients, values, row_lengths, learning_rate, **state) -> values, state
+
+The arrays are those of `ragged.py`; `docs/export.md` lists them for those who load the
+SavedModel without this package. How it gets on disk and back is `export.py`.
+"""
+
+import math
+
+import tensorflow as tf
+
+from learned_optimizer.interop import ragged
+from learned_optimizer.rule.meta_parameters import specifications
+from learned_optimizer.weights import Weights
+
+
+class ExportedOptimizer(tf.Module):
+    """The update rule with its meta-parameters, for any tensors of any shapes.
+
+    Attributes:
+        config: The architecture.
+        meta_parameters: `[numbers]` float32 variable, the arrays one after another in
+            the order of `specifications(config)`; one variable for all, since every
+            further one costs more room in the SavedModel than its numbers do.
+    """
+
+    def __init__(self, weights: Weights):
+        super().__init__(name="hierarchical_rnn")
+        self.config = weights.config
+        self._specifications = tuple(specifications(weights.config))
+        self.meta_parameters = tf.Variable(
+            weights.to_flat(), trainable=False, name="meta_parameters"
+        )
+
+    def init(self, row_lengths, initial_learning_rate):
+        """The state before the first update.
+
+        Args:
+            row_lengths: `[tensors]` int64, elements of each tensor, 0 or more.
+            initial_learning_rate: Where the learned rates start: a positive float32
+                scalar, or one an element, `[elements]`.
+
+        Returns:
+            `{name: float32 array}`, see `ragged.flat_shapes`.
+        """
+        rates = initial_learning_rate
+        checks = [
+            tf.debugging.Assert(
+                tf.reduce_all(row_lengths >= 0),
+                ["`row_lengths` must be 0 or more. Received:", row_lengths],
+            ),
+            tf.debugging.Assert(
+                tf.reduce_all((rates > 0) & tf.math.is_finite(rates)),
+                ["`initial_learning_rate` must be positive. Received:", rates],
+            ),
+        ]
+        with tf.control_dependencies(checks):
+            row_lengths, rates = tf.identity(row_lengths), tf.identity(rates)
+        return ragged.initial(row_lengths, rates, self._arrays(), self.config)
+
+    def update(self, gradients, values, row_lengths, learning_rate, **state):
+        """One step of all tensors.
+
+        Args:
+            gradients: `[elements]` float32, taken at `values`.
+            values: `[elements]` float32, what the model holds.
+            row_lengths: `[tensors]` int64, which add up to `elements`.
+            learning_rate: Float32 scalar that multiplies the step.
+            **state: What `init` or the previous update returned.
+
+        Returns:
+            The new `values` and state under the same names.
+        """
+        with tf.control_dependencies(
+            self._size_checks(gradients, values, row_lengths, state)
+        ):
+            row_lengths, values = tf.identity(row_lengths), tf.identity(values)
+            gradients = tf.identity(gradients)
+        return ragged.update(
+            gradients,
+            values,
+            row_lengths,
+            learning_rate,
+            state,
+            self._arrays(),
+            self.config,
+        )
+
+    def signatures(self) -> dict:
+        """`init` and `update` as concrete functions, which name their tensors."""
+
+        def spec(name, shape, dtype=tf.float32):
+            return tf.TensorSpec(shape, dtype, name=name)
+
+        def concrete(function, *specs):
+            traced = tf.function(function, autograph=False)
+            return traced.get_concrete_function(**{spec.name: spec for spec in specs})
+
+        state = ragged.flat_shapes(self.config, None, None)
+        row_lengths = spec("row_lengths", [None], tf.int64)
+        return {
+            "init": concrete(
+                self.init, row_lengths, spec("initial_learning_rate", None)
+            ),
+            "update": concrete(
+                self.update,
+                spec("gradients", [None]),
+                spec("values", [None]),
+                row_lengths,
+                spec("learning_rate", []),
+                *(spec(name, shape) for name, shape in state.items()),
+            ),
+        }
+
+    def _arrays(self):
+        """The meta-parameters by name."""
+        sizes = [math.prod(spec.shape) for spec in self._specifications]
+        parts = tf.split(tf.convert_to_tensor(self.meta_parameters), sizes)
+        return {
+            spec.name: tf.reshape(part, spec.shape)
+            for spec, part in zip(self._specifications, parts, strict=True)
+        }
+
+    def _size_checks(self, gradients, values, row_lengths, state):
+        """Assertions; XLA leaves them out."""
+        lengths = [tf.shape(array, tf.int64)[0] for array in (gradients, values)]
+        elements = tf.reduce_sum(row_lengths)
+        adds_up = tf.reduce_all(tf.equal(lengths, elements))
+        checks = [
+            tf.debugging.Assert(
+                adds_up & tf.reduce_all(row_lengths >= 0),
+                [
+                    "`row_lengths` must be 0 or more and add up to the length of "
+                    "`gradients` and of `values`. Received: row_lengths, their sum, "
+                    "and the two lengths",
+                    row_lengths,
+                    elements,
+                    *lengths,
+                ],
+            )
+        ]
+        wanted = ragged.flat_shapes(
+            self.config, elements, tf.size(row_lengths, tf.int64)
+        )
+        with tf.control_dependencies(checks):
+            names = ", ".join(wanted)
+            found = tf.stack([tf.shape(state[name], tf.int64)[-1] for name in wanted])
+            wanted = tf.stack(
+                [tf.cast(shape[-1], tf.int64) for shape in wanted.values()]
+            )
+            checks.append(
+                tf.debugging.Assert(
+                    tf.reduce_all(tf.equal(found, wanted)),
+                    [
+                        "The state must be of the tensors that `row_lengths` names. "
+                        f"Received, of {names}, the last dimensions",
+                        found,
+                        "instead of",
+                        wanted,
+                    ],
+                    summarize=len(state),
+                )
+            )
+        return checks

@@ -1,0 +1,139 @@
+"""From gradients to the inputs of the parameter RNN.
+
+Momentum at several timescales, dynamic input scaling, and the inputs that the
+RNN sees. All arrays are `[features, blocks, block_size]`.
+"""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from learned_optimizer.rule.config import (
+    FIXED_GRADIENT_DECAY,
+    FIXED_MEAN_SQUARE_DECAY,
+    Config,
+)
+
+# Keeps the mean square of a zero gradient above 0: a tensor that has started
+# never looks as if it had not (released code).
+MEAN_SQUARE_EPSILON = 1e-12
+SCALE_EPSILON = 1e-16
+LOG_REFERENCE_RATE = -6.907755278982137  # log 1e-3
+LOG_LOW_RATE = -13.815510557964274  # log 1e-6
+
+
+class ScaledGradients(NamedTuple):
+    """Gradients averaged and scaled, S timescales each.
+
+    Attributes:
+        averages: The new gradient averages.
+        mean_squares: The new mean squares of these averages.
+        scaled: asinh of the averages over their root mean square.
+    """
+
+    averages: Any
+    mean_squares: Any
+    scaled: Any
+
+
+def decay_sigmoid(x):
+    """The logistic function, exact also where it is tiny.
+
+    Roots of a decay are taken, so its relative error matters, and its zero
+    would have no derivative: below -80 it stays at 1e-35.
+    """
+    return 1.0 / (1.0 + ops.exp(-ops.maximum(x, -80.0)))
+
+
+def decays_at_timescales(decay, timescales: int):
+    """`decay^(2^-k)` for k = 0..timescales-1, along the leading axis."""
+    decays = [decay]
+    for _ in range(timescales - 1):
+        decays.append(ops.sqrt(decays[-1]))
+    return ops.concatenate(decays, axis=0) if timescales > 1 else decay
+
+
+def scale_gradients(
+    gradient, averages, mean_squares, started, gradient_decay, mean_square_decay, config
+) -> ScaledGradients:
+    """Momentum at several timescales and dynamic input scaling.
+
+    Args:
+        gradient: `[1, blocks, block_size]`.
+        averages: `[S, ...]` gradient averages so far.
+        mean_squares: `[S, ...]` mean squares so far.
+        started: `[1, blocks, 1]`, 0 at a tensor's first step and 1 after it: then
+            both decays count as 0, and there is no bias correction.
+        gradient_decay: `[1, ...]` learned decay, or None for the fixed one.
+        mean_square_decay: The same for the mean squares.
+        config: The architecture.
+    """
+    timescales = config.gradient_timescales
+    if timescales == 1:
+        new_averages = gradient
+    else:
+        if gradient_decay is None:
+            gradient_decay = ops.full((1, 1, 1), FIXED_GRADIENT_DECAY, "float32")
+        decay = started * decays_at_timescales(gradient_decay, timescales)
+        new_averages = gradient + decay * (averages - gradient)
+    if mean_square_decay is None:
+        mean_square_decay = ops.full((1, 1, 1), FIXED_MEAN_SQUARE_DECAY, "float32")
+    if config.multiple_scale_decays:
+        mean_square_decay = decays_at_timescales(mean_square_decay, timescales)
+    squares = ops.square(new_averages) + MEAN_SQUARE_EPSILON
+    new_mean_squares = squares + started * mean_square_decay * (mean_squares - squares)
+    scaled = asinh(new_averages * ops.rsqrt(new_mean_squares + SCALE_EPSILON))
+    return ScaledGradients(new_averages, new_mean_squares, scaled)
+
+
+def asinh(x):
+    """The inverse hyperbolic sine, without cancellation for negative x.
+
+    Its derivative at 0 is 1, which `sign(x)` would turn into 0.
+    """
+    # Of x's dtype: two plain numbers would have that of `keras.config.floatx()`.
+    one = ops.ones_like(x)
+    sign = ops.where(x < 0, -one, one)
+    return sign * ops.log(sign * x + ops.sqrt(1.0 + x * x))
+
+
+def rnn_inputs(
+    gradients: ScaledGradients,
+    log_learning_rate,
+    mean_log_learning_rate,
+    config: Config,
+    log_nominal_rate=None,
+):
+    """The inputs of the parameter RNN, `[config.inputs, blocks, block_size]`.
+
+    In the released order: scaled gradients, their products, log mean squares,
+    relative log learning rate, extreme indicator, learning-rate shortcut; then how
+    far the log learning rate is from the nominal one, which is ours.
+
+    Args:
+        gradients: From `scale_gradients`.
+        log_learning_rate: `[1, blocks, block_size]` averages of the log learning
+            rates.
+        mean_log_learning_rate: `[1, blocks, 1]` their mean over the problem or
+            the tensor.
+        config: The architecture.
+        log_nominal_rate: `[1, blocks, 1]`, where the architecture has one.
+    """
+    scaled = gradients.scaled
+    inputs = [scaled]
+    if config.gradient_products and config.gradient_timescales > 1:
+        inputs.append(scaled[:-1] * scaled[1:])
+    if config.log_mean_squares:
+        log_squares = ops.log(gradients.mean_squares + SCALE_EPSILON)
+        inputs.append(log_squares - ops.mean(log_squares, axis=0, keepdims=True))
+    if config.relative_learning_rate:
+        inputs.append(log_learning_rate - mean_log_learning_rate)
+    if config.extreme_indicator:
+        inputs.append(
+            ops.relu(log_learning_rate) - ops.relu(LOG_LOW_RATE - log_learning_rate)
+        )
+    if config.learning_rate_shortcut:
+        inputs.append(log_learning_rate - LOG_REFERENCE_RATE)
+    if config.nominal:
+        inputs.append(log_learning_rate - log_nominal_rate)
+    return ops.concatenate(inputs, axis=0) if len(inputs) > 1 else scaled

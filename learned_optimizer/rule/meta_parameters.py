@@ -1,0 +1,300 @@
+"""The meta-parameters: names, shapes and initial values of every learned array.
+
+Meta-parameters are a plain dict `{name: array}`. Its names are those of
+`specifications(config)`; beside each stands the name of the same array in the
+released code, under which weights are stored on disk.
+
+Any array may carry a leading axis of problems, `[problems, *shape]`: then each
+problem is updated by meta-parameters of its own (an estimator that perturbs each
+task by itself needs that). Either all arrays carry it or none.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from learned_optimizer.rule.config import Config
+
+# Bias of the gates: the RNN starts by keeping its state (released code).
+GATE_BIAS = 2.2
+MEAN_SQUARE_DECAY_BIAS = 3.2
+GRADIENT_DECAY_BIAS = 2.2
+LEARNING_RATE_MOMENTUM_LOGIT = 3.2
+STEP_LENGTH_OFFSET = -1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Specification:
+    """One meta-parameter array.
+
+    Attributes:
+        name: Key in the dict of meta-parameters.
+        released_name: Variable name in the released code, key in weight files.
+        shape: Its shape, without a problem axis.
+        initial_value: `(generator) -> array`, the released initialiser.
+    """
+
+    name: str
+    released_name: str
+    shape: tuple[int, ...]
+    initial_value: Callable[[np.random.Generator], np.ndarray]
+
+
+def specifications(config: Config) -> list[Specification]:
+    """The meta-parameter arrays that `config` has, in a fixed order.
+
+    31 arrays of 8,349 numbers for the default config.
+    """
+    sizes = config.level_sizes
+    hidden = sizes[0]
+    timescales = config.gradient_timescales
+    found = []
+
+    def add(name, released_name, shape, initial_value):
+        found.append(Specification(name, released_name, shape, initial_value))
+
+    def constant(shape, value):
+        return lambda generator: np.full(shape, value, np.float32)
+
+    def normal(shape, scale, mean=0.0):
+        return lambda generator: (
+            mean + scale * generator.standard_normal(shape)
+        ).astype(np.float32)
+
+    def add_readout(name, released_name, bias_name=None, released_bias=None, bias=0.0):
+        shape = (hidden, 1)
+        add(name, released_name, shape, normal(shape, 0.5 / math.sqrt(hidden)))
+        if bias_name:
+            add(bias_name, released_bias, (1,), constant((1,), bias))
+
+    def add_affine(name, released_name, inputs, outputs, bias=0.0):
+        shape = (inputs, outputs)
+        add(
+            f"{name}_kernel",
+            f"{released_name}/Matrix",
+            shape,
+            normal(shape, 0.5 / math.sqrt(inputs)),
+        )
+        add(
+            f"{name}_bias",
+            f"{released_name}/Bias",
+            (outputs,),
+            constant((outputs,), bias),
+        )
+
+    def add_cell(name, released_name, inputs, size):
+        cell = f"{released_name}/BiasGRUCell"
+        add_affine(
+            f"{name}_gates", f"{cell}/gates/Affine", inputs + size, 2 * size, GATE_BIAS
+        )
+        add_affine(f"{name}_candidate", f"{cell}/candidate/Affine", inputs + size, size)
+
+    for level, (level_name, size) in enumerate(zip(LEVELS, sizes, strict=False)):
+        add(
+            f"{level_name}_start",
+            f"LOL/Level{level}_RNN/init_vector",
+            (1, size),
+            lambda generator, size=size: generator.uniform(-1, 1, (1, size)).astype(
+                np.float32
+            ),
+        )
+    add_readout("direction_weights", "LOL/update_weights")
+    if config.attention:
+        add_readout("attention_weights", "LOL/attention_weights")
+    if config.learns_mean_square_decay:
+        add_readout(
+            "mean_square_decay_weights",
+            "LOL/scl_decay_weights",
+            "mean_square_decay_bias",
+            "LOL/scl_decay_bias",
+            MEAN_SQUARE_DECAY_BIAS,
+        )
+    if config.learns_gradient_decay:
+        add_readout(
+            "gradient_decay_weights",
+            "LOL/inp_decay_weights",
+            "gradient_decay_bias",
+            "LOL/inp_decay_bias",
+            GRADIENT_DECAY_BIAS,
+        )
+    if config.dynamic_output_scale:
+        shape = (hidden, 1)
+        scale = 0.0 if config.zero_learning_rate_weights else 0.5 / math.sqrt(hidden)
+        add(
+            "learning_rate_weights",
+            "LOL/learning_rate_weights",
+            shape,
+            normal(shape, scale),
+        )
+        add("learning_rate_bias", "LOL/learning_rate_bias", (1,), constant((1,), 0.0))
+
+    per_tensor = "LOL/PerTensor"
+    if config.levels >= 2:
+        add_affine(
+            "tensor_to_parameter",
+            f"{per_tensor}/Layer0_RNN/Param/Affine",
+            sizes[1],
+            3 * hidden,
+        )
+    if config.levels >= 3:
+        add_affine(
+            "global_to_parameter",
+            f"{per_tensor}/Layer0_RNN/Global/Affine",
+            sizes[2],
+            3 * hidden,
+        )
+    add_cell("parameter", f"{per_tensor}/Layer0_RNN", config.inputs, hidden)
+    if config.levels >= 3:
+        add_affine(
+            "global_to_tensor",
+            f"{per_tensor}/Layer1_RNN/Affine",
+            sizes[2],
+            3 * sizes[1],
+        )
+    if config.levels >= 2:
+        # Without extra inputs the tensor RNN sees the hidden states alone.
+        inputs = hidden + (config.inputs if config.extra_inputs else 0)
+        add_cell("tensor", f"{per_tensor}/Layer1_RNN", inputs, sizes[1])
+    if config.gradient_shortcut:
+        shape = (timescales, 1)
+        shortcut = normal(shape, 0.1 / math.sqrt(timescales), 1 / timescales)
+        add("gradient_shortcut", f"{per_tensor}/GradsToDelta/Matrix", shape, shortcut)
+        if config.attention:
+            add(
+                "attention_shortcut",
+                f"{per_tensor}/GradsToAttnDelta/Matrix",
+                shape,
+                shortcut,
+            )
+    if config.dynamic_output_scale:
+        add(
+            "learning_rate_momentum_logit",
+            f"{per_tensor}/learning_rate_momentum_logit",
+            (),
+            constant((), LEARNING_RATE_MOMENTUM_LOGIT),
+        )
+        add(
+            "step_length_offset",
+            f"{per_tensor}/param_stepsize_offset",
+            (),
+            constant((), STEP_LENGTH_OFFSET),
+        )
+    if config.levels >= 3:
+        add_cell("global", "LOL/Layer2_RNN", sizes[1], sizes[2])
+    return found
+
+
+LEVELS = ("parameter", "tensor", "global")
+
+
+def initial_meta_parameters(config: Config, seed=None) -> dict[str, np.ndarray]:
+    """Fresh meta-parameters, drawn as the released code draws them.
+
+    Attention starts equal to the direction (design of the released code).
+
+    Args:
+        config: The architecture.
+        seed: Anything that `numpy.random.default_rng` takes.
+    """
+    generator = np.random.default_rng(seed)
+    values = {
+        specification.name: specification.initial_value(generator)
+        for specification in specifications(config)
+    }
+    if config.attention:
+        values["attention_weights"] = values["direction_weights"].copy()
+        if config.gradient_shortcut:
+            values["attention_shortcut"] = values["gradient_shortcut"].copy()
+    return values
+
+
+def from_released_names(config: Config, arrays) -> dict[str, np.ndarray]:
+    """Meta-parameters from arrays under the released variable names.
+
+    Args:
+        config: The architecture that the arrays must fit.
+        arrays: Mapping from released names to arrays.
+
+    Raises:
+        ValueError: If an array is missing, of another shape, not finite, or
+            not part of the architecture.
+    """
+    wanted = {spec.released_name: spec for spec in specifications(config)}
+    missing = sorted(set(wanted) - set(arrays))
+    unknown = sorted(set(arrays) - set(wanted))
+    if missing or unknown:
+        raise ValueError(
+            "Meta-parameters must be exactly those of their config. "
+            f"Missing: {missing}. Not part of it: {unknown}."
+        )
+    values = {}
+    for released_name, specification in wanted.items():
+        array = np.asarray(arrays[released_name])
+        if array.shape != specification.shape:
+            raise ValueError(
+                f"Array {released_name!r} must have the shape {specification.shape} "
+                f"of its config. Received: shape {array.shape}"
+            )
+        if not np.issubdtype(array.dtype, np.floating) or not np.all(
+            np.isfinite(array)
+        ):
+            raise ValueError(
+                f"Array {released_name!r} must be of finite floats. "
+                f"Received: dtype {array.dtype}, or a value that is not finite"
+            )
+        values[specification.name] = array.astype(np.float32)
+    return values
+
+
+def to_released_names(config: Config, meta_parameters) -> dict[str, np.ndarray]:
+    """The same arrays under the released variable names, as NumPy arrays."""
+    return {
+        spec.released_name: np.asarray(meta_parameters[spec.name], np.float32)
+        for spec in specifications(config)
+    }
+
+
+def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
+    """Meta-parameters of an architecture with further inputs, which count for nothing.
+
+    Args:
+        meta_parameters: Those of `config`.
+        config: An architecture.
+        wider: The same but for inputs of the parameter RNN that it has beside.
+
+    Returns:
+        Meta-parameters of `wider`, with zeros where they meet a new input.
+
+    Raises:
+        ValueError: If the two differ in anything else.
+    """
+    new = np.array([name not in config.input_names for name in wider.input_names])
+    if wider.level_sizes != config.level_sizes or new.sum() != len(new) - config.inputs:
+        raise ValueError(
+            "The wider architecture must have the same levels and all inputs of the "
+            f"other. Received: inputs {wider.input_names} and {config.input_names}, "
+            f"levels {wider.level_sizes} and {config.level_sizes}"
+        )
+    found = {}
+    for specification in specifications(wider):
+        name = specification.name
+        value = meta_parameters.get(name)
+        # The tensor RNN sees the hidden states of the parameters first.
+        offset = config.level_sizes[0] if name.startswith("tensor_") else 0
+        if value is not None and value.shape != specification.shape:
+            first = np.arange(len(wider.input_names)) + offset
+            kept = np.delete(np.arange(specification.shape[0]), first[new])
+            wide = np.zeros(specification.shape, np.float32)
+            if len(kept) == len(value):
+                wide[kept] = value
+                value = wide
+        if value is None or value.shape != specification.shape:
+            raise ValueError(
+                "The wider architecture must have the same arrays. Received: "
+                f"{name!r} of shape {specification.shape}, and "
+                f"{None if value is None else value.shape}"
+            )
+        found[name] = np.array(value)
+    return found

@@ -1,0 +1,186 @@
+"""A nominal learning rate that the learned ones are drawn back to.
+
+The released optimizer integrates its learning rates: whatever the RNN adds at a step
+stays. Meta-trained on windows of some hundred steps it learns to let them fall for
+good, and a parameter whose rate has collapsed neither moves nor, since it does not
+move, sends a meta-gradient that would mend that. With `Config.nominal` set, each log
+learning rate forgets: it is drawn back, by a fixed fraction a step, to a nominal one,
+and stays within a fixed distance of it. What the RNN says then counts for as long as
+it says it, over any length of training, and a bad start is forgotten.
+
+The nominal rate of a tensor is proportional to the size of its parameters (the root
+mean square at its first step) and falls with a power of its number of steps:
+
+    log nominal = log ratio + log size - power * log(1 + steps / decay_steps)
+
+Two switches are for deep networks. The scales of a normalisation have size 1 among
+kernels of size 0.05, and would move twenty times as fast: `largest` bounds what a
+tensor counts for by the size of the problem as a whole. And the steps of many layers
+add up: from `shallow_tensors` tensors on, all sizes are divided by the square root of
+their number, as independent relative changes of layers in a row add up.
+
+Neither the released code nor what we know of the paper has this; it is off by default.
+It owes to the nominal terms of Harrison et al., *A Closer Look at Learned
+Optimization*, 2022, and its relative size to Adafactor (Shazeer and Stern, 2018,
+section 8).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from keras import ops
+
+from learned_optimizer.rule.layout import sum_blocks
+
+# The size of the parameters of a model in which all are zero.
+SIZE_OF_ZEROS = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class NominalRate:
+    """The nominal learning rate, and what binds the learned ones to it.
+
+    Attributes:
+        ratio: Nominal learning rate at the first step, for parameters of size 1.
+        memory: Steps in which a deviation from it falls to 1/e, when the RNN adds
+            nothing.
+        decay_steps: Steps after which it has fallen to 1 / 2^power of what it was.
+        power: With what power of the steps it falls.
+        lowest: Least deviation of a log learning rate from it, negative.
+        highest: Largest deviation, positive.
+        largest: A tensor counts as at most so many times as large as the root mean
+            square of all parameters of its problem. None: as large as it is.
+        shallow_tensors: A problem of more tensors than that has sizes divided by the
+            square root of the ratio. None: none has.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    ratio: float = 0.05
+    memory: float = 50.0
+    decay_steps: float = 1000.0
+    power: float = 1.0
+    lowest: float = -8.0
+    highest: float = 1.0
+    largest: float | None = None
+    shallow_tensors: float | None = None
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+            ):
+                raise ValueError(
+                    f"`nominal.{field.name}` must be a finite number. "
+                    f"Received: {value!r}"
+                )
+            object.__setattr__(self, field.name, float(value))
+        if not (self.ratio > 0 and self.memory >= 1 and self.decay_steps > 0):
+            raise ValueError(
+                "`nominal` needs a positive `ratio`, a `memory` of 1 or more and "
+                f"positive `decay_steps`. Received: {self}"
+            )
+        for name in ("largest", "shallow_tensors"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(
+                    f"`nominal.{name}` must be None or positive. Received: {value!r}"
+                )
+        if not 0 <= self.power <= 1:
+            raise ValueError(
+                f"`nominal.power` must be between 0 and 1. Received: {self.power}"
+            )
+        if not self.lowest < 0 < self.highest:
+            raise ValueError(
+                "`nominal.lowest` must be below 0 and `nominal.highest` above. "
+                f"Received: lowest={self.lowest}, highest={self.highest}"
+            )
+
+    @classmethod
+    def from_value(cls, value) -> "NominalRate | None":
+        """A `NominalRate` from itself, its dict, or None.
+
+        Raises:
+            ValueError: If the dict has other fields.
+            TypeError: If it is none of these.
+        """
+        if value is None or isinstance(value, cls):
+            return value
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                "`nominal` must be a NominalRate, a dict of its fields, or None. "
+                f"Received: {value!r}"
+            )
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not set(value) <= known:
+            raise ValueError(
+                f"`nominal` has the fields {sorted(known)}. Received: {sorted(value)}"
+            )
+        return cls(**value)
+
+    def log_rate(self, log_size, steps):
+        """Log of the nominal learning rates, from sizes and steps of any shape."""
+        fallen = self.power * ops.log(1.0 + steps / self.decay_steps)
+        return math.log(self.ratio) + log_size - fallen
+
+
+def log_sizes(values, layout, rate: NominalRate) -> Any:
+    """`[1, tensors]` log sizes of packed values, see `log_sizes_of_tensors`.
+
+    Args:
+        values: `[blocks, block_size]`, padding 0.
+        layout: Where each tensor lies.
+        rate: Whose switches there are.
+    """
+    squares = sum_blocks(ops.sum(ops.square(values), axis=-1), layout)
+    elements = ops.convert_to_tensor(layout.tensor_elements)
+    return log_sizes_of_tensors(squares / ops.maximum(elements, 1.0), layout, rate)
+
+
+def log_sizes_of_tensors(mean_squares, layout, rate: NominalRate) -> Any:
+    """`[1, tensors]` logs of the root mean squares of tensors.
+
+    A tensor of zeros, a bias for instance, counts as large as the others of its
+    problem are in the geometric mean; where all are zero, as `SIZE_OF_ZEROS`. The
+    switches of the rate come after that.
+
+    Args:
+        mean_squares: `[tensors]`.
+        layout: Which problem each belongs to.
+        rate: Whose switches there are.
+    """
+
+    def of_problems(per_tensor):
+        return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
+
+    def of_its_problem(per_problem):
+        return ops.take(per_problem, layout.tensor_problem, axis=0)
+
+    is_known = ops.cast(mean_squares > 0, "float32")
+    logs = 0.5 * ops.log(ops.where(mean_squares > 0, mean_squares, 1.0))
+    totals, counts = of_problems(logs), of_problems(is_known)
+    means = ops.where(
+        counts > 0, totals / ops.maximum(counts, 1.0), math.log(SIZE_OF_ZEROS)
+    )
+    sizes = ops.where(mean_squares > 0, logs, of_its_problem(means))
+    elements = ops.convert_to_tensor(layout.tensor_elements)
+    if rate.largest is not None:
+        squares, numbers = of_problems(mean_squares * elements), of_problems(elements)
+        bound = 0.5 * ops.log(
+            ops.where(squares > 0, squares / ops.maximum(numbers, 1.0), 1.0)
+        )
+        bound = ops.where(squares > 0, bound + math.log(rate.largest), math.inf)
+        sizes = ops.minimum(sizes, of_its_problem(bound))
+    if rate.shallow_tensors is not None:
+        tensors = of_problems(ops.cast(elements > 0, "float32"))
+        deeper = ops.maximum(tensors / rate.shallow_tensors, 1.0)
+        sizes = sizes - 0.5 * ops.log(of_its_problem(deeper))
+    return sizes[None]

@@ -1,0 +1,254 @@
+"""The first pass of an update: everything that one parameter's step takes.
+
+    gradient → averages, mean squares → RNN inputs → parameter RNN
+        → direction, log learning rate → step (its direction not yet normalised)
+
+It is bound by arithmetic, so it runs in chunks of blocks that stay in a core's
+cache, and a layout of several shards lets several cores work on shards of their
+own. What a tensor or problem must tell its parameters was gathered a block
+beforehand; what they tell it is summed over each block.
+"""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
+from learned_optimizer.rule.features import decay_sigmoid, rnn_inputs, scale_gradients
+from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
+
+STATE_FIELDS = (
+    "hidden_state",
+    "gradient_averages",
+    "mean_squares",
+    "log_learning_rate",
+)
+
+
+class ParameterPass(NamedTuple):
+    """What the pass leaves.
+
+    Attributes:
+        state: `{field: [features, blocks, block_size]}`, the new state.
+        steps: `[rows, blocks, block_size]`: direction times step length, the
+            same for the attended location, the decay, each where there is one.
+        sums: `[features, blocks]`, sums over the real elements of each block of
+            what the tensor RNN sees and of the squared directions.
+    """
+
+    state: dict[str, Any]
+    steps: Any
+    sums: Any
+
+
+def pass_over_parameters(
+    state,
+    gradient,
+    values,
+    blocks,
+    levels,
+    config,
+    blocks_per_chunk=None,
+    num_chunks=None,
+) -> ParameterPass:
+    """The pass over one shard.
+
+    Args:
+        state: `{field: [features, blocks, block_size]}` of `STATE_FIELDS`.
+        gradient: `[blocks, block_size]`.
+        values: `[blocks, block_size]`, or None without weight decay.
+        blocks: `{name: [features, blocks, 1]}`: `bias` of the parameter RNN,
+            `started`, `elements`, and where they are needed
+            `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay` and
+            `active`.
+        levels: Meta-parameters, see `levels.py`.
+        config: The architecture.
+        blocks_per_chunk: A divisor of the number of blocks; None: no loop.
+        num_chunks: How many chunks to run; None: all.
+    """
+    arrays = {**state, "gradient": gradient[None]}
+    if values is not None:
+        arrays["values"] = values[None]
+    if blocks_per_chunk is None:
+        outputs = _pass_at_once(arrays, blocks, levels, config)
+        outputs = _keep_inactive(outputs, arrays, blocks)
+    else:
+        outputs = _pass_by_chunks(
+            arrays, blocks, levels, config, blocks_per_chunk, num_chunks
+        )
+    return ParameterPass(
+        state={name: outputs[name] for name in STATE_FIELDS},
+        steps=outputs["steps"],
+        sums=outputs["sums"][:, :, 0],
+    )
+
+
+def _pass_at_once(arrays, blocks, levels, config):
+    """The pass without a loop: a dict of the new state, `steps` and `sums`."""
+    hidden = arrays["hidden_state"]
+    rates = arrays["log_learning_rate"]
+    size = config.level_sizes[0]
+    kernels = levels.kernels("parameter")
+    # One product serves the gates and the decays, which all read the old state.
+    decays = levels.readout_names("gradient_decay", "mean_square_decay")
+    weights = [kernels.gates[..., config.inputs :, :]]
+    weights += [levels.get(f"{name}_weights", "parameter") for name in decays]
+    from_hidden = linear(ops.concatenate(weights, axis=-1), hidden)
+    found = {}
+    if decays:
+        bias = [levels.get(f"{name}_bias", "parameter") for name in decays]
+        bias = feature_first(ops.concatenate(bias, axis=-1), 3)
+        values = decay_sigmoid(from_hidden[2 * size :] + bias)
+        found = {name: values[i : i + 1] for i, name in enumerate(decays)}
+    gradients = scale_gradients(
+        arrays["gradient"],
+        arrays["gradient_averages"],
+        arrays["mean_squares"],
+        blocks["started"],
+        found.get("gradient_decay"),
+        found.get("mean_square_decay"),
+        config,
+    )
+    nominal = blocks.get("log_nominal_rate")
+    inputs = rnn_inputs(
+        gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
+    )
+    new_hidden = gru_step(
+        kernels, inputs, hidden, blocks["bias"], from_state=from_hidden[: 2 * size]
+    )
+
+    directions = [_direction("direction", "gradient", new_hidden, gradients, levels)]
+    if config.attention:
+        directions.append(
+            _direction("attention", "attention", new_hidden, gradients, levels)
+        )
+    sums = [new_hidden, inputs] if config.extra_inputs else [new_hidden]
+    if config.dynamic_output_scale:
+        rate = rates + levels.readout("learning_rate", new_hidden)
+        limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
+        if config.nominal:
+            limited = ops.clip(
+                limited,
+                nominal + config.nominal.lowest,
+                nominal + config.nominal.highest,
+            )
+        # The bounds are passed straight through by the meta-gradient.
+        rate = rate + ops.stop_gradient(limited - rate)
+        momentum = sigmoid(levels.scalar("learning_rate_momentum_logit"))
+        new_rates = rate + momentum * (rates - rate)
+        if config.nominal:
+            new_rates = new_rates + (nominal - new_rates) / config.nominal.memory
+        step_length = ops.exp(rate + levels.scalar("step_length_offset"))
+        lengths = [step_length, ops.exp(rate)] if config.attention else [step_length]
+        sums += [ops.square(direction) for direction in directions]
+        steps = [
+            direction * length
+            for direction, length in zip(directions, lengths, strict=True)
+        ]
+    else:
+        new_rates = rates
+        step_length = 1.0
+        steps = directions
+    if "weight_decay" in blocks:
+        steps.append(step_length * blocks["weight_decay"] * arrays["values"])
+    return {
+        "hidden_state": new_hidden,
+        "gradient_averages": gradients.averages,
+        "mean_squares": gradients.mean_squares,
+        "log_learning_rate": new_rates,
+        "steps": ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0],
+        "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
+    }
+
+
+def _direction(name, shortcut, hidden, gradients, levels):
+    """`h w + m s`, `[1, blocks, block_size]`, without the shortcut where off."""
+    direction = levels.readout(name, hidden)
+    if levels.has(f"{shortcut}_shortcut"):
+        weights = levels.get(f"{shortcut}_shortcut", "parameter")
+        direction = direction + linear(weights, gradients.scaled)
+    return direction
+
+
+def _sum_over_elements(x, elements):
+    """`[features, blocks, 1]` sums over the real elements of each block."""
+    positions = ops.arange(x.shape[-1], dtype="float32")
+    return ops.sum(ops.where(positions < elements, x, 0.0), axis=-1, keepdims=True)
+
+
+def _keep_inactive(outputs, arrays, blocks):
+    """The outputs with the state of inactive tensors as it was, bit for bit."""
+    if "active" not in blocks:
+        return outputs
+    keep = blocks["active"] > 0
+    return {
+        name: ops.where(keep, value, arrays[name]) if name in STATE_FIELDS else value
+        for name, value in outputs.items()
+    }
+
+
+def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
+    """The pass in a loop over chunks of blocks, the state updated in place.
+
+    Each array is read once and written once a turn, with a conditional between
+    them: XLA does not fuse across it, so that it needs no copy of the arrays
+    that the loop carries. It also skips chunks in which no tensor is active.
+    """
+    total, block_size = arrays["gradient"].shape[1:]
+    # Arrays of size 0 (no learning rate) cannot be sliced everywhere.
+    fields = [name for name in STATE_FIELDS if arrays[name].shape[0]]
+    output_names = (*fields, "steps", "sums")
+    num_directions = 1 + config.attention
+    num_steps = num_directions + ("weight_decay" in blocks)
+    num_sums = (
+        config.level_sizes[0]
+        + (config.inputs if config.extra_inputs else 0)
+        + num_directions * config.dynamic_output_scale
+    )
+
+    def empty_outputs(rows):
+        return [
+            ops.zeros((num_steps, rows, block_size), "float32"),
+            ops.zeros((num_sums, rows, 1), "float32"),
+        ]
+
+    def body(turn, *carried):
+        zero = ops.zeros_like(turn)
+        start = ops.stack([zero, turn * chunk, zero])
+        current = {**arrays, **dict(zip(fields, carried, strict=False))}
+
+        def take(value):
+            if not value.shape[0]:
+                return value[:, :chunk]
+            return ops.slice(value, start, (value.shape[0], chunk, value.shape[2]))
+
+        chunk_arrays = {name: take(value) for name, value in current.items()}
+        chunk_blocks = {name: take(value) for name, value in blocks.items()}
+        live = chunk_blocks.get("active", 1.0) * chunk_blocks["elements"]
+
+        def update_chunk():
+            outputs = _pass_at_once(chunk_arrays, chunk_blocks, levels, config)
+            return [outputs[name] for name in output_names]
+
+        def skip_chunk():
+            return [chunk_arrays[name] for name in fields] + empty_outputs(chunk)
+
+        results = ops.cond(ops.sum(live) > 0, update_chunk, skip_chunk)
+        results = dict(zip(output_names, results, strict=True))
+        # Here rather than in the conditional it costs no pass of its own.
+        results = _keep_inactive(results, chunk_arrays, chunk_blocks)
+        written = [
+            ops.slice_update(value, start, results[name])
+            for value, name in zip(carried, output_names, strict=True)
+        ]
+        return (turn + 1, *written)
+
+    turns = ops.cast(total // chunk if num_chunks is None else num_chunks, "int32")
+    carried = [arrays[name] for name in fields] + empty_outputs(total)
+    _, *carried = ops.while_loop(
+        lambda turn, *carried: turn < turns,
+        body,
+        (ops.zeros((), "int32"), *carried),
+        maximum_iterations=total // chunk,
+    )
+    return {**arrays, **dict(zip(output_names, carried, strict=True))}

@@ -1,0 +1,236 @@
+"""What comes before and after the pass over parameters: tensors and problems.
+
+Before it, each block is told what it needs of its tensor and problem
+(`block_inputs`). After it, what a whole tensor must agree on is settled: the states of
+its RNN and of the problem's (`finish_tensors`), the length of its direction
+(`finish_steps`).
+"""
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from learned_optimizer.rule.gru import gru_step
+from learned_optimizer.rule.layout import Layout, sum_blocks
+
+# Keeps the length of a zero direction finite (released code).
+DIRECTION_EPSILON = 1e-16
+
+
+class TensorLevels(NamedTuple):
+    """The part of the state that tensors and problems have, see `State`."""
+
+    tensor_state: Any
+    global_state: Any
+    started: Any
+    log_size: Any
+    steps_taken: Any
+
+
+def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
+    """`[tensors]` sums of `[1, blocks, block_size]` log learning rates.
+
+    Args:
+        log_learning_rate: Of all blocks, or of a shard.
+        layout: Where each tensor lies.
+        rows: Which blocks the shard has.
+    """
+    elements = ops.cast(layout.block_elements[rows], "float32")[:, None]
+    positions = ops.arange(layout.block_size, dtype="float32")
+    block_sums = ops.sum(
+        ops.where(positions < elements, log_learning_rate[0], 0.0), axis=-1
+    )
+    return sum_blocks(block_sums, layout, rows)
+
+
+def block_inputs(
+    tensors: TensorLevels, rate_sums, layout, levels, config, weight_decay, active
+):
+    """What the parameter pass needs of its tensor and problem, gathered a block.
+
+    Args:
+        tensors: Their state.
+        rate_sums: From `sum_log_learning_rates`; None without that input.
+        layout: Where each tensor lies.
+        levels: Meta-parameters.
+        config: The architecture.
+        weight_decay: `[tensors]` or None.
+        active: `[tensors]` or None.
+
+    Returns:
+        A dict of `[features, blocks, 1]`, see `pass_over_parameters`.
+    """
+    bias = levels.cell_bias("parameter", "tensor")
+    if config.levels >= 2:
+        bias = bias + levels.affine(
+            "tensor_to_parameter", "tensor", tensors.tensor_state
+        )
+    if config.levels >= 3:
+        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
+        bias = bias + levels.affine("global_to_parameter", "tensor", global_state)
+    rows = (3 * config.level_sizes[0], layout.num_tensors)
+    per_tensor = {
+        "bias": ops.broadcast_to(bias, rows),
+        "started": tensors.started[None],
+    }
+    if config.relative_learning_rate:
+        means = _mean_log_learning_rate(rate_sums, layout, config, active)
+        per_tensor["mean_log_learning_rate"] = means[None]
+    if config.nominal:
+        per_tensor["log_nominal_rate"] = config.nominal.log_rate(
+            tensors.log_size, tensors.steps_taken
+        )
+    if weight_decay is not None:
+        per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]
+    if active is not None:
+        per_tensor["active"] = ops.cast(active, "float32")[None]
+    per_block = {
+        name: ops.take(value, layout.block_tensor, axis=1)[:, :, None]
+        for name, value in per_tensor.items()
+    }
+    elements = ops.cast(layout.block_elements, "float32")
+    per_block["elements"] = elements[None, :, None]
+    return per_block
+
+
+def _mean_log_learning_rate(sums, layout, config, active):
+    """`[tensors]`, the mean over each tensor, or over the problem of each."""
+    counts = ops.convert_to_tensor(layout.tensor_elements)
+    if config.learning_rate_mean == "problem":
+        if active is not None:
+            sums = ops.where(active > 0, sums, 0.0)
+            counts = ops.where(active > 0, counts, 0.0)
+        sums, counts = (
+            ops.take(_sum_over_problems(total, layout), layout.tensor_problem, axis=0)
+            for total in (sums, counts)
+        )
+    return sums / ops.maximum(counts, 1.0)
+
+
+def _sum_over_problems(per_tensor, layout):
+    """`[problems, ...]` sums of `[tensors, ...]`."""
+    return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
+
+
+def finish_tensors(
+    tensors: TensorLevels, sums, layout, levels, config, active
+) -> tuple[TensorLevels, Any]:
+    """The new state of tensors and problems, and the lengths of directions.
+
+    Args:
+        tensors: Their state before.
+        sums: `[features, blocks]` of the parameter pass.
+        layout: Where each tensor lies.
+        levels: Meta-parameters.
+        config: The architecture.
+        active: `[tensors]` or None.
+
+    Returns:
+        The state, and `[directions, tensors]`: the inverse root mean square of
+        each direction; None without dynamic output scale.
+    """
+    sums = sum_blocks(ops.transpose(sums), layout)
+    elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
+    means = ops.transpose(sums / elements[:, None])
+    lengths = None
+    if config.dynamic_output_scale:
+        num_directions = 1 + config.attention
+        lengths = ops.rsqrt(means[-num_directions:] + DIRECTION_EPSILON)
+        means = means[:-num_directions]
+    tensor_state, global_state = _update_upper_levels(
+        means, tensors, layout, levels, config, active
+    )
+    started = ops.ones_like(tensors.started)
+    steps_taken = tensors.steps_taken + 1.0
+    if active is not None:
+        started = ops.where(active > 0, started, tensors.started)
+        steps_taken = ops.where(active > 0, steps_taken, tensors.steps_taken)
+    return (
+        TensorLevels(
+            tensor_state, global_state, started, tensors.log_size, steps_taken
+        ),
+        lengths,
+    )
+
+
+def finish_steps(steps, lengths, block_tensor, config, learning_rate, active):
+    """Steps at their length, of all blocks or of one shard.
+
+    Args:
+        steps: `[rows, blocks, block_size]` of the parameter pass.
+        lengths: From `finish_tensors`.
+        block_tensor: `[blocks]`, the tensor of each.
+        config: The architecture.
+        learning_rate: Multiplies them.
+        active: `[tensors]` or None: steps of inactive tensors are 0.
+
+    Returns:
+        The step and the attended step (None without attention), each `[blocks,
+        block_size]`.
+    """
+    num_directions = 1 + config.attention
+    directions = [steps[i] for i in range(num_directions)]
+    if config.dynamic_output_scale:
+        directions = [
+            direction * ops.take(lengths[i], block_tensor, axis=0)[:, None]
+            for i, direction in enumerate(directions)
+        ]
+    if steps.shape[0] > num_directions:
+        directions[0] = directions[0] + steps[num_directions]
+    found = [learning_rate * direction for direction in directions]
+    if active is not None:
+        keep = ops.take(active, block_tensor, axis=0)[:, None] > 0
+        found = [ops.where(keep, value, 0.0) for value in found]
+    return found[0], found[1] if config.attention else None
+
+
+def _update_upper_levels(means, tensors, layout, levels, config, active):
+    """The new states of the tensors and of the problems.
+
+    `means` are `[features, tensors]`, of the new hidden states and of the inputs.
+    """
+    if config.levels < 2:
+        return tensors.tensor_state, tensors.global_state
+    bias = levels.cell_bias("tensor", "tensor")
+    if config.levels >= 3:
+        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
+        bias = bias + levels.affine("global_to_tensor", "tensor", global_state)
+    tensor_state = gru_step(levels.kernels("tensor"), means, tensors.tensor_state, bias)
+    if active is not None:
+        tensor_state = ops.where(active > 0, tensor_state, tensors.tensor_state)
+    if config.levels < 3:
+        return tensor_state, tensors.global_state
+
+    weights = _global_weights(layout, config, active)
+    weighted = ops.where(weights > 0, tensor_state * weights, 0.0)
+    global_input = ops.transpose(_sum_over_problems(ops.transpose(weighted), layout))
+    global_state = gru_step(
+        levels.kernels("global"),
+        global_input,
+        tensors.global_state,
+        levels.cell_bias("global", "global"),
+    )
+    if active is not None:
+        any_active = _sum_over_problems(ops.cast(active > 0, "float32"), layout) > 0
+        global_state = ops.where(any_active, global_state, tensors.global_state)
+    return tensor_state, global_state
+
+
+def _global_weights(layout, config, active):
+    """`[tensors]`, the weight of each in its problem's input to the global RNN."""
+    takes_part = ops.ones((layout.num_tensors,), "float32")
+    if active is not None:
+        takes_part = ops.cast(active > 0, "float32")
+    if config.global_rnn_input == "all_tensors":
+        counts = ops.take(
+            _sum_over_problems(takes_part, layout), layout.tensor_problem, axis=0
+        )
+        return takes_part / ops.maximum(counts, 1.0)
+    # The last tensor that takes part: the one with none of them at or after it.
+    positions = ops.arange(layout.num_tensors, dtype="float32") * takes_part
+    last = ops.take(
+        ops.segment_max(positions, layout.tensor_problem, layout.num_problems),
+        layout.tensor_problem,
+        axis=0,
+    )
+    return takes_part * ops.cast(positions == last, "float32")

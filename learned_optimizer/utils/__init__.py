@@ -1,0 +1,1 @@
+"""What the three packages share: files, logs and clusters. Nothing of the optimizer."""

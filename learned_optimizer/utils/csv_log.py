@@ -1,0 +1,87 @@
+"""CSV files that grow by rows, the first column of which is the step.
+
+No TensorFlow is imported: the JAX program of `imagenet` writes the same files.
+"""
+
+import csv
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from learned_optimizer.utils.atomic_write import write_aside
+
+
+class CsvLog:
+    """A CSV file that grows by rows, the first column of which is the step.
+
+    Args:
+        path: The file; rows after `last_step`, and half-written ones, are dropped.
+        columns: Names of the columns. A single one is the step's: the others are
+            those of the first row that is written, or of the file that is there.
+        last_step: Of the rows to keep.
+        digits: Of a figure; nine give a float32 back exactly.
+
+    Raises:
+        ValueError: The file has other columns.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, columns: Sequence[str], last_step: int, digits=9
+    ):
+        self._columns = tuple(columns)
+        self._digits = digits
+        # Columns that are named are all in every row.
+        self._may_lack = len(self._columns) == 1
+        kept = []
+        if path.is_file() and path.stat().st_size:
+            with open(path, newline="", encoding="utf-8") as file:
+                found = list(csv.reader(file))
+            named = tuple(found[0])
+            if named[: len(self._columns)] != self._columns or (
+                len(self._columns) > 1 and named != self._columns
+            ):
+                raise ValueError(
+                    f"{path} must have the columns {', '.join(self._columns)}. "
+                    f"Received: {', '.join(named)}"
+                )
+            self._columns = named
+            kept = [
+                row
+                for row in found[1:]
+                if len(row) == len(named) and int(row[0]) <= last_step
+            ]
+        if len(self._columns) > 1:
+            kept.insert(0, self._columns)
+        text = "".join(",".join(row) + "\n" for row in kept)
+        write_aside(path, text.encode())
+        self._file = open(path, "a", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Adds a row; what it lacks of columns that nobody named is not a number."""
+        if len(self._columns) == 1:
+            self._columns += tuple(name for name in row if name != self._columns[0])
+            self._writer.writerow(self._columns)
+        step, *others = self._columns
+        if self._may_lack:
+            row = {**dict.fromkeys(others, float("nan")), **row}
+        self._writer.writerow(
+            [int(row[step]), *(f"{row[name]:.{self._digits}g}" for name in others)]
+        )
+
+    def flush(self) -> None:
+        """Puts it on disk."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._file.close()
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of such a file as numbers, but for one that was not written whole."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+            if None not in row.values()
+        ]

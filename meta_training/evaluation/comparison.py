@@ -1,0 +1,436 @@
+"""Weights against Adam, RMSProp, SGD with momentum and AdamW, on any tasks.
+
+Learned optimizers run untuned, from their card's initial rate; each baseline runs
+from every one of a range of learning rates. All train on the same draws: a task and a
+seed fix the data, the start, the minibatches and the noise. Tasks of equal
+`batch_key`, all rates and all seeds go side by side in one compiled loop, and what
+has been run is kept in a cache, so that a second set of weights costs little.
+
+`evaluate` returns one `Result` an optimizer; `meta_training.evaluation` makes tables
+and figures of them.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.optimizers import (
+    HierarchicalRule,
+    TrainedWeights,
+    as_trained,
+)
+from meta_training.runs import (
+    BASELINES,
+    LearnedRuns,
+    Runs,
+    SideBySide,
+    TrainingLoop,
+    draw_runs,
+    record_steps,
+)
+from meta_training.runs.draws import Draws
+from meta_training.runs.loop import group_size
+from meta_training.tasks.base import Task, require_positive_integers
+
+# Twelve rates half a decade apart; Keras's defaults are among them.
+LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
+# Part of every cache key: to be raised when a loop, a draw or a network changes.
+CACHE_VERSION = 1
+# Numbers optimized side by side in one loop: more leave every cache of a processor.
+_NUMBERS_AT_ONCE = 4_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How tasks are trained.
+
+    Attributes:
+        steps: of every run. Defaults to 2,000.
+        seeds: how many draws of each task. Defaults to 5.
+        records: about how many losses of a run are recorded. Defaults to 60.
+        record_every: record every so many steps instead. Defaults to None.
+        learning_rates: of the baselines, ascending. Defaults to `LEARNING_RATES`.
+    """
+
+    steps: int = 2000
+    seeds: int = 5
+    records: int = 60
+    record_every: int | None = None
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+
+    def __post_init__(self):
+        require_positive_integers("steps", self.steps)
+        require_positive_integers("seeds", self.seeds)
+        require_positive_integers("records", self.records)
+        if self.record_every is not None:
+            require_positive_integers("record_every", self.record_every)
+        require_rates("learning_rates", self.learning_rates)
+
+    @property
+    def record_steps(self) -> np.ndarray:
+        """The steps at which losses are recorded."""
+        return record_steps(self.steps, self.records, self.record_every)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All runs of one optimizer.
+
+    Attributes:
+        optimizer: its name in reports.
+        is_learned: whether it is a learned one; then rates are initial rates.
+        default_rate: the rate that it has untuned.
+        rates: of its runs.
+        tasks: names of the tasks.
+        families: the family of each.
+        steps: `[records]`.
+        losses: `[records, rates, tasks, seeds]` on the whole training set.
+        test_accuracy: `[rates, tasks, seeds]` at the end; nan where there is none.
+        seconds_per_step: `[tasks]`, of one run, as part of a loop of many.
+    """
+
+    optimizer: str
+    is_learned: bool
+    default_rate: float
+    rates: tuple[float, ...]
+    tasks: tuple[str, ...]
+    families: tuple[str, ...]
+    steps: np.ndarray
+    losses: np.ndarray
+    test_accuracy: np.ndarray
+    seconds_per_step: np.ndarray
+
+    @property
+    def default_index(self) -> int:
+        """Where the default rate is among the rates, or the nearest that was run."""
+        return int(np.argmin(np.abs(np.log(np.array(self.rates) / self.default_rate))))
+
+    @property
+    def untuned_rate(self) -> float:
+        """The default rate, or the nearest that was run: what runs untuned are of."""
+        return self.rates[self.default_index]
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the default rate was run."""
+        return bool(np.isclose(self.untuned_rate, self.default_rate, rtol=1e-6, atol=0))
+
+
+def require_rates(name: str, rates) -> None:
+    """Raises ValueError unless `rates` are distinct, positive and finite."""
+    if not rates or not all(0 < rate < np.inf for rate in rates):
+        raise ValueError(
+            f"{name} must be one or more positive numbers, received {rates!r}"
+        )
+    if len(set(rates)) != len(rates):
+        raise ValueError(f"{name} must differ from each other, received {rates!r}")
+
+
+def evaluate(
+    weights: Sequence[TrainedWeights],
+    tasks: Sequence[Task],
+    settings: Settings,
+    cache: pathlib.Path | str,
+    initial_rates: Sequence[float] = (),
+    baselines: Sequence[str] = tuple(BASELINES),
+    log: Callable[[str], None] = lambda message: None,
+) -> list[Result]:
+    """Trains all tasks with all optimizers, or reads what was trained before.
+
+    Args:
+        weights: of the learned optimizers; those of `learned_optimizer` will do, too.
+        tasks: with names of their own.
+        settings: of the runs.
+        cache: folder of what has been run; made if it is not there.
+        initial_rates: start the learned rates from these too, unless an optimizer
+            has learned where they start.
+        baselines: names of `BASELINES`; may be empty.
+        log: is told of each computation.
+
+    Returns:
+        A `Result` for each of the weights, then one for each baseline.
+
+    Raises:
+        ValueError: names are not unique, there is nothing to run, or a rate is bad.
+    """
+    if not tasks or not (weights or baselines):
+        raise ValueError(
+            "an evaluation needs tasks and weights or baselines, received "
+            f"{len(tasks)} tasks, {len(weights)} weights, {len(baselines)} baselines"
+        )
+    if initial_rates:
+        require_rates("initial_rates", tuple(initial_rates))
+    unknown = set(baselines) - set(BASELINES)
+    if unknown:
+        raise ValueError(
+            f"baselines must be among {', '.join(BASELINES)}; "
+            f"received {sorted(unknown)}"
+        )
+    tasks = with_unique_names(tasks)
+    weights = [as_trained(one) for one in weights]
+    names = [one.name for one in weights]
+    if len({*names, *baselines}) != len(names) + len(baselines):
+        raise ValueError(
+            "weights and baselines must have names of their own, received "
+            f"{[*names, *baselines]}"
+        )
+    negative = [name for name, task in tasks if not task.positive]
+    if negative:
+        raise ValueError(
+            "log-losses need objectives of 0 or more, which these tasks may not have: "
+            f"{', '.join(negative)}"
+        )
+    run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
+    chunks = chunk_tasks([task for _, task in tasks], settings)
+    # Slices of the first axis: an optimizer, or a rate of the learned one.
+    learned = [(one, _learned_rates(one, initial_rates)) for one in weights]
+    parts = {name: [None] * len(tasks) for name in (*names, *baselines)}
+    for members in chunks:
+        chunk = [tasks[index][1] for index in members]
+        for one, rates in learned:
+            found = run_chunk.learned(chunk, one, rates)
+            _check_starts(chunk, found)
+            _distribute(parts[one.name], members, found, 0)
+        if baselines:
+            found = run_chunk.baselines(chunk, tuple(baselines))
+            _check_starts(chunk, found)
+            for position, name in enumerate(baselines):
+                _distribute(parts[name], members, found, position)
+    labels = tuple(name for name, _ in tasks)
+    families = tuple(task.family for _, task in tasks)
+    described = [(one.name, True, one.default_rate, r) for one, r in learned]
+    described += [
+        (name, False, BASELINES[name][1], settings.learning_rates) for name in baselines
+    ]
+    return [
+        Result(
+            *description,
+            labels,
+            families,
+            settings.record_steps,
+            np.stack([part[0] for part in parts[description[0]]], axis=2),
+            np.stack([part[1] for part in parts[description[0]]], axis=1),
+            np.array([part[2] for part in parts[description[0]]]),
+        )
+        for description in described
+    ]
+
+
+def with_unique_names(tasks: Sequence[Task]) -> list[tuple[str, Task]]:
+    """Names and tasks, without repetitions of equal tasks."""
+    distinct = list(dict.fromkeys(tasks))
+    names = [task.name for task in distinct]
+    if len(set(names)) != len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"tasks must have names of their own, received {repeated}")
+    return list(zip(names, distinct, strict=True))
+
+
+def chunk_tasks(tasks: Sequence[Task], settings: Settings) -> list[list[int]]:
+    """Indices of tasks that one loop trains: of one `batch_key`, not too many.
+
+    The chunks depend on nothing that differs between optimizers, so that all of them
+    meet the same noise.
+    """
+    groups = {}
+    for index, task in enumerate(tasks):
+        groups.setdefault(task.batch_key, []).append(index)
+    chunks = []
+    for members in groups.values():
+        numbers = tasks[members[0]].parameter_count * settings.seeds
+        numbers *= len(BASELINES) * len(LEARNING_RATES)
+        at_once = max(1, _NUMBERS_AT_ONCE // numbers)
+        count = -(-len(members) // at_once)
+        chunks += [list(map(int, part)) for part in np.array_split(members, count)]
+    return chunks
+
+
+def _learned_rates(weights, initial_rates):
+    if not weights.optimizer.takes_initial_rates:
+        return (weights.default_rate,)
+    return tuple(sorted({weights.default_rate, *initial_rates}))
+
+
+def _check_starts(tasks, found):
+    """Refuses tasks whose log-losses would mean nothing."""
+    starts = found[0][0]
+    # Rounding may leave a loss of zero a little below it.
+    good = np.all(np.isfinite(starts) & (starts > -1e-6), axis=(0, 1, 3))
+    if not np.all(good):
+        bad = [
+            task.name for task, is_good in zip(tasks, good, strict=True) if not is_good
+        ]
+        raise ValueError(
+            "the objective of a task must be finite and 0 or more at its start; that "
+            f"is not so of {', '.join(bad)}"
+        )
+
+
+def _distribute(parts, members, found, position):
+    """Files one optimizer's share of a chunk by task."""
+    losses, accuracy, seconds = found
+    for place, index in enumerate(members):
+        parts[index] = (
+            losses[:, position, :, place],
+            accuracy[position, :, place],
+            seconds,
+        )
+
+
+class _ChunkRunner:
+    """Runs a chunk of tasks with the learned optimizer or with all baselines.
+
+    Both return losses `[records, optimizers, rates, tasks, seeds]`, test accuracies
+    `[optimizers, rates, tasks, seeds]` and the seconds of a step of one run.
+    """
+
+    def __init__(self, settings, cache, log):
+        self._settings, self._cache, self._log = settings, cache, log
+        self._compiled: tuple[Any, TrainingLoop | None] = (None, None)
+        cache.mkdir(parents=True, exist_ok=True)
+
+    def learned(self, tasks, weights, rates):
+        digest = hashlib.sha256()
+        for name, array in sorted(weights.meta_parameters.items()):
+            digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
+        identity = {
+            "config": weights.optimizer.to_dict(),
+            "sha256": digest.hexdigest(),
+        }
+        # Without it, as when there was but one, what is cached of that one stays good.
+        if weights.optimizer.name != HierarchicalRule.name:
+            identity["optimizer"] = weights.optimizer.name
+
+        def optimizer(task, runs):
+            return LearnedRuns(weights.optimizer, task.parameter_shapes, runs)
+
+        arguments = {"meta_parameters": weights.meta_parameters}
+        return self._run(tasks, weights.name, identity, optimizer, arguments, 1, rates)
+
+    def baselines(self, tasks, names):
+        side_by_side = SideBySide(BASELINES[name][0] for name in names)
+        arguments = {"total_steps": np.int32(self._settings.steps)}
+        return self._run(
+            tasks,
+            "baselines",
+            {"baselines": names},
+            lambda task, runs: side_by_side,
+            arguments,
+            len(names),
+            self._settings.learning_rates,
+        )
+
+    def _run(self, tasks, label, identity, optimizer, arguments, optimizers, rates):
+        settings = self._settings
+        key = {
+            **identity,
+            "version": CACHE_VERSION,
+            "tasks": [repr(task) for task in tasks],
+            **_sources_of_others(tasks),
+            "steps": settings.record_steps.tolist(),
+            "seeds": settings.seeds,
+            "rates": rates,
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        path = self._cache / f"{digest[:32]}.npz"
+        described = f"{label}: {tasks[0].name}"
+        if len(tasks) > 1:
+            described += f" and {len(tasks) - 1} more"
+        found = _read_cached(path)
+        if found is not None:
+            self._log(f"{described}: from the cache")
+            return found
+        draws = draw_runs(tasks, range(settings.seeds), settings.steps)
+        count = len(draws.tasks)
+        draw_of_run = np.tile(np.arange(count), optimizers * len(rates))
+        run_rates = np.tile(np.repeat(rates, count), optimizers).astype(np.float32)
+        arguments = {
+            **arguments,
+            "learning_rate": run_rates,
+            "log_learning_rate": np.log(run_rates),
+        }
+        # Weights of one optimizer that come one after the other, seeds of a run of
+        # meta-training say, share one compilation.
+        program = json.dumps({**key, "sha256": None}, sort_keys=True)
+        if self._compiled[0] != program:
+            made = optimizer(tasks[0], len(run_rates))
+            loop = TrainingLoop(tasks[0], made, draw_of_run, draws)
+            self._compiled = (program, loop)
+        runs = self._compiled[1](settings.record_steps, arguments)
+        shape = (optimizers, len(rates), len(tasks), settings.seeds)
+        found = (
+            runs.losses.reshape(-1, *shape),
+            _test_accuracy(tasks[0], runs, draws).reshape(shape),
+            runs.seconds / settings.steps / len(run_rates),
+        )
+        _write_cached(path, found)
+        self._log(f"{described}: {len(run_rates)} runs, {runs.seconds:.1f} s")
+        return found
+
+
+def _sources_of_others(tasks) -> dict[str, Any]:
+    """The code of tasks of other packages, of which `CACHE_VERSION` knows nothing.
+
+    What is inherited or called from elsewhere is not in it.
+    """
+    kinds = {type(task) for task in tasks}
+    others = [
+        kind for kind in kinds if not kind.__module__.startswith("meta_training.")
+    ]
+    sources = []
+    for kind in sorted(others, key=lambda kind: kind.__qualname__):
+        try:
+            sources.append(inspect.getsource(kind))
+        except (OSError, TypeError):
+            sources.append(kind.__qualname__)  # Made at a prompt.
+    return {"sources": sources} if sources else {}
+
+
+def _test_accuracy(task: Task, runs: Runs, draws: Draws) -> np.ndarray:
+    """`[runs]` accuracies on test rows; nan where the task has none."""
+    count = runs.losses.shape[1]
+    if not (hasattr(task, "test_instance") and hasattr(task, "accuracy")):
+        return np.full(count, np.nan, np.float32)
+    test = task.test_instance()
+    size = group_size(count, len(test["labels"]))
+    stacked = {
+        name: np.broadcast_to(array, (size, *array.shape))
+        for name, array in test.items()
+    }
+    instance = {name: tf.constant(array) for name, array in stacked.items()}
+    groups = [
+        [tf.constant(value[first : first + size]) for value in runs.values]
+        for first in range(0, count, size)
+    ]
+    accuracy = tf.function(
+        task.accuracy, autograph=False, jit_compile=True
+    ).get_concrete_function(groups[0], instance)
+    return np.concatenate([accuracy(group, instance).numpy() for group in groups])
+
+
+def _read_cached(path):
+    """What `_write_cached` wrote, or None: a damaged file is run again."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return archive["losses"], archive["accuracy"], float(archive["seconds"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _write_cached(path, found):
+    losses, accuracy, seconds = found
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(aside, losses=losses, accuracy=accuracy, seconds=seconds)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,289 @@
+"""The Markdown report of an evaluation."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from learned_optimizer.utils.atomic_write import write_aside
+from meta_training.evaluation.comparison import Result
+from meta_training.evaluation.figures import write_figures
+from meta_training.evaluation.statistics import (
+    LOSS_FLOOR,
+    METRICS,
+    choices,
+    fraction_won,
+    interquartile_mean,
+    interval,
+    progress,
+    sensitivity,
+    typical_losses,
+)
+from meta_training.evaluation.tables import write_tables
+
+# With more tasks the table of tasks stays in the CSV and families are shown.
+_LISTED_TASKS = 30
+
+
+def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Path:
+    """Writes `report.md`, its figures, `runs.csv` and `curves.csv`.
+
+    Args:
+        results: of `evaluation.evaluate`.
+        folder: where to; it must exist.
+        command: what made the results, quoted in the report.
+
+    Returns:
+        The path of the report.
+    """
+    folder = pathlib.Path(folder)
+    write_tables(results, folder)
+    figures = write_figures(results, folder)
+    first = results[0]
+    sections = [
+        "# Evaluation",
+        f"    {command}",
+        f"{len(first.tasks)} tasks, {first.losses.shape[-1]} seeds, "
+        f"{first.steps[-1]} steps. Losses are those of the whole training set; every "
+        "optimizer of a seed has the same data, start, minibatches and noise. Learned "
+        "optimizers are untuned. A log-loss is log(f / (f₀ + 1e-6) + 1e-6), a diverged "
+        "run counts as +13.8.",
+        _stand_ins(results),
+        *(f"![{name}]({name})" for name in figures),
+        "## All tasks",
+        "Interquartile means over tasks and seeds with 95% intervals, bootstrapped "
+        "over seeds. Tuned rates are chosen by the log-loss they are listed with (of "
+        "means over tasks for the best single one), those beside a final loss by the "
+        "final log-loss. Accuracy is the mean at the end, at the rate with the best "
+        "final loss.",
+        _summary(results),
+        "## Tasks won",
+        "The fraction of tasks on which the learned optimizer is at or below the "
+        "baseline, means over seeds compared.",
+        _wins(results),
+        *_tasks(results),
+        "## Wall clock",
+        _clock(results),
+        "## Final against best",
+        f"Losses floored at {LOSS_FLOOR:g}; best of the recorded ones. Above 1: the "
+        "run lost what it had reached. The largest ratio of all seeds counts.",
+        _progress_table(results),
+        *_sensitivity(results),
+    ]
+    path = folder / "report.md"
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_aside(path, text.encode())
+    return path
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; columns after the first are aligned to the right."""
+    lines = [
+        "| " + " | ".join(header) + " |",
+        "|---|" + "---:|" * (len(header) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    return "\n".join(lines)
+
+
+def _settings(results):
+    """Yields label, result and the `Choice` by each metric, of every table row."""
+    for result in results:
+        by_metric = [choices(result, metric) for metric in METRICS]
+        for position, choice in enumerate(by_metric[0]):
+            if result.is_learned and position:
+                break
+            label = f"{result.optimizer}, {choice.name}"
+            if position == 0:
+                label = f"{result.optimizer}, {result.untuned_rate:g}"
+            yield label, result, [chosen[position] for chosen in by_metric]
+
+
+def _stand_ins(results):
+    return " ".join(
+        f"The default rate of {result.optimizer}, {result.default_rate:g}, was not "
+        f"run: the nearest one that was, {result.untuned_rate:g}, stands for it."
+        for result in results
+        if not result.has_default
+    )
+
+
+def _summary(results):
+    rows = []
+    for label, result, by_metric in _settings(results):
+        cells = []
+        for choice in by_metric:
+            low, high = interval(choice.scores)
+            middle = interquartile_mean(choice.scores)
+            cells.append(f"{middle:.2f} ({low:.2f}, {high:.2f})")
+        tasks = np.arange(len(result.tasks))
+        final = result.losses[-1][by_metric[1].rates, tasks]
+        final = np.where(np.isfinite(final), final, np.inf)
+        low, high = interval(final)
+        cells.append(f"{interquartile_mean(final):.4g} ({low:.4g}, {high:.4g})")
+        accuracy = result.test_accuracy[by_metric[1].rates, tasks]
+        has_accuracy = np.any(np.isfinite(accuracy))
+        cells.append(f"{np.nanmean(accuracy):.4f}" if has_accuracy else "")
+        rows.append([label, *cells])
+    header = [
+        "optimizer, rate",
+        "mean log-loss",
+        "final log-loss",
+        "final loss",
+        "test accuracy",
+    ]
+    return markdown_table(header, rows)
+
+
+def _wins(results):
+    rows = []
+    learned = [result for result in results if result.is_learned]
+    baselines = [result for result in results if not result.is_learned]
+    for own in learned:
+        for other in baselines:
+            cells = []
+            for metric in METRICS:
+                mine = choices(own, metric)[0].scores
+                cells += [
+                    f"{fraction_won(mine, choice.scores):.0%}"
+                    for choice in choices(other, metric)
+                ]
+            rows.append([own.optimizer, other.optimizer, *cells])
+    if not rows:
+        return ""
+    names = ["default", "best single", "best for each"]
+    header = ["weights", "against"]
+    header += [f"{metric}: {name}" for metric in METRICS for name in names]
+    return markdown_table(header, rows)
+
+
+def _tasks(results):
+    if len(results[0].tasks) > _LISTED_TASKS:
+        return ["## Families", _families(results)]
+    header, losses, accuracies = ["task"], [], []
+    for label, result, by_metric in _settings(results):
+        if "best single rate" in label:
+            continue
+        header.append(label.replace("best rate for each task", "best rate"))
+        tasks = np.arange(len(result.tasks))
+        rates = by_metric[1].rates
+        losses.append(typical_losses(result.losses)[-1, rates, tasks])
+        accuracies.append(result.test_accuracy[rates, tasks].mean(axis=-1))
+    names = results[0].tasks
+    rows = [
+        [name, *(f"{column[task]:.3g}" for column in losses)]
+        for task, name in enumerate(names)
+    ]
+    sections = [
+        "## Final loss of each task",
+        "Geometric means over seeds.",
+        markdown_table(header, rows),
+    ]
+    rows = [
+        [name, *(f"{column[task]:.4f}" for column in accuracies)]
+        for task, name in enumerate(names)
+        if np.isfinite(accuracies[0][task])
+    ]
+    if rows:
+        sections += ["## Test accuracy", markdown_table(header, rows)]
+    return sections
+
+
+def _families(results):
+    families = np.array(results[0].families)
+    header, columns = ["family", "tasks"], []
+    for label, _, by_metric in _settings(results):
+        if "best single rate" in label:
+            continue
+        header.append(label.replace("best rate for each task", "best rate"))
+        columns.append(by_metric[0].scores.mean(axis=1))
+    rows = [
+        [
+            family,
+            str(np.sum(families == family)),
+            *(f"{column[families == family].mean():.2f}" for column in columns),
+        ]
+        for family in dict.fromkeys(results[0].families)
+    ]
+    return "Means of the mean log-loss.\n\n" + markdown_table(header, rows)
+
+
+def _clock(results):
+    learned = [result for result in results if result.is_learned]
+    baselines = [result for result in results if not result.is_learned]
+    shown = learned + baselines[:1]
+    header = ["task"] + [
+        result.optimizer if result.is_learned else "a baseline" for result in shown
+    ]
+    if len(results[0].tasks) > _LISTED_TASKS:
+        rows = [
+            ["all, mean", *(f"{1e6 * r.seconds_per_step.mean():.1f}" for r in shown)]
+        ]
+    else:
+        rows = [
+            [name, *(f"{1e6 * result.seconds_per_step[task]:.1f}" for result in shown)]
+            for task, name in enumerate(results[0].tasks)
+        ]
+    return (
+        "Microseconds a step of one run, recording included, when all runs of an "
+        "optimizer go side by side in one loop (all baselines in the same one).\n\n"
+        + markdown_table(header, rows)
+    )
+
+
+def _progress_table(results):
+    rows = []
+    for label, result, by_metric in _settings(results):
+        if "best" in label:
+            continue
+        found = progress(result)
+        rates, tasks = by_metric[1].rates, np.arange(len(result.tasks))
+        ratio = found.ratio[rates, tasks]
+        worst = int(np.argmax(ratio))
+        rows.append(
+            [
+                label,
+                f"{np.mean(ratio <= 1.05):.0%}",
+                f"{ratio[worst]:.4g}",
+                result.tasks[worst],
+                f"{found.final[rates, tasks][worst]:.4g}",
+                f"{found.best[rates, tasks][worst]:.4g}",
+            ]
+        )
+    header = [
+        "optimizer",
+        "tasks at 1.05 or less",
+        "worst ratio",
+        "on",
+        "final",
+        "best",
+    ]
+    return markdown_table(header, rows)
+
+
+def _sensitivity(results):
+    """Final losses by initial rate, where more than one was run."""
+    sections = []
+    for result in results:
+        if not (result.is_learned and len(result.rates) > 1):
+            continue
+        final, ratio = progress(result).final, sensitivity(result)
+        listed = range(len(result.tasks))
+        if len(result.tasks) > _LISTED_TASKS:
+            listed = np.argsort(-ratio)[:_LISTED_TASKS]
+        rows = [
+            [
+                result.tasks[task],
+                *(f"{value:.3g}" for value in final[:, task]),
+                f"{ratio[task]:.3g}",
+            ]
+            for task in listed
+        ]
+        header = ["task", *(f"from {rate:g}" for rate in result.rates), "ratio"]
+        sections += [
+            f"## Initial rates of {result.optimizer}",
+            f"Final losses, means over seeds; the ratio is of losses floored at "
+            f"{LOSS_FLOOR:g}.",
+            markdown_table(header, rows),
+        ]
+    return sections

@@ -1,0 +1,140 @@
+"""Numbers of an evaluation: log-losses, best rates, wins, interquartile means.
+
+A log-loss is that of the released code, log(f / (f_0 + 1e-6) + 1e-6) (metarun.py and
+`trainable_optimizer.py`), from -13.8 for a solved task to 0 for one that stands
+still. A run that diverged would have an infinite one; here it has +13.8, as far
+above the start as the 1e-6 lets a solved task be below it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from meta_training.evaluation.comparison import Result
+
+EPSILON = 1e-6
+BOUND = -np.log(EPSILON)
+# Losses below this count alike in ratios of losses.
+LOSS_FLOOR = 1e-3
+METRICS = ("mean log-loss", "final loss")
+_BOOTSTRAPS = 2000
+
+
+def log_losses(losses: np.ndarray) -> np.ndarray:
+    """The log-losses of `[records, ...]` losses whose first record is the start."""
+    losses = np.asarray(losses, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ratios = np.maximum(losses, 0) / (losses[0] + EPSILON)
+        logs = np.log(ratios + EPSILON)
+    return np.clip(np.where(np.isfinite(losses), logs, BOUND), -BOUND, BOUND)
+
+
+def scores(result: Result, metric: str) -> np.ndarray:
+    """`[rates, tasks, seeds]` log-losses: the mean over the run, or the last one."""
+    logs = log_losses(result.losses)
+    if metric == METRICS[1]:
+        return logs[-1]
+    if metric != METRICS[0]:
+        raise ValueError(f"metric must be one of {METRICS}, received {metric!r}")
+    return np.trapezoid(logs, result.steps, axis=0) / (result.steps[-1] or 1)
+
+
+class Choice(NamedTuple):
+    """A way to choose a rate for each task.
+
+    Attributes:
+        name: "default", "best single rate" or "best rate for each task".
+        rates: `[tasks]` indices.
+        scores: `[tasks, seeds]` at these rates.
+    """
+
+    name: str
+    rates: np.ndarray
+    scores: np.ndarray
+
+
+def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
+    """The default rate, the best one for all tasks, the best one for each.
+
+    Rates are chosen by the very metric, and on the very seeds, that they are then
+    reported with: the comparison is generous to whoever is tuned.
+    """
+    table = scores(result, metric)
+    by_task = table.mean(axis=2)
+    tasks = np.arange(table.shape[1])
+    chosen = {
+        "default": np.full(len(tasks), result.default_index),
+        "best single rate": np.full(len(tasks), by_task.mean(axis=1).argmin()),
+        "best rate for each task": by_task.argmin(axis=0),
+    }
+    return tuple(
+        Choice(name, rates, table[rates, tasks]) for name, rates in chosen.items()
+    )
+
+
+def fraction_won(own: np.ndarray, other: np.ndarray) -> float:
+    """Of `[tasks, seeds]` scores: tasks whose mean is at or below the other's."""
+    return float(np.mean(own.mean(axis=1) <= other.mean(axis=1)))
+
+
+def interquartile_mean(table: np.ndarray) -> float:
+    """The mean of the middle half of all numbers."""
+    ordered = np.sort(np.asarray(table), axis=None)
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def interval(table: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95% interval of the interquartile mean of `[tasks, seeds]`.
+
+    Bootstrapped over the seeds of each task, as the tasks are no sample of anything
+    (Agarwal et al. 2021, stratified bootstrap).
+    """
+    generator = np.random.default_rng(seed)
+    tasks, seeds = table.shape
+    rows = np.arange(tasks)[:, None]
+    means = [
+        interquartile_mean(table[rows, generator.integers(seeds, size=(tasks, seeds))])
+        for _ in range(_BOOTSTRAPS)
+    ]
+    # Between two infinite ones there is nothing to interpolate.
+    method = "linear" if np.all(np.isfinite(means)) else "nearest"
+    low, high = np.percentile(means, [2.5, 97.5], method=method)
+    return float(low), float(high)
+
+
+def typical_losses(losses: np.ndarray) -> np.ndarray:
+    """Geometric means over the last axis, of `[records, ..., seeds]` losses.
+
+    A loss counts as 1e-6 to 1e6 times the first one of its run.
+    """
+    first = np.maximum(np.asarray(losses[0], np.float64), 0) + EPSILON
+    return np.exp(np.mean(np.log(first) + log_losses(losses), axis=-1))
+
+
+class Progress(NamedTuple):
+    """Whether a run kept what it had reached; all `[rates, tasks]`.
+
+    Attributes:
+        final: mean over seeds of the final loss.
+        best: the same of the lowest recorded loss.
+        ratio: the largest over seeds of final over best, both floored at 1e-3.
+    """
+
+    final: np.ndarray
+    best: np.ndarray
+    ratio: np.ndarray
+
+
+def progress(result: Result) -> Progress:
+    """Final against best loss; a loss that is not finite is infinite."""
+    losses = np.where(np.isfinite(result.losses), result.losses, np.inf)
+    final, best = losses[-1], losses.min(axis=0)
+    ratio = np.maximum(final, LOSS_FLOOR) / np.maximum(best, LOSS_FLOOR)
+    return Progress(final.mean(axis=-1), best.mean(axis=-1), ratio.max(axis=-1))
+
+
+def sensitivity(result: Result) -> np.ndarray:
+    """`[tasks]`: largest over smallest final loss among all rates, floored at 1e-3."""
+    final = np.maximum(progress(result).final, LOSS_FLOOR)
+    return final.max(axis=0) / final.min(axis=0)

@@ -1,0 +1,97 @@
+"""The data of an evaluation as CSV: one row a run, and the curves of reports."""
+
+import csv
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from meta_training.evaluation.comparison import Result
+from meta_training.evaluation.statistics import METRICS, choices, scores, typical_losses
+
+RUN_COLUMNS = (
+    "optimizer",
+    "rate",
+    "is_default_rate",
+    "family",
+    "task",
+    "seed",
+    "initial_loss",
+    "final_loss",
+    "best_loss",
+    "mean_log_loss",
+    "final_log_loss",
+    "test_accuracy",
+    "seconds_per_step",
+)
+CURVE_COLUMNS = (
+    "optimizer",
+    "setting",
+    "rate",
+    "task",
+    "step",
+    "typical_loss",
+    "lowest_loss",
+    "highest_loss",
+)
+
+
+def write_tables(results: Sequence[Result], folder: pathlib.Path) -> None:
+    """Writes `runs.csv`, every run, and `curves.csv`, the settings of the figures."""
+    _write(folder / "runs.csv", RUN_COLUMNS, _run_rows(results))
+    _write(folder / "curves.csv", CURVE_COLUMNS, _curve_rows(results))
+
+
+def _write(path, columns, rows):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _run_rows(results):
+    for result in results:
+        mean, final = (scores(result, metric) for metric in METRICS)
+        best = np.min(np.where(np.isnan(result.losses), np.inf, result.losses), axis=0)
+        for index in np.ndindex(mean.shape):
+            rate, task, seed = index
+            yield (
+                result.optimizer,
+                f"{result.rates[rate]:g}",
+                int(result.has_default and rate == result.default_index),
+                result.families[task],
+                result.tasks[task],
+                seed,
+                *(
+                    f"{value:.6g}"
+                    for value in (
+                        result.losses[0][index],
+                        result.losses[-1][index],
+                        best[index],
+                        mean[index],
+                        final[index],
+                        result.test_accuracy[index],
+                        result.seconds_per_step[task],
+                    )
+                ),
+            )
+
+
+def _curve_rows(results):
+    for result in results:
+        typical = typical_losses(result.losses)
+        chosen = choices(result, METRICS[1])
+        for choice in chosen[:1] if result.is_learned else chosen:
+            for task, rate in enumerate(choice.rates):
+                losses = result.losses[:, rate, task]
+                for record, step in enumerate(result.steps):
+                    yield (
+                        result.optimizer,
+                        choice.name,
+                        f"{result.rates[rate]:g}",
+                        result.tasks[task],
+                        int(step),
+                        f"{typical[record, rate, task]:.6g}",
+                        f"{losses[record].min():.6g}",
+                        f"{losses[record].max():.6g}",
+                    )

@@ -1,0 +1,9 @@
+"""Held-out networks: `validation` chooses checkpoints, `test` judges weights."""
+
+from meta_training.held_out.groups import (
+    large_network,
+    list_network_groups,
+    network_group,
+)
+
+__all__ = ["large_network", "list_network_groups", "network_group"]

@@ -1,0 +1,140 @@
+"""Networks on fixed data that meta-training never sees.
+
+They are `Task`s, so that many runs (learning rates, seeds) train side by side along
+a leading axis, but they are in no task set: a trainer cannot be told to train on them
+by name. Each has a `title`, a data set, and a `test_instance`.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.held_out.data import load_data
+from meta_training.tasks.base import require_positive_integers
+from meta_training.tasks.small_networks import layers
+from meta_training.tasks.small_networks.image_networks import ImageNetwork
+from meta_training.tasks.small_networks.networks import ClassifierNetwork
+from meta_training.tasks.small_networks.perceptrons import Autoencoder, Perceptron
+
+
+@dataclasses.dataclass(frozen=True)
+class _HeldOut:
+    """What makes a network of `meta_training.tasks` a held-out one; see below.
+
+    Attributes:
+        title: what reports call it.
+        data_set: name of its data, see `data.load_data`. All its training rows are
+            used, so `rows` is set from it, and `source` of the base means nothing.
+    """
+
+    _: dataclasses.KW_ONLY
+    title: str
+    data_set: str
+
+    # The activation is part of the computation here: no two networks share one.
+    numbers = ("initialisation", "title")
+
+    def __post_init__(self):
+        rows = len(load_data(self.data_set).training_inputs)
+        object.__setattr__(self, "rows", rows)
+        super().__post_init__()
+
+    @property
+    def name(self):
+        return self.title.lower().replace(" ", "_").replace("-", "_")
+
+    def sample_data(self, generator):
+        del generator
+        data = load_data(self.data_set)
+        return data.training_inputs, data.training_targets
+
+    def sample_instance(self, generator):
+        data, labels = self.sample_data(generator)
+        return {"data": data, "labels": labels}
+
+    def test_instance(self):
+        """The instance of the rows that are kept for the test."""
+        data = load_data(self.data_set)
+        return {"data": data.test_inputs, "labels": data.test_targets}
+
+    def predict(self, parameters, instance):
+        activate = layers.activation_function(self.activation)
+        return self.outputs(parameters, instance["data"], activate)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPerceptron(_HeldOut, Perceptron):
+    """A perceptron, with or without batch or layer normalisation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutImageNetwork(_HeldOut, ImageNetwork):
+    """A convolutional network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutAutoencoder(_HeldOut, Autoencoder):
+    """An autoencoder, by squared error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutGatedRecurrentNetwork(_HeldOut, ClassifierNetwork):
+    """A GRU over a sequence and a dense layer on its last state (Cho et al. 2014).
+
+    No meta-training task has gates. The recurrent kernel starts orthogonal in each
+    of its three parts, as in Keras.
+
+    Attributes:
+        steps, features: of the sequences.
+        units: of the state.
+        classes: of the sequences.
+    """
+
+    steps: int
+    features: int
+    units: int
+    classes: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integers(
+            "steps, features and units", self.steps, self.features, self.units
+        )
+
+    @property
+    def parameter_shapes(self):
+        units = self.units
+        return (
+            (self.features, 3 * units),
+            (units, 3 * units),
+            (3 * units,),
+            (units, self.classes),
+            (self.classes,),
+        )
+
+    def sample_parameters(self, generator):
+        start = super().sample_parameters(generator)
+        parts = []
+        for _ in range(3):
+            parts.append(np.linalg.qr(generator.normal(size=(self.units,) * 2))[0])
+        start[1] = np.concatenate(parts, axis=1).astype(np.float32)
+        return start
+
+    def outputs(self, parameters, data, activate):
+        kernel, recurrent, bias, *readout = parameters
+        inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
+        gates, candidate = (
+            recurrent[..., : 2 * self.units],
+            recurrent[..., 2 * self.units :],
+        )
+        state = tf.zeros_like(inputs[0, :, :, : self.units])
+        for step in range(self.steps):
+            to_gates = inputs[step, :, :, : 2 * self.units]
+            to_candidate = inputs[step, :, :, 2 * self.units :]
+            update, reset = tf.split(
+                tf.sigmoid(to_gates + tf.matmul(state, gates)), 2, axis=-1
+            )
+            proposed = activate(to_candidate + tf.matmul(reset * state, candidate))
+            state = update * state + (1 - update) * proposed
+        return layers.dense(state, *readout)

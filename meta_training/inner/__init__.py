@@ -1,0 +1,1 @@
+"""The inner loop: many tasks side by side, unrolled window by window."""

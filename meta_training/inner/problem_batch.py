@@ -1,0 +1,497 @@
+"""Many tasks side by side: packed for the update rule, evaluated by group.
+
+Tasks of equal `batch_key` form a *group*, evaluated in one batched computation. The
+packed array of the update rule holds, group by group and tensor by tensor, that tensor
+of all problems of the group:
+
+    group 0: tensor 0 of problems 0, 1, 2 | tensor 1 of problems 0, 1, 2
+    group 1: tensor 0 of problems 3, 4    | ...
+
+so a group's `[problems, *shape]` tensor is one contiguous piece of the packed array:
+packing is a reshape, a pad and one concatenation, unpacking a split, and XLA never
+gathers single elements. A *problem* is a task, or one of several replicas of it:
+replicas share instance, minibatches and noise (an antithetic pair, for instance), and
+differ in their parameters and in the meta-parameters that update them.
+
+A batch may be made of several *parts*, each with groups of its own that lie together:
+`part` is a batch of one part's tasks alone, laid out as they are in the whole.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.rule.layout import Layout
+from meta_training.tasks.base import Task
+
+# Larger gradients would overflow when squared; they count as none.
+LARGEST_GRADIENT = 1e15
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Tasks evaluated together.
+
+    Attributes:
+        tasks: The tasks, equal in `batch_key`.
+        members: Their positions in the list that the batch was made from.
+        first_problem: Number of the group's first problem.
+        first_tensor: Number of the group's first tensor in the layout.
+        replicas: Problems a task; problem `first_problem + r * len(tasks) + j` is
+            replica r of task j.
+    """
+
+    tasks: tuple[Task, ...]
+    members: tuple[int, ...]
+    first_problem: int
+    first_tensor: int
+    replicas: int
+
+    @property
+    def task(self) -> Task:
+        """The task whose `objective` serves all of them."""
+        return self.tasks[0]
+
+    @property
+    def num_problems(self) -> int:
+        """Problems of the group."""
+        return len(self.tasks) * self.replicas
+
+    @property
+    def problems(self) -> slice:
+        """The group's problems among all."""
+        return slice(self.first_problem, self.first_problem + self.num_problems)
+
+    def per_task(self, name) -> np.ndarray:
+        """`[tasks]` float32 values of a field."""
+        return np.array([getattr(task, name) for task in self.tasks], np.float32)
+
+
+class Bounds(NamedTuple):
+    """Where a part lies in the arrays of a batch, a slice each."""
+
+    groups: slice
+    blocks: slice
+    tensors: slice
+    problems: slice
+
+
+class Draws(NamedTuple):
+    """What is random in one inner step. Dicts by group number; absent: not needed.
+
+    Attributes:
+        rows: `[tasks, batch]` int32, the rows of the minibatches.
+        objective_start: Scalar int32, the first of the rows that the recorded
+            objective sees.
+        noise: `[tasks, elements]` standard normal.
+        zeroing: `[tasks, elements]`, uniform in [0, 1).
+    """
+
+    rows: dict[int, Any]
+    objective_start: dict[int, Any]
+    noise: dict[int, Any]
+    zeroing: dict[int, Any]
+
+
+class Evaluation(NamedTuple):
+    """What the problems say of a place.
+
+    Attributes:
+        objectives: `[problems]`, where `values` is.
+        gradients: `[blocks, block_size]`, what the optimizer gets: finite.
+        slopes: Call it for `[blocks, block_size]`, the derivative of each problem's
+            objective by its values: without minibatch, noise or zeroing, and not
+            always finite. A call, since it costs an evaluation where it is wanted.
+    """
+
+    objectives: tf.Tensor
+    gradients: tf.Tensor
+    slopes: Callable[[], tf.Tensor]
+
+
+class ProblemBatch:
+    """The tasks of a set (and replicas of them) as one computation.
+
+    Attributes:
+        tasks: The tasks, in the order given.
+        groups: The groups, in the order of their first tasks.
+        layout: Where every tensor of every problem lies in the packed array.
+        problem_task: `[problems]`, the task of each problem.
+        num_parts: How many parts there are, each with one task or more.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        block_size: int = 16,
+        replicas: int = 1,
+        objective_rows: int | None = None,
+        parts: int = 1,
+    ):
+        """Groups the tasks.
+
+        Args:
+            tasks: One or more tasks.
+            block_size: Elements a block of the packed array.
+            replicas: Problems a task.
+            objective_rows: Rows of data on which the recorded objective is
+                evaluated, at a place drawn anew each step; None: all of them. A task
+                without minibatches records all of them where its gradient is taken at
+                the same place (no attention): they cost nothing more.
+            parts: How many parts to make, of about equal cost; fewer where there
+                are fewer tasks.
+        """
+        if not tasks:
+            raise ValueError("a batch must have one task or more, received none")
+        if not isinstance(parts, int) or parts < 1:
+            raise ValueError(f"parts must be a positive integer, received {parts!r}")
+        self.tasks = tuple(tasks)
+        self.objective_rows = objective_rows
+        self._task_part = _deal_out(self.tasks, parts, objective_rows)
+        self.num_parts = int(self._task_part.max()) + 1
+        members: dict[Any, list[int]] = {}
+        for index in np.argsort(self._task_part, kind="stable"):
+            key = (self._task_part[index], tasks[index].batch_key)
+            members.setdefault(key, []).append(int(index))
+        self.groups: list[Group] = []
+        shapes, problems = [], []
+        first_problem = 0
+        for indices in members.values():
+            group = Group(
+                tuple(tasks[index] for index in indices),
+                tuple(indices),
+                first_problem,
+                len(shapes),
+                replicas,
+            )
+            numbers = range(first_problem, first_problem + group.num_problems)
+            for shape in group.task.parameter_shapes:
+                shapes += [shape] * group.num_problems
+                problems += numbers
+            first_problem += group.num_problems
+            self.groups.append(group)
+        self.layout = Layout.from_shapes(shapes, block_size, problems=problems)
+        self.problem_task = np.concatenate(
+            [np.tile(group.members, replicas) for group in self.groups]
+        ).astype(np.int32)
+
+    def part(self, number: int) -> "ProblemBatch":
+        """The batch of one part's tasks."""
+        return ProblemBatch(
+            [
+                task
+                for task, part in zip(self.tasks, self._task_part, strict=True)
+                if part == number
+            ],
+            self.layout.block_size,
+            self.groups[0].replicas,
+            self.objective_rows,
+        )
+
+    def part_bounds(self) -> list[Bounds]:
+        """Where each part lies."""
+        layout = self.layout
+        found = []
+        for number in range(self.num_parts):
+            groups = [
+                index
+                for index, group in enumerate(self.groups)
+                if self._task_part[group.members[0]] == number
+            ]
+            first, last = self.groups[groups[0]], self.groups[groups[-1]]
+            tensors = slice(
+                first.first_tensor,
+                last.first_tensor + len(last.task.parameter_shapes) * last.num_problems,
+            )
+            blocks = np.searchsorted(
+                layout.block_tensor, [tensors.start, tensors.stop]
+            ).tolist()
+            found.append(
+                Bounds(
+                    slice(groups[0], groups[-1] + 1),
+                    slice(*blocks),
+                    tensors,
+                    slice(first.first_problem, last.problems.stop),
+                )
+            )
+        return found
+
+    @property
+    def num_problems(self) -> int:
+        """Number of problems, replicas counted."""
+        return self.layout.num_problems
+
+    @property
+    def block_problem(self) -> np.ndarray:
+        """`[blocks]`, the problem of each block."""
+        return self.layout.tensor_problem[self.layout.block_tensor]
+
+    def blocks_of(self, group: Group, problem: int) -> list[slice]:
+        """The blocks of each tensor of the group's problem number `problem`."""
+        return [
+            self.layout.blocks_of(group.first_tensor + i * group.num_problems + problem)
+            for i in range(len(group.task.parameter_shapes))
+        ]
+
+    def _pieces(self):
+        """Number of packed elements of each `[problems, *shape]` tensor, and those."""
+        for group in self.groups:
+            for shape in group.task.parameter_shapes:
+                blocks = math.ceil(math.prod(shape) / self.layout.block_size)
+                yield group, shape, blocks * self.layout.block_size
+
+    def pack(self, parameters: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+        """Packs `[problems, *shape]` tensors, given as a list a group."""
+        flat = [tensor for tensors in parameters for tensor in tensors]
+        pieces = []
+        for tensor, (group, shape, length) in zip(flat, self._pieces(), strict=True):
+            count = math.prod(shape)
+            rows = tf.reshape(tensor, [group.num_problems, count])
+            if length > count:
+                rows = tf.pad(rows, [[0, 0], [0, length - count]])
+            pieces.append(tf.reshape(rows, [-1]))
+        flat = tf.concat(pieces, axis=0) if len(pieces) > 1 else pieces[0]
+        return tf.reshape(flat, [-1, self.layout.block_size])
+
+    def unpack(self, packed: tf.Tensor) -> list[list[tf.Tensor]]:
+        """The `[problems, *shape]` tensors of each group."""
+        pieces = list(self._pieces())
+        lengths = [group.num_problems * length for group, _, length in pieces]
+        # The gradient of a split is one concatenation; that of slices would be a sum
+        # of arrays of full size.
+        flat = tf.split(tf.reshape(packed, [-1]), lengths)
+        parameters: list[list[tf.Tensor]] = []
+        for (group, shape, length), values in zip(pieces, flat, strict=True):
+            rows = tf.reshape(values, [group.num_problems, length])
+            rows = rows[:, : math.prod(shape)]
+            if not parameters or len(parameters[-1]) == len(
+                self.groups[len(parameters) - 1].task.parameter_shapes
+            ):
+                parameters.append([])
+            parameters[-1].append(tf.reshape(rows, [group.num_problems, *shape]))
+        return parameters
+
+    def draw(self, seed: tf.Tensor, step: tf.Tensor) -> Draws:
+        """Everything random in inner step `step`, a function of `seed` and `step`.
+
+        Args:
+            seed: Scalar int32.
+            step: Scalar int32.
+        """
+        draws = Draws({}, {}, {}, {})
+        uniform, normal = [], []
+        for number, group in enumerate(self.groups):
+            task, tasks = group.task, len(group.tasks)
+            if task.batch_size is not None:
+                uniform.append((draws.rows, number, (tasks, task.batch_size)))
+            if self._has_objective_window(group):
+                uniform.append((draws.objective_start, number, ()))
+            if group.per_task("gradient_zero_probability").any():
+                uniform.append((draws.zeroing, number, (tasks, task.parameter_count)))
+            if group.per_task("noise_stdev").any():
+                normal.append((draws.noise, number, (tasks, task.parameter_count)))
+        for kind, sample, wanted in (
+            (0, tf.random.stateless_uniform, uniform),
+            (1, tf.random.stateless_normal, normal),
+        ):
+            if not wanted:
+                continue
+            # One call for all groups: each call costs a kernel of its own.
+            lengths = [math.prod(shape) for _, _, shape in wanted]
+            values = sample([sum(lengths)], tf.stack([seed, 2 * step + kind]))
+            for (target, number, shape), piece in zip(
+                wanted, tf.split(values, lengths), strict=True
+            ):
+                target[number] = tf.reshape(piece, shape)
+        for target in (draws.rows, draws.objective_start):
+            for number, values in target.items():
+                rows = self.groups[number].task.rows
+                if target is draws.objective_start:
+                    rows = rows - self.objective_rows + 1
+                # A uniform number can round up to 1.
+                target[number] = tf.minimum(tf.cast(values * rows, tf.int32), rows - 1)
+        return draws
+
+    def _has_objective_window(self, group) -> bool:
+        rows = group.task.rows
+        return rows is not None and (self.objective_rows or rows) < rows
+
+    def evaluate(
+        self,
+        values: tf.Tensor,
+        gradient_values: tf.Tensor,
+        inverse_scale: tf.Tensor,
+        instances: Sequence[dict[str, tf.Tensor]],
+        draws: Draws,
+    ) -> Evaluation:
+        """The objectives of all problems, and the gradients the optimizer gets.
+
+        Args:
+            values: `[blocks, block_size]`, where objectives are recorded.
+            gradient_values: The same, where gradients are taken (the attended
+                location; `values` itself without attention).
+            inverse_scale: `[blocks, 1]`: the tasks see the parameters multiplied
+                by it, and their gradients return by the same factor.
+            instances: Of each group, the stacked instances of its tasks.
+            draws: From `draw`.
+
+        Returns:
+            Objectives on all rows of data or `objective_rows` of them, and gradients
+            on minibatches, with noise and zeroed elements.
+        """
+        same_place = gradient_values is values
+        parameters = self.unpack(gradient_values * inverse_scale)
+        recorded_at = parameters
+        if not same_place:
+            recorded_at = self.unpack(values * inverse_scale)
+        losses = []
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            for number, group in enumerate(self.groups):
+                instance = _replicate(instances[number], group.replicas)
+                batch = instance
+                if number in draws.rows:
+                    rows = tf.tile(draws.rows[number], [group.replicas, 1])
+                    batch = group.task.minibatch(instance, rows)
+                losses.append(_objective(group, parameters[number], batch))
+        objectives = list(losses)
+        # The groups whose objective is not what the gradient is taken of.
+        apart = [
+            number
+            for number in range(len(self.groups))
+            if number in draws.rows or not same_place
+        ]
+        with tf.GradientTape() as objective_tape:
+            objective_tape.watch([recorded_at[number] for number in apart])
+            for number in apart:
+                group = self.groups[number]
+                instance = _replicate(instances[number], group.replicas)
+                if number in draws.objective_start:
+                    start = draws.objective_start[number]
+                    window = start + tf.range(self.objective_rows)
+                    for name in group.task.row_arrays:
+                        # Not a slice: XLA would want its start, and so the seed, as a
+                        # constant, and compile anew for each.
+                        instance[name] = tf.gather(instance[name], window, axis=1)
+                objectives[number] = _objective(group, recorded_at[number], instance)
+        plain = tape.gradient(
+            losses, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+
+        def slopes():
+            found = objective_tape.gradient(
+                [objectives[number] for number in apart],
+                [recorded_at[number] for number in apart],
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            own = dict(zip(apart, found, strict=True))
+            return inverse_scale * self.pack(
+                [own.get(number, gradient) for number, gradient in enumerate(plain)]
+            )
+
+        gradients = self.pack(
+            [
+                _disturb(gradient, group, draws.noise.get(i), draws.zeroing.get(i))
+                for i, (gradient, group) in enumerate(
+                    zip(plain, self.groups, strict=True)
+                )
+            ]
+        )
+        gradients = gradients * inverse_scale
+        usable = tf.abs(gradients) < LARGEST_GRADIENT
+        return Evaluation(
+            tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0), slopes
+        )
+
+
+def _objective(group, parameters, instance):
+    """`[problems]` objectives, or a ValueError that names the task."""
+    task = group.task
+    try:
+        found = tf.convert_to_tensor(task.objective(parameters, instance))
+    except TypeError as error:
+        raise ValueError(
+            f"the objective of the task {task.name} cannot be computed: {error}"
+        ) from error
+    if found.dtype != tf.float32 or not found.shape.is_compatible_with(
+        [group.num_problems]
+    ):
+        raise ValueError(
+            "the objective of a task must be float32, a number for each problem, here "
+            f"of shape ({group.num_problems},); that of {task.name} is "
+            f"{found.dtype.name} of shape {found.shape}"
+        )
+    return found
+
+
+def _deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
+    """`[tasks]`, the part of each, so that parts cost about the same.
+
+    Tasks of one `batch_key` stay together, to be compiled once, unless they are more
+    than a part should have.
+    """
+    if parts == 1:
+        return np.zeros(len(tasks), int)
+
+    def cost(task):
+        rows = task.rows or 0
+        if task.batch_size is not None:
+            rows = task.batch_size + min(rows, objective_rows or rows)
+        # A row costs an evaluation some ten operations a parameter, the update rule
+        # and its gradient some thousands.
+        return task.parameter_count * (1 + rows / 100)
+
+    costs = np.array([cost(task) for task in tasks])
+    units: dict[Any, list[int]] = {}
+    for index, task in enumerate(tasks):
+        units.setdefault(task.batch_key, []).append(index)
+    pieces = []
+    for unit in units.values():
+        share = costs[unit].sum() * parts / costs.sum()
+        count = parts if share > 1 else 1
+        pieces += [piece for piece in np.array_split(unit, count) if len(piece)]
+    found = np.zeros(len(tasks), int)
+    totals = np.zeros(parts)
+    for piece in sorted(pieces, key=lambda piece: -costs[piece].sum()):
+        part = int(totals.argmin())
+        totals[part] += costs[piece].sum()
+        found[piece] = part
+    # Parts without tasks are left out, the others numbered anew.
+    return np.unique(found, return_inverse=True)[1]
+
+
+def _replicate(instance, replicas):
+    """A copy of the dict, its arrays repeated `replicas` times along the tasks."""
+    if replicas == 1:
+        return dict(instance)
+    return {
+        name: tf.concat([array] * replicas, axis=0) for name, array in instance.items()
+    }
+
+
+def _disturb(gradients, group: Group, noise, zeroing):
+    """Adds the noise of each task, and then zeroes elements, tensor by tensor."""
+    if noise is None and zeroing is None:
+        return gradients
+    lengths = [math.prod(shape) for shape in group.task.parameter_shapes]
+    tiling = [group.replicas, 1]
+    if noise is not None:
+        noise = tf.tile(noise * group.per_task("noise_stdev")[:, None], tiling)
+        noise = tf.split(noise, lengths, axis=1)
+        gradients = [
+            gradient + tf.reshape(piece, gradient.shape)
+            for gradient, piece in zip(gradients, noise, strict=True)
+        ]
+    if zeroing is not None:
+        probability = group.per_task("gradient_zero_probability")[:, None]
+        keep = tf.cast(zeroing >= probability, tf.float32)
+        keep = tf.split(tf.tile(keep, tiling), lengths, axis=1)
+        gradients = [
+            gradient * tf.reshape(piece, gradient.shape)
+            for gradient, piece in zip(gradients, keep, strict=True)
+        ]
+    return gradients

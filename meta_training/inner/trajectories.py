@@ -1,0 +1,366 @@
+"""The trajectories of the tasks: where each stands, ends and starts again.
+
+Every task follows a trajectory of its own, a window of inner steps at an outer step,
+until its horizon is reached or it is cut off. Then it starts afresh: a new instance,
+new parameters, a new horizon, new learning rates. All of it is a pure function of the
+seed, the task and the outer step at which the trajectory starts, so a checkpoint holds
+no data sets, only those outer steps. Instances are drawn in NumPy, by a thread that
+works one outer step ahead.
+"""
+
+import concurrent.futures
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.windows import Carry, InnerState, Window
+from meta_training.optimizers.base import TrainableOptimizer
+from meta_training.tasks.base import Task
+
+# What a random generator is for; the seed sequence of each ends in one of these.
+_INSTANCE, _START, _REDRAW, _WINDOW, _UNROLL = range(5)
+
+_MANY_STEPS = 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryOptions:
+    """How trajectories start, go on and end.
+
+    Attributes:
+        min_window_steps: Least inner steps of a window.
+        mean_window_steps: Their mean before the cut: the least plus an exponential
+            number, cut off at `max_window_steps`.
+        max_window_steps: Most inner steps of a window.
+        mean_horizon: Mean number of inner steps of a trajectory, exponentially
+            distributed; it ends with the window in which it reaches that number.
+        low_learning_rate: Lower end of the initial learning rates, log-uniform.
+        high_learning_rate: Their upper end.
+        spread_over_elements: As released: half of the log range is drawn for each
+            element, half once a tensor. Else a task has one rate.
+        scale_range: Each task's parameters are multiplied by a log-uniform factor
+            between 1 / scale_range and scale_range; 1: not at all. The initial
+            learning rate is relative to that scale.
+        scale_jitter: Standard deviation of a further log-normal factor a tensor.
+        redraw_probability: Chance that a task's learning rates are drawn anew at
+            the start of a window, while all else goes on (the cure of design,
+            section 5).
+    """
+
+    min_window_steps: int = 50
+    mean_window_steps: float = 250.0
+    max_window_steps: int = 500
+    mean_horizon: float = 10_250.0
+    low_learning_rate: float = 1e-6
+    high_learning_rate: float = 1e-2
+    spread_over_elements: bool = True
+    scale_range: float = 1.0
+    scale_jitter: float = 0.0
+    redraw_probability: float = 0.0
+
+    def __post_init__(self):
+        if not 1 <= self.min_window_steps <= self.max_window_steps:
+            raise ValueError(
+                "min_window_steps must be positive and at most max_window_steps, "
+                f"received {self.min_window_steps} and {self.max_window_steps}"
+            )
+        for name in ("mean_horizon", "mean_window_steps"):
+            value = getattr(self, name)
+            if not 0 < value < _MANY_STEPS:
+                raise ValueError(
+                    f"{name} must be positive and below {_MANY_STEPS:g}, "
+                    f"received {value!r}"
+                )
+        if self.mean_window_steps < self.min_window_steps:
+            raise ValueError(
+                "mean_window_steps (--window_steps) must be min_window_steps or more. "
+                f"Received: mean_window_steps={self.mean_window_steps}, "
+                f"min_window_steps={self.min_window_steps}"
+            )
+        if not 0 < self.low_learning_rate <= self.high_learning_rate < math.inf:
+            raise ValueError(
+                "learning rates must be positive, the low one at most the high one, "
+                f"received {self.low_learning_rate} and {self.high_learning_rate}"
+            )
+        if not (1 <= self.scale_range < math.inf and 0 <= self.scale_jitter < math.inf):
+            raise ValueError(
+                "scale_range must be 1 or more and scale_jitter 0 or more, received "
+                f"{self.scale_range} and {self.scale_jitter}"
+            )
+        if not 0 <= self.redraw_probability <= 1:
+            raise ValueError(
+                "redraw_probability must be between 0 and 1, "
+                f"received {self.redraw_probability}"
+            )
+
+
+class Start(NamedTuple):
+    """A new trajectory of one task.
+
+    Attributes:
+        instance: Its arrays.
+        parameters: Its tensors, as the task sees them.
+        log_scale: `[tensors]`, log of the factor between those and the optimizer's.
+        horizon: Its length in inner steps.
+    """
+
+    instance: dict[str, np.ndarray]
+    parameters: list[np.ndarray]
+    log_scale: np.ndarray
+    horizon: int
+
+
+class Trajectories:
+    """All tasks' trajectories, on the host.
+
+    Attributes:
+        batch: The tasks side by side.
+        options: How trajectories start and end.
+        started_at: `[tasks]`, the outer step at which each trajectory began.
+        remaining: `[tasks]`, inner steps until its horizon.
+    """
+
+    def __init__(
+        self,
+        batch: ProblemBatch,
+        optimizer: TrainableOptimizer,
+        options: TrajectoryOptions,
+        seed: int,
+        weights=None,
+    ):
+        """Makes room for the trajectories; `advance` starts them.
+
+        Args:
+            batch: The tasks side by side.
+            optimizer: What is trained.
+            options: How trajectories start and end.
+            seed: Of everything random.
+            weights: `[tasks]`, how much each counts; None: all alike.
+        """
+        self.batch = batch
+        self.options = options
+        self._optimizer = optimizer
+        self._seed = seed
+        layout = batch.layout
+        packed = (layout.num_blocks, layout.block_size)
+        tasks = len(batch.tasks)
+        self.started_at = np.full(tasks, -1)
+        self.remaining = np.zeros(tasks, np.int64)
+        self.alive = np.ones(batch.num_problems, np.float32)
+        self.initial_objective = np.zeros(batch.num_problems, np.float32)
+        self.inner = InnerState(
+            np.zeros(packed, np.float32),
+            np.zeros(
+                packed if optimizer.uses_attention else (0, packed[1]), np.float32
+            ),
+            optimizer.state_type(
+                **{
+                    name: np.zeros([int(size) for size in shape], np.float32)
+                    for name, shape in optimizer.state_shapes(layout).items()
+                }
+            ),
+        )
+        self._inverse_scale = np.ones((packed[0], 1), np.float32)
+        self._log_scale = np.zeros(tasks, np.float32)
+        self._instances: list[dict[str, np.ndarray]] = [{} for _ in batch.groups]
+        self._on_device: list[Any] = [None] * len(batch.groups)
+        self._place = {
+            member: (number, j)
+            for number, group in enumerate(batch.groups)
+            for j, member in enumerate(group.members)
+        }
+        weights = np.ones(tasks) if weights is None else np.asarray(weights, float)
+        if weights.shape != (tasks,) or weights.min() < 0 or not weights.sum() > 0:
+            raise ValueError(f"weights must be {tasks} numbers, 0 or more")
+        by_problem = weights[batch.problem_task]
+        self._weights = (by_problem / by_problem.sum()).astype(np.float32)
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._prepared: dict[tuple[int, int], concurrent.futures.Future] = {}
+
+    def window_steps(self, outer_step: int) -> int:
+        """Inner steps of the window at `outer_step`."""
+        options = self.options
+        extra = options.mean_window_steps - options.min_window_steps
+        extra = extra * self._generator(_WINDOW, outer_step).exponential()
+        return int(min(options.min_window_steps + extra, options.max_window_steps))
+
+    def unroll_seed(self, outer_step: int) -> int:
+        """Seed of what is drawn inside the window at `outer_step`."""
+        return int(self._generator(_UNROLL, outer_step).integers(2**31 - 1))
+
+    def advance(self, outer_step: int) -> Carry:
+        """Starts trajectories that are due, redraws learning rates: the next window."""
+        cut_off = np.ones(len(self.batch.tasks), bool)
+        np.logical_and.at(cut_off, self.batch.problem_task, self.alive > 0)
+        due = (self.remaining <= 0) | ~cut_off
+        fresh = np.zeros(self.batch.num_problems, np.float32)
+        starts = {
+            task: self._submit(task, outer_step)
+            if (task, outer_step) not in self._prepared
+            else self._prepared[task, outer_step]
+            for task in np.flatnonzero(due)
+        }
+        self._prepared = {}
+        for task, start in starts.items():
+            self._begin(task, start.result(), outer_step)
+            fresh[self.batch.problem_task == task] = 1
+        for task in np.flatnonzero(~due):
+            generator = self._generator(_REDRAW, outer_step, task)
+            if generator.random() < self.options.redraw_probability:
+                self._draw_learning_rates(task, generator)
+        self.remaining -= self.window_steps(outer_step)
+        for task in np.flatnonzero(self.remaining <= 0):
+            key = (int(task), outer_step + 1)
+            self._prepared[key] = self._submit(*key)
+        for number, arrays in enumerate(self._instances):
+            if self._on_device[number] is None:
+                self._on_device[number] = {
+                    name: tf.constant(array) for name, array in arrays.items()
+                }
+        return Carry(
+            inner=self.inner,
+            fresh=fresh,
+            alive=self.alive,
+            initial_objective=self.initial_objective,
+            inverse_scale=self._inverse_scale,
+            weights=self._weights,
+            instances=list(self._on_device),
+        )
+
+    def take(self, window: Window) -> None:
+        """Takes over where a window led to."""
+        # Copies, which `advance` may write to.
+        self.inner = tf.nest.map_structure(np.array, window.inner)
+        self.alive = np.array(window.alive)
+        self.initial_objective = np.array(window.initial_objective)
+
+    def draw_start(self, task: int, outer_step: int) -> Start:
+        """The trajectory of `task` that starts at `outer_step`."""
+        generator = self._generator(_START, outer_step, task)
+        options = self.options
+        horizon = max(1, math.ceil(options.mean_horizon * generator.exponential()))
+        tensors = len(self.batch.tasks[task].parameter_shapes)
+        log_range = math.log(options.scale_range)
+        log_scale = generator.uniform(-log_range, log_range)
+        log_scale = log_scale + options.scale_jitter * generator.normal(size=tensors)
+        generator = self._generator(_INSTANCE, outer_step, task)
+        definition = self.batch.tasks[task]
+        instance = definition.sample_instance(generator)
+        parameters = definition.sample_parameters(generator)
+        _check_shapes(definition, parameters)
+        return Start(instance, parameters, log_scale, horizon)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint needs, as named arrays."""
+        arrays = {
+            "started_at": self.started_at,
+            "remaining": self.remaining,
+            "alive": self.alive,
+            "initial_objective": self.initial_objective,
+            "values": self.inner.values,
+            "attended_values": self.inner.attended_values,
+        }
+        return arrays | dict(self.inner.state._asdict())
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """The reverse of `state`; instances are drawn again as they were."""
+        for task, outer_step in enumerate(arrays["started_at"]):
+            if outer_step >= 0:
+                start = self.draw_start(task, int(outer_step))
+                self._begin(task, start, int(outer_step))
+        self.started_at = arrays["started_at"].copy()
+        self.remaining = arrays["remaining"].copy()
+        self.alive = arrays["alive"].copy()
+        self.initial_objective = arrays["initial_objective"].copy()
+        self.inner = InnerState(
+            arrays["values"].copy(),
+            arrays["attended_values"].copy(),
+            self._optimizer.state_type(
+                **{name: arrays[name].copy() for name in self.inner.state._fields}
+            ),
+        )
+
+    def close(self) -> None:
+        """Ends the thread; `advance` starts another, and draws the same again."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool, self._prepared = None, {}
+
+    def _submit(self, task, outer_step) -> concurrent.futures.Future:
+        """The start of a trajectory, which the thread draws."""
+        if self._pool is None:
+            self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        return self._pool.submit(self.draw_start, task, outer_step)
+
+    def _generator(self, purpose, *key) -> np.random.Generator:
+        return np.random.default_rng([self._seed, purpose, *(int(k) for k in key)])
+
+    def _blocks(self, task):
+        """For each replica of a task, the blocks of each of its tensors."""
+        number, j = self._place[task]
+        group = self.batch.groups[number]
+        return [
+            self.batch.blocks_of(group, replica * len(group.tasks) + j)
+            for replica in range(group.replicas)
+        ]
+
+    def _begin(self, task, start: Start, outer_step):
+        """Writes a new trajectory into the arrays."""
+        number, j = self._place[task]
+        stacked = self._instances[number]
+        for name, array in start.instance.items():
+            if name not in stacked:
+                tasks = len(self.batch.groups[number].tasks)
+                stacked[name] = np.zeros(
+                    (tasks, *np.shape(array)), np.asarray(array).dtype
+                )
+            stacked[name][j] = array
+        self._on_device[number] = None
+        self.started_at[task] = outer_step
+        self.remaining[task] = start.horizon
+        self._log_scale[task] = start.log_scale.mean()
+        size = self.batch.layout.block_size
+        for replica in self._blocks(task):
+            for blocks, values, log_scale in zip(
+                replica, start.parameters, start.log_scale, strict=True
+            ):
+                flat = np.zeros((blocks.stop - blocks.start) * size, np.float32)
+                flat[: values.size] = np.ravel(values) * np.float32(np.exp(log_scale))
+                self.inner.values[blocks] = flat.reshape(-1, size)
+                self._inverse_scale[blocks] = np.exp(-log_scale)
+        self._draw_learning_rates(task, self._generator(_REDRAW, outer_step, task))
+
+    def _draw_learning_rates(self, task, generator):
+        """Draws the learning rates of a task, alike for all its replicas."""
+        if not self._optimizer.takes_initial_rates:
+            return
+        rates = self.inner.state.log_learning_rate
+        options = self.options
+        low, high = np.log([options.low_learning_rate, options.high_learning_rate])
+        replicas = self._blocks(task)
+        shared = generator.random()
+        for tensor in range(len(replicas[0])):
+            shape = rates[0, replicas[0][tensor]].shape
+            fraction = shared
+            if options.spread_over_elements:
+                fraction = 0.5 * generator.random() + 0.5 * generator.random(shape)
+            drawn = low + (high - low) * fraction + self._log_scale[task]
+            drawn = np.clip(
+                drawn, MIN_LOG_LEARNING_RATE, self._optimizer.max_log_learning_rate
+            )
+            for replica in replicas:
+                rates[0, replica[tensor]] = drawn
+
+
+def _check_shapes(task: Task, parameters) -> None:
+    shapes = tuple(np.shape(tensor) for tensor in parameters)
+    if shapes != tuple(task.parameter_shapes):
+        raise ValueError(
+            f"the parameters of {task.name} must have the shapes "
+            f"{task.parameter_shapes}, received {shapes}"
+        )

@@ -1,0 +1,58 @@
+"""The optimizers that can be meta-trained, by name; a new one is a class and a line.
+
+`hierarchical_rnn` is the optimizer of this project. The others are those that the
+released code compares it with (tensorflow/models, research/learned_optimizer,
+`optimizer/`), and as there each is a few lines: how meta-parameters and a state make a
+step of a gradient. All of them run in the same inner loop, are trained by the same
+estimators and are evaluated side by side.
+
+>>> from meta_training.optimizers import list_optimizers, trainable_optimizer
+>>> list_optimizers()[:2]
+['coordinatewise_rnn', 'global_learning_rate']
+>>> trainable_optimizer("trainable_adam").initial_meta_parameters()["log_epsilon"].shape
+()
+"""
+
+from meta_training.optimizers.adam import TrainableAdam
+from meta_training.optimizers.base import (
+    TrainableOptimizer,
+    list_optimizers,
+    register_optimizer,
+    trainable_optimizer,
+)
+from meta_training.optimizers.coordinatewise_rnn import CoordinatewiseRNN
+from meta_training.optimizers.global_learning_rate import GlobalLearningRate
+from meta_training.optimizers.hierarchical import HierarchicalRule
+from meta_training.optimizers.learning_rate_schedule import (
+    LearningRateSchedule,
+)
+from meta_training.optimizers.weights import (
+    TrainedWeights,
+    as_trained,
+    content_sha256,
+    fresh_trained,
+    load_trained,
+    nominal_rate_of,
+    save_trained,
+    starting_weights,
+)
+
+__all__ = [
+    "CoordinatewiseRNN",
+    "GlobalLearningRate",
+    "HierarchicalRule",
+    "LearningRateSchedule",
+    "TrainableAdam",
+    "TrainableOptimizer",
+    "TrainedWeights",
+    "as_trained",
+    "content_sha256",
+    "fresh_trained",
+    "list_optimizers",
+    "load_trained",
+    "nominal_rate_of",
+    "register_optimizer",
+    "save_trained",
+    "starting_weights",
+    "trainable_optimizer",
+]

@@ -1,0 +1,266 @@
+"""What a trainable optimizer is, and the register of those that exist.
+
+A trainable optimizer is a pure function of packed arrays
+(`learned_optimizer.rule.layout`):
+
+    step = optimizer.compute_step(gradients, state, layout, meta_parameters)
+    values, state = values - step.step, step.state
+
+Its settings are the fields of a frozen dataclass. It has no meta-parameters of its
+own: they come with every call, as a dict, and each may carry a leading axis of
+problems, for estimators that perturb each task by itself. Its state is a named tuple
+of float32 arrays whose last axes are those of one *level*:
+
+    "parameter"   [features, blocks, block_size]
+    "tensor"      [..., tensors]
+    "problem"     [..., problems]
+
+A field called `log_learning_rate` is the one that the outer loop writes: there the
+initial learning rates are drawn, and drawn anew.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.meta_parameters import Specification
+from learned_optimizer.rule.update_rule import Step, Update
+
+LEVELS = ("parameter", "tensor", "problem")
+
+
+class TrainableOptimizer(abc.ABC):
+    """An optimizer whose meta-parameters can be trained.
+
+    Attributes:
+        name: What the command line and the cards of weights call it.
+        state_type: The named tuple that its state is.
+        state_levels: The level of each field of the state.
+        uses_attention: Whether gradients are taken elsewhere than at the values.
+        max_log_learning_rate: Upper bound of what is drawn for a state's
+            `log_learning_rate`.
+    """
+
+    name: ClassVar[str]
+    state_type: ClassVar[type]
+    state_levels: ClassVar[Mapping[str, str]]
+    uses_attention: bool = False
+    max_log_learning_rate: float = 33.0
+
+    @abc.abstractmethod
+    def specifications(self) -> list[Specification]:
+        """The meta-parameter arrays, in a fixed order."""
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether that array stays as it was drawn, whatever trains the others."""
+        del name
+        return False
+
+    @abc.abstractmethod
+    def state_shapes(self, layout: Layout) -> dict[str, tuple]:
+        """The shape of each field of the state; absent ones have a size of 0."""
+
+    @abc.abstractmethod
+    def initial_state(self, layout: Layout, meta_parameters, log_learning_rate, values):
+        """The state before the first step.
+
+        Args:
+            layout: Where each tensor lies.
+            meta_parameters: Their dict.
+            log_learning_rate: Natural logarithm of the initial learning rates: a
+                number, or an array that broadcasts against `[1, blocks,
+                block_size]`. Not used by optimizers whose rates are all learned.
+            values: `[blocks, block_size]`, the parameters, padding 0.
+
+        Returns:
+            A `state_type`.
+        """
+
+    @abc.abstractmethod
+    def compute_step(
+        self, gradients, state, layout: Layout, meta_parameters, active=None
+    ) -> Step:
+        """What one step takes off all tensors of all problems.
+
+        Args:
+            gradients: `[blocks, block_size]` float32.
+            state: The state that the previous step left.
+            layout: Where each tensor lies.
+            meta_parameters: Their dict, with or without an axis of problems.
+            active: `[tensors]`: 0 leaves a tensor and its state as they are. None:
+                all take part.
+
+        Returns:
+            A `learned_optimizer.rule.update_rule.Step`.
+        """
+
+    @abc.abstractmethod
+    def log_learning_rates(self, state, layout: Layout, meta_parameters):
+        """Logs of the learning rates, against `[blocks, block_size]`; None: none.
+
+        They are what the run's log shows of the inner state.
+        """
+
+    def own_learning_rate(self, meta_parameters) -> float | None:
+        """The learning rate that it has learned, as one number for a report.
+
+        None: where learning rates start is up to whoever uses it.
+        """
+        del meta_parameters
+        return None
+
+    @property
+    def takes_initial_rates(self) -> bool:
+        """Whether an initial learning rate makes a difference."""
+        layout = Layout.from_shapes([(1,)], 1)
+        return self.state_shapes(layout).get("log_learning_rate", (0,))[0] > 0
+
+    def update(self, values, gradients, state, layout, meta_parameters) -> Update:
+        """One step: new values, where the next gradient is taken, and the state.
+
+        Args:
+            values: `[blocks, block_size]` float32, the parameters.
+            gradients: `[blocks, block_size]` float32.
+            state: The state that the previous step left.
+            layout: Where each tensor lies.
+            meta_parameters: Their dict, with or without an axis of problems.
+        """
+        step = self.compute_step(gradients, state, layout, meta_parameters)
+        new_values = values - step.step
+        attended_values = new_values
+        if step.attended_step is not None:
+            attended_values = values - step.attended_step
+        return Update(new_values, attended_values, step.state)
+
+    def initial_meta_parameters(self, seed=None) -> dict[str, np.ndarray]:
+        """Fresh meta-parameters.
+
+        Args:
+            seed: Anything that `numpy.random.default_rng` takes.
+        """
+        generator = np.random.default_rng(seed)
+        return {
+            specification.name: specification.initial_value(generator)
+            for specification in self.specifications()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainableOptimizer":
+        """The reverse of `to_dict`; what is left out has its default.
+
+        Raises:
+            ValueError: A name is not that of a setting, or a value is bad.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if not set(values) <= known:
+            raise ValueError(
+                f"{cls.name} has the settings {sorted(known)}, "
+                f"received {sorted(values)}"
+            )
+        return cls(**values)
+
+    def held(self, step: Step, state, layout: Layout, active) -> Step:
+        """`step`, but with tensors that are not active as they were."""
+        if active is None:
+            return step
+        of_blocks = tf.gather(active, layout.block_tensor)[:, None] > 0
+        masks = {"parameter": of_blocks, "tensor": tf.convert_to_tensor(active) > 0}
+        fields = [
+            tf.where(masks[self.state_levels[name]], new, old)
+            for name, new, old in zip(state._fields, step.state, state, strict=True)
+        ]
+        return Step(tf.where(of_blocks, step.step, 0.0), None, self.state_type(*fields))
+
+
+class Rows:
+    """Meta-parameters as blocks, tensors or problems need them.
+
+    Attributes:
+        per_problem: Whether the meta-parameters have an axis of problems.
+    """
+
+    def __init__(self, optimizer: TrainableOptimizer, meta_parameters, layout: Layout):
+        first = optimizer.specifications()[0]
+        rank = len(meta_parameters[first.name].shape)
+        self.per_problem = rank == len(first.shape) + 1
+        self._values = meta_parameters
+        self._layout = layout
+
+    def of_blocks(self, name):
+        """The array called `name`, `[*shape]` or `[blocks, *shape]`."""
+        value = tf.convert_to_tensor(self._values[name])
+        if not self.per_problem:
+            return value
+        return tf.gather(value, self._layout.block_problem)
+
+    def scalar(self, name):
+        """A number, in a shape that broadcasts against `[blocks, block_size]`."""
+        value = self.of_blocks(name)
+        return value[:, None] if self.per_problem else value
+
+    def of_tensors(self, name):
+        """`[shape]` or `[tensors, *shape]`."""
+        value = tf.convert_to_tensor(self._values[name])
+        if not self.per_problem:
+            return value
+        return tf.gather(value, self._layout.tensor_problem)
+
+
+def constant(name, released_name, value, shape=()) -> Specification:
+    """The specification of an array that starts at one number."""
+    return Specification(
+        name, released_name, shape, lambda generator: np.full(shape, value, np.float32)
+    )
+
+
+_optimizers: dict[str, type[TrainableOptimizer]] = {}
+
+
+def register_optimizer(optimizer_class: type[TrainableOptimizer]):
+    """A decorator that adds an optimizer class under its `name`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    name = optimizer_class.name
+    if name in _optimizers:
+        raise ValueError(
+            "a trainable optimizer must have a name of its own, "
+            f"received {name!r}, which exists"
+        )
+    _optimizers[name] = optimizer_class
+    return optimizer_class
+
+
+def trainable_optimizer(
+    name: str, settings: Mapping[str, Any] | None = None
+) -> TrainableOptimizer:
+    """The trainable optimizer of that name.
+
+    Args:
+        name: One of `list_optimizers()`.
+        settings: Those that differ from their defaults, as in `to_dict`.
+
+    Raises:
+        ValueError: there is none; the message lists those that exist.
+    """
+    if name not in _optimizers:
+        known = ", ".join(list_optimizers())
+        raise ValueError(
+            f"a trainable optimizer must be one of {known}; received {name!r}"
+        )
+    return _optimizers[name].from_dict(settings or {})
+
+
+def list_optimizers() -> list[str]:
+    """The names of all trainable optimizers, sorted."""
+    return sorted(_optimizers)

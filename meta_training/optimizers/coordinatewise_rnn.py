@@ -1,0 +1,260 @@
+"""A small recurrent network for each parameter by itself, all of equal weights.
+
+Andrychowicz et al., *Learning to learn by gradient descent by gradient descent*, 2016,
+in the version that the released code compares its hierarchical RNN with
+(`coordinatewise_rnn.py`): gradients scaled by their running mean square, learning rates
+that the network raises and lowers, and a learned start of its state.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
+from learned_optimizer.rule.gru import feature_first, linear
+from learned_optimizer.rule.meta_parameters import Specification
+from learned_optimizer.rule.update_rule import Step
+from meta_training.optimizers.base import (
+    Rows,
+    TrainableOptimizer,
+    constant,
+    register_optimizer,
+)
+from meta_training.optimizers.cells import CELLS, Cell
+
+# The released initial values: of the decay of mean squares, and of the readouts, whose
+# standard deviation is this over the root of the inputs.
+DECAY_BIAS = 2.2
+READOUT_SCALE = 0.5
+
+
+class CoordinatewiseState(NamedTuple):
+    """What each parameter remembers.
+
+    Attributes:
+        hidden_state: `[sum of state sizes, blocks, block_size]`, cell after cell.
+        mean_squares: `[1, blocks, block_size]`, of the gradient.
+        decay: `[1, blocks, block_size]`, with which the next step averages them.
+        log_learning_rate: `[1, blocks, block_size]`.
+    """
+
+    hidden_state: Any
+    mean_squares: Any
+    decay: Any
+    log_learning_rate: Any
+
+
+@register_optimizer
+@dataclasses.dataclass(frozen=True)
+class CoordinatewiseRNN(TrainableOptimizer):
+    r"""The coordinate-wise RNN.
+
+    Of a gradient g, with the decay $\beta$ and the learning rate $\eta$ that the last
+    step left: $\lambda \leftarrow (1 - \beta)(g^2 + 10^{-12}) + \beta \lambda$; the
+    input is $\mathrm{asinh}(g / \sqrt{\lambda + 10^{-16}})$; of the network's output h,
+    $\beta \leftarrow \sigma(h \cdot w_\beta + b_\beta)$, $\eta \leftarrow 2 \sigma(h
+    \cdot w_\eta + b_\eta) \eta$, and the step is $\eta\, h \cdot w$. Mean squares and
+    decays start at 1, so the first gradient is not scaled.
+
+    The released class asks each cell for a pair of state sizes, which its default cell,
+    a GRU, does not have, so it cannot be built; here each cell says how large its state
+    is. Learning rates are kept as logarithms, between -33 and `max_log_learning_rate`:
+    the released product of many factors may overflow.
+
+    Attributes:
+        cell_sizes: Outputs of each layer. Defaults to (20, 20), the released flags.
+        cell: `gru` (the released default) or `lstm` (the paper's).
+        learnable_decay: Whether the network sets the decay; else it is sigmoid(2.2)
+            after the first step.
+        dynamic_output_scale: Whether it changes the learning rates.
+        zero_learning_rate_weights: Whether the weights for that start at 0, as the
+            released command line has it.
+        max_log_learning_rate: Upper bound of the logs of learning rates.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    cell_sizes: tuple[int, ...] = (20, 20)
+    cell: str = "gru"
+    learnable_decay: bool = True
+    dynamic_output_scale: bool = True
+    zero_learning_rate_weights: bool = True
+    max_log_learning_rate: float = 33.0
+
+    name: ClassVar[str] = "coordinatewise_rnn"
+    state_type: ClassVar[type] = CoordinatewiseState
+    state_levels: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        CoordinatewiseState._fields, "parameter"
+    )
+
+    def __post_init__(self):
+        if isinstance(self.cell_sizes, list):
+            # JSON has no tuples.
+            object.__setattr__(self, "cell_sizes", tuple(self.cell_sizes))
+        if not (isinstance(self.cell_sizes, tuple) and self.cell_sizes) or not all(
+            isinstance(size, int) and size > 0 for size in self.cell_sizes
+        ):
+            raise ValueError(
+                "cell_sizes must be one or more positive integers, "
+                f"received {self.cell_sizes!r}"
+            )
+        if self.cell not in CELLS:
+            raise ValueError(
+                f"cell must be one of {', '.join(CELLS)}; received {self.cell!r}"
+            )
+        if not MIN_LOG_LEARNING_RATE < self.max_log_learning_rate <= 33:
+            raise ValueError(
+                "max_log_learning_rate must be above -33 and at most 33, "
+                f"received {self.max_log_learning_rate!r}"
+            )
+
+    def cells(self) -> list[Cell]:
+        """The layers, from the gradient up."""
+        inputs = (1, *self.cell_sizes)
+        return [
+            CELLS[self.cell](number, inputs[number], size)
+            for number, size in enumerate(self.cell_sizes)
+        ]
+
+    def specifications(self):
+        cells = self.cells()
+        shape = (self.cell_sizes[-1], 1)
+        scale = READOUT_SCALE / math.sqrt(self.cell_sizes[-1])
+        found = [
+            uniform("start", "LOL/init_vector", (1, sum(c.state_size for c in cells))),
+            normal("direction_weights", "LOL/update_weights", shape, scale),
+        ]
+        if self.learnable_decay:
+            found += [
+                normal("decay_weights", "LOL/decay_weights", shape, scale),
+                constant("decay_bias", "LOL/decay_bias", DECAY_BIAS, (1,)),
+            ]
+        if self.dynamic_output_scale:
+            name, released = "learning_rate", "LOL/learning_rate"
+            own_scale = 0.0 if self.zero_learning_rate_weights else scale
+            found += [
+                normal(f"{name}_weights", f"{released}_weights", shape, own_scale),
+                constant(f"{name}_bias", f"{released}_bias", 0.0, (1,)),
+            ]
+        for cell in cells:
+            found += cell.specifications()
+        return found
+
+    def state_shapes(self, layout):
+        packed = (layout.num_blocks, layout.block_size)
+        hidden = sum(cell.state_size for cell in self.cells())
+        return {
+            "hidden_state": (hidden, *packed),
+            "mean_squares": (1, *packed),
+            "decay": (1, *packed),
+            "log_learning_rate": (1, *packed),
+        }
+
+    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
+        del values
+        shapes = self.state_shapes(layout)
+        start = Rows(self, meta_parameters, layout).of_blocks("start")[..., 0, :]
+        rates = tf.clip_by_value(
+            tf.cast(log_learning_rate, tf.float32),
+            MIN_LOG_LEARNING_RATE,
+            self.max_log_learning_rate,
+        )
+        return CoordinatewiseState(
+            tf.broadcast_to(feature_first(start, 3), shapes["hidden_state"]),
+            tf.ones(shapes["mean_squares"]),
+            tf.ones(shapes["decay"]),
+            tf.broadcast_to(rates, shapes["log_learning_rate"]),
+        )
+
+    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+        rows = Rows(self, meta_parameters, layout)
+        if layout.blocks_per_chunk is None or rows.per_problem:
+            step, new_state = self._step(rows, gradients, state)
+        else:
+            step, new_state = self._step_by_chunks(rows, gradients, state, layout)
+        # The network answers to the zeros of the padding, too.
+        step = Step(step * layout.mask(), None, new_state)
+        return self.held(step, state, layout, active)
+
+    def _step(self, rows: Rows, gradients, state):
+        """The step and the new state of some blocks, or of all."""
+
+        def readout(name):
+            bias = feature_first(rows.of_blocks(f"{name}_bias"), 3)
+            return bias + linear(rows.of_blocks(f"{name}_weights"), output)
+
+        squares = tf.square(gradients)[None] + 1e-12
+        mean_squares = (1.0 - state.decay) * squares + state.decay * state.mean_squares
+        output = tf.asinh(gradients[None] / tf.sqrt(mean_squares + 1e-16))
+        cells = self.cells()
+        hidden = tf.split(state.hidden_state, [cell.state_size for cell in cells])
+        for number, cell in enumerate(cells):
+            output, hidden[number] = cell.step(rows.of_blocks, output, hidden[number])
+        if self.learnable_decay:
+            decay = tf.sigmoid(readout("decay"))
+        else:
+            decay = tf.fill(tf.shape(state.decay), tf.sigmoid(DECAY_BIAS))
+        log_rates = state.log_learning_rate
+        if self.dynamic_output_scale:
+            change = tf.math.log_sigmoid(readout("learning_rate")) + math.log(2.0)
+            log_rates = tf.clip_by_value(
+                log_rates + change, MIN_LOG_LEARNING_RATE, self.max_log_learning_rate
+            )
+        direction = linear(rows.of_blocks("direction_weights"), output)
+        new_state = CoordinatewiseState(
+            tf.concat(hidden, axis=0), mean_squares, decay, log_rates
+        )
+        return (tf.exp(log_rates) * direction)[0], new_state
+
+    def _step_by_chunks(self, rows, gradients, state, layout):
+        """The same, some blocks after the other, so that less memory is needed."""
+
+        def chunked(array):
+            features = array.shape[0]
+            shape = [features, -1, layout.blocks_per_chunk, layout.block_size]
+            return tf.transpose(tf.reshape(array, shape), [1, 0, 2, 3])
+
+        def whole(array):
+            features = array.shape[1]
+            array = tf.transpose(array, [1, 0, 2, 3])
+            return tf.reshape(array, [features, -1, layout.block_size])
+
+        def step_of_chunk(chunk):
+            gradients, *fields = chunk
+            own_state = CoordinatewiseState(*fields)
+            step, new_state = self._step(rows, gradients[0], own_state)
+            return (step[None], *new_state)
+
+        steps, *fields = tf.map_fn(
+            step_of_chunk,
+            tuple(chunked(array) for array in (gradients[None], *state)),
+            parallel_iterations=1,
+        )
+        return whole(steps)[0], CoordinatewiseState(*map(whole, fields))
+
+    def log_learning_rates(self, state, layout, meta_parameters):
+        del layout, meta_parameters
+        return state.log_learning_rate[0]
+
+
+def normal(name, released_name, shape, scale) -> Specification:
+    """Normally distributed initial values."""
+
+    def draw(generator):
+        return (scale * generator.standard_normal(shape)).astype(np.float32)
+
+    return Specification(name, released_name, shape, draw)
+
+
+def uniform(name, released_name, shape) -> Specification:
+    """Initial values uniform between -1 and 1."""
+
+    def draw(generator):
+        return generator.uniform(-1, 1, shape).astype(np.float32)
+
+    return Specification(name, released_name, shape, draw)

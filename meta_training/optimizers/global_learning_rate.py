@@ -1,0 +1,75 @@
+"""Gradient descent with one learned learning rate."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import tensorflow as tf
+
+from learned_optimizer.rule.update_rule import Step
+from meta_training.optimizers.base import (
+    Rows,
+    TrainableOptimizer,
+    constant,
+    register_optimizer,
+)
+
+
+class NoState(NamedTuple):
+    """Nothing is remembered."""
+
+
+@register_optimizer
+@dataclasses.dataclass(frozen=True)
+class GlobalLearningRate(TrainableOptimizer):
+    """`value - exp(log_learning_rate) * gradient`, one rate for everything.
+
+    The released code (`global_learning_rate.py`) learns the rate itself, from 1e-3.
+    Here its logarithm is learned: the rate stays positive, and a step of the
+    meta-optimizer changes it by a fraction, whatever its size.
+
+    Attributes:
+        initial_rate: The learning rate before meta-training. Defaults to 1e-3.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+
+    initial_rate: float = 1e-3
+
+    name: ClassVar[str] = "global_learning_rate"
+    state_type: ClassVar[type] = NoState
+    state_levels: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self):
+        require_positive_rate(self.initial_rate)
+
+    def specifications(self):
+        log_rate = math.log(self.initial_rate)
+        return [constant("log_learning_rate", "LOL/global_log_learning_rate", log_rate)]
+
+    def state_shapes(self, layout):
+        del layout
+        return {}
+
+    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
+        del layout, meta_parameters, log_learning_rate, values
+        return NoState()
+
+    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+        rate = tf.exp(Rows(self, meta_parameters, layout).scalar("log_learning_rate"))
+        return self.held(Step(rate * gradients, None, state), state, layout, active)
+
+    def log_learning_rates(self, state, layout, meta_parameters):
+        del state
+        return Rows(self, meta_parameters, layout).scalar("log_learning_rate")
+
+    def own_learning_rate(self, meta_parameters) -> float:
+        return float(math.exp(meta_parameters["log_learning_rate"]))
+
+
+def require_positive_rate(rate) -> None:
+    """Raises ValueError unless an initial rate is a positive number."""
+    if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
+        raise ValueError(f"initial_rate must be a positive number, received {rate!r}")

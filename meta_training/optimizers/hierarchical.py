@@ -1,0 +1,95 @@
+"""The hierarchical RNN as one trainable optimizer among others."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from learned_optimizer.rule import nominal_rate as nominal
+from learned_optimizer.rule import update_rule
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.meta_parameters import (
+    initial_meta_parameters,
+    specifications,
+)
+from meta_training.optimizers.base import (
+    TrainableOptimizer,
+    register_optimizer,
+)
+
+
+@register_optimizer
+@dataclasses.dataclass(frozen=True)
+class HierarchicalRule(TrainableOptimizer):
+    """The update rule of `learned_optimizer`, unchanged.
+
+    Attributes:
+        config: The architecture.
+    """
+
+    config: Config = Config()
+
+    name: ClassVar[str] = "hierarchical_rnn"
+    state_type: ClassVar[type] = update_rule.State
+    state_levels: ClassVar[Mapping[str, str]] = {
+        "hidden_state": "parameter",
+        "gradient_averages": "parameter",
+        "mean_squares": "parameter",
+        "log_learning_rate": "parameter",
+        "tensor_state": "tensor",
+        "global_state": "problem",
+        "started": "tensor",
+        "log_size": "tensor",
+        "steps_taken": "tensor",
+    }
+
+    @property
+    def uses_attention(self) -> bool:
+        """Whether the architecture has attention."""
+        return self.config.attention
+
+    @property
+    def max_log_learning_rate(self) -> float:
+        """That of the architecture."""
+        return self.config.max_log_learning_rate
+
+    def specifications(self):
+        return specifications(self.config)
+
+    def is_fixed(self, name):
+        return name.endswith("_start") and not self.config.learnable_start
+
+    def state_shapes(self, layout):
+        return update_rule.state_shapes(layout, self.config)
+
+    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
+        log_sizes = 0.0
+        if self.config.nominal:
+            log_sizes = nominal.log_sizes(
+                tf.convert_to_tensor(values), layout, self.config.nominal
+            )
+        return update_rule.initial_state(
+            layout, meta_parameters, self.config, log_learning_rate, log_sizes
+        )
+
+    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+        return update_rule.compute_step(
+            gradients, state, layout, meta_parameters, self.config, active=active
+        )
+
+    def log_learning_rates(self, state, layout, meta_parameters):
+        del layout, meta_parameters
+        if not self.config.dynamic_output_scale:
+            return None
+        return state.log_learning_rate[0]
+
+    def initial_meta_parameters(self, seed=None):
+        return initial_meta_parameters(self.config, seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.config.to_dict()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "HierarchicalRule":
+        return cls(Config.from_dict(values))

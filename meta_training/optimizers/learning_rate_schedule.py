@@ -1,0 +1,91 @@
+"""Gradient descent with a learned learning rate for each step."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer.rule.update_rule import Step
+from meta_training.optimizers.base import (
+    Rows,
+    TrainableOptimizer,
+    constant,
+    register_optimizer,
+)
+from meta_training.optimizers.global_learning_rate import (
+    require_positive_rate,
+)
+
+
+class ScheduleState(NamedTuple):
+    """How far the schedule has come.
+
+    Attributes:
+        steps_taken: `[1, tensors]`.
+    """
+
+    steps_taken: Any
+
+
+@register_optimizer
+@dataclasses.dataclass(frozen=True)
+class LearningRateSchedule(TrainableOptimizer):
+    """`value - exp(log_learning_rates[t]) * gradient` at step t; then the last rate.
+
+    The released code (`learning_rate_schedule.py`) learns 1,000 rates themselves,
+    from 0. Here their logarithms are learned, as in `GlobalLearningRate` and for the
+    same reasons; 0 has no logarithm, so they start where the global rate does.
+
+    Attributes:
+        initial_rate: All learning rates before meta-training. Defaults to 1e-3.
+        num_steps: How many rates there are. Defaults to 1,000.
+
+    Raises:
+        ValueError: If the rate or the number is not positive.
+    """
+
+    initial_rate: float = 1e-3
+    num_steps: int = 1000
+
+    name: ClassVar[str] = "learning_rate_schedule"
+    state_type: ClassVar[type] = ScheduleState
+    state_levels: ClassVar[Mapping[str, str]] = {"steps_taken": "tensor"}
+
+    def __post_init__(self):
+        require_positive_rate(self.initial_rate)
+        if not (isinstance(self.num_steps, int) and self.num_steps > 0):
+            raise ValueError(
+                f"num_steps must be a positive integer, received {self.num_steps!r}"
+            )
+
+    def specifications(self):
+        log_rate = math.log(self.initial_rate)
+        shape = (self.num_steps,)
+        name = "log_learning_rates"
+        return [constant(name, "LOL/log_learning_rates", log_rate, shape)]
+
+    def state_shapes(self, layout):
+        return {"steps_taken": (1, layout.num_tensors)}
+
+    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
+        del meta_parameters, log_learning_rate, values
+        return ScheduleState(tf.zeros([1, layout.num_tensors]))
+
+    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+        rates = tf.exp(self.log_learning_rates(state, layout, meta_parameters))
+        step = Step(rates * gradients, None, ScheduleState(state.steps_taken + 1.0))
+        return self.held(step, state, layout, active)
+
+    def log_learning_rates(self, state, layout, meta_parameters):
+        rows = Rows(self, meta_parameters, layout)
+        rates = rows.of_tensors("log_learning_rates")
+        index = tf.minimum(tf.cast(state.steps_taken[0], tf.int32), self.num_steps - 1)
+        of_tensors = tf.gather(rates, index, batch_dims=int(rows.per_problem))
+        return tf.gather(of_tensors, layout.block_tensor)[:, None]
+
+    def own_learning_rate(self, meta_parameters) -> float:
+        """The geometric mean of all rates."""
+        return float(np.exp(np.mean(meta_parameters["log_learning_rates"])))

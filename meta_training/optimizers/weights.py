@@ -1,0 +1,287 @@
+"""Meta-trained weights of any trainable optimizer, on disk and in memory.
+
+The files are those of `learned_optimizer.weights`: an npz of plain arrays under the
+released variable names, and a card with the sha256 of the npz, the settings and how
+they were trained. The card of another optimizer than the hierarchical RNN names it,
+`"optimizer": "trainable_adam"`, and only this module loads such weights: the Keras
+class `HierarchicalRNN` refuses them.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from learned_optimizer.rule.meta_parameters import with_more_inputs
+from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.arrays import arrays_from_npz
+from learned_optimizer.utils.atomic_write import write_together
+from learned_optimizer.weights import (
+    FRESH_INITIAL_LEARNING_RATE,
+    Weights,
+    list_weights,
+    load_weights,
+    save_weights,
+)
+from meta_training.optimizers.base import (
+    TrainableOptimizer,
+    trainable_optimizer,
+)
+from meta_training.optimizers.hierarchical import HierarchicalRule
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedWeights:
+    """Meta-parameters of an optimizer, with what is known of them.
+
+    Attributes:
+        name: What they are called.
+        optimizer: Whose they are.
+        meta_parameters: `{name: float32 array}`.
+        initial_learning_rate: Where learning rates start by default, if that is not
+            learned.
+        card: The whole card as it was read, `{}` for weights made in memory.
+
+    Raises:
+        ValueError: If the arrays are not those of the optimizer.
+    """
+
+    name: str
+    optimizer: TrainableOptimizer
+    meta_parameters: dict[str, np.ndarray]
+    initial_learning_rate: float = FRESH_INITIAL_LEARNING_RATE
+    card: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        wanted = {spec.name: spec.shape for spec in self.optimizer.specifications()}
+        _check_arrays(self.optimizer.name, wanted, self.meta_parameters)
+
+    @property
+    def default_rate(self) -> float:
+        """The learning rate in reports: the learned one, or where rates start."""
+        learned = self.optimizer.own_learning_rate(self.meta_parameters)
+        return self.initial_learning_rate if learned is None else learned
+
+
+def content_sha256(weights: TrainedWeights) -> str:
+    """A digest of optimizer, settings and numbers, whatever file they came from."""
+    settings = [
+        weights.optimizer.name,
+        weights.optimizer.to_dict(),
+        weights.initial_learning_rate,
+    ]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for specification in weights.optimizer.specifications():
+        numbers = np.asarray(weights.meta_parameters[specification.name], "<f4")
+        digest.update(numbers.tobytes())
+    return digest.hexdigest()
+
+
+def as_trained(weights: "Weights | TrainedWeights") -> TrainedWeights:
+    """Weights of `learned_optimizer`, or these, as these."""
+    if isinstance(weights, TrainedWeights):
+        return weights
+    return TrainedWeights(
+        weights.name,
+        HierarchicalRule(weights.config),
+        weights.meta_parameters,
+        weights.initial_learning_rate,
+        weights.card,
+    )
+
+
+def fresh_trained(optimizer: TrainableOptimizer, seed=None) -> TrainedWeights:
+    """Untrained weights."""
+    return TrainedWeights("fresh", optimizer, optimizer.initial_meta_parameters(seed))
+
+
+def load_trained(weights) -> TrainedWeights:
+    """Weights of any optimizer, verified against their card.
+
+    Args:
+        weights: The name of shipped weights of the hierarchical RNN, or the path of an
+            `.npz` file with its card beside it (the ending may be left out).
+
+    Raises:
+        ValueError: If a file is missing, the sha256 is not the card's, or the arrays
+            are not those of the optimizer.
+    """
+    path = pathlib.Path(weights)
+    if not path.name:
+        # Nothing that an ending could be added to.
+        return as_trained(load_weights(weights))
+    if path.suffix != ".npz":
+        path = path.with_name(path.name + ".npz")
+    card = {} if str(weights) in list_weights() else _read_card(path)
+    if card.get("optimizer", HierarchicalRule.name) == HierarchicalRule.name:
+        return as_trained(load_weights(weights))
+    if not isinstance(card.get("config"), dict):
+        raise ValueError(
+            f"the card of {path.name!r} must have an object 'config', "
+            f"received {card.get('config')!r}"
+        )
+    optimizer = trainable_optimizer(str(card["optimizer"]), card["config"])
+    return TrainedWeights(
+        str(card.get("name", path.stem)),
+        optimizer,
+        _read_arrays(path, card, optimizer),
+        float(card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)),
+        card,
+    )
+
+
+def save_trained(weights: TrainedWeights, path, card=None) -> None:
+    """Writes `path` (an .npz) and its card beside it, each whole or not at all.
+
+    Args:
+        weights: What to write.
+        path: Where to; its folder must exist.
+        card: More entries of the card: how the weights were trained, say.
+    """
+    path = pathlib.Path(path)
+    optimizer = weights.optimizer
+    if isinstance(optimizer, HierarchicalRule):
+        plain = Weights(
+            weights.name,
+            optimizer.config,
+            weights.meta_parameters,
+            weights.initial_learning_rate,
+            weights.card,
+        )
+        save_weights(plain, path, card)
+        return
+    if path.suffix != ".npz":
+        path = path.with_name(path.name + ".npz")
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **{
+            spec.released_name: np.asarray(
+                weights.meta_parameters[spec.name], np.float32
+            )
+            for spec in optimizer.specifications()
+        },
+    )
+    content = buffer.getvalue()
+    entries = {
+        **weights.card,
+        **(card or {}),
+        "name": weights.name,
+        "optimizer": optimizer.name,
+        "config": optimizer.to_dict(),
+        "default_initial_learning_rate": weights.initial_learning_rate,
+        "meta_parameters": sum(v.size for v in weights.meta_parameters.values()),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    text = json.dumps(entries, indent=1) + "\n"
+    write_together({path: content, path.with_suffix(".json"): text.encode()})
+
+
+def starting_weights(
+    name: str,
+    init_weights=None,
+    nominal: NominalRate | None = None,
+    seed: int | None = None,
+) -> TrainedWeights:
+    """What a run of meta-training starts from.
+
+    Args:
+        name: Of the optimizer that is trained.
+        init_weights: Weights of that optimizer, by name or path; None: fresh ones.
+        nominal: The nominal learning rate of a hierarchical RNN; its weights are
+            widened where they had none. None: what the weights have.
+        seed: Of fresh weights.
+
+    Raises:
+        ValueError: The weights are those of another optimizer.
+    """
+    if init_weights is None:
+        settings = {} if nominal is None else {"nominal": nominal}
+        return fresh_trained(trainable_optimizer(name, settings), seed)
+    weights = load_trained(init_weights)
+    if weights.optimizer.name != name:
+        raise ValueError(
+            f"init_weights must be those of the optimizer that is trained, {name}; "
+            f"received {str(init_weights)!r}, those of {weights.optimizer.name}"
+        )
+    if nominal is None:
+        return weights
+    narrow = weights.optimizer.config
+    config = dataclasses.replace(narrow, nominal=nominal)
+    return dataclasses.replace(
+        weights,
+        optimizer=HierarchicalRule(config),
+        meta_parameters=with_more_inputs(weights.meta_parameters, narrow, config),
+        card={},
+    )
+
+
+def nominal_rate_of(init_weights) -> NominalRate | None:
+    """The nominal learning rate that weights have, by name or path.
+
+    None for fresh weights (`init_weights` None), for weights without one, and for those
+    of another optimizer than the hierarchical RNN.
+
+    Raises:
+        ValueError: The weights cannot be loaded.
+    """
+    if init_weights is None:
+        return None
+    optimizer = load_trained(init_weights).optimizer
+    return optimizer.config.nominal if isinstance(optimizer, HierarchicalRule) else None
+
+
+def _read_card(path) -> dict[str, Any]:
+    """The card beside `path`; `{}` if there is none that can be read."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # `load_weights` says what is wrong.
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _read_arrays(path, card, optimizer):
+    """The arrays of the npz under their names, verified."""
+    if not path.is_file():
+        raise ValueError(f"weights need {path.name!r} beside their card; it is missing")
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != card.get("sha256"):
+        raise ValueError(
+            f"{path.name!r} must have the sha256 of its card, {card.get('sha256')}: it "
+            f"is damaged, or not the file the card describes; received {sha256}"
+        )
+    arrays = arrays_from_npz(content, path.name)
+    specifications = optimizer.specifications()
+    wanted = {spec.released_name: spec.shape for spec in specifications}
+    _check_arrays(optimizer.name, wanted, arrays)
+    return {
+        spec.name: arrays[spec.released_name].astype(np.float32)
+        for spec in specifications
+    }
+
+
+def _check_arrays(optimizer_name, wanted, arrays):
+    """Raises ValueError unless the arrays are finite and have these names, shapes."""
+    if set(arrays) != set(wanted):
+        raise ValueError(
+            f"the arrays of {optimizer_name} must be {sorted(wanted)}, "
+            f"received {sorted(arrays)}"
+        )
+    for name, shape in wanted.items():
+        array = np.asarray(arrays[name])
+        if (
+            array.shape != shape
+            or not np.issubdtype(array.dtype, np.floating)
+            or not np.all(np.isfinite(array))
+        ):
+            raise ValueError(
+                f"the array {name!r} of {optimizer_name} must be of finite floats in "
+                f"the shape {shape}, received dtype {array.dtype}, shape {array.shape}"
+                f"{'' if array.shape != shape else ', or a value that is not finite'}"
+            )

@@ -1,0 +1,1 @@
+"""The outer loop: settings, meta-objectives, meta-optimizers, checkpoints, logs."""

@@ -1,0 +1,409 @@
+"""The outer loop: windows, meta-gradients, meta-parameter updates, checkpoints.
+
+A run is a pure function of its settings: everything random follows from the seed and
+the outer step. A checkpoint holds all that carries over from one outer step to the
+next, so a run that was killed goes on from it and ends with the same meta-parameters
+as one that was not.
+"""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from meta_training import estimators
+from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
+from meta_training.distribution.one_device import OneDevice
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.optimizers import (
+    TrainableOptimizer,
+    TrainedWeights,
+    content_sha256,
+    starting_weights,
+)
+from meta_training.outer.meta_objectives import meta_objective
+from meta_training.outer.meta_optimizers import MetaOptimizer, norm
+from meta_training.outer.progress import Progress
+from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder
+from meta_training.outer.run_log import RunLog, SilentLog
+from meta_training.outer.training_config import TrainingConfig
+
+Validate = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+
+
+class Trainer:
+    """One run of meta-training in its folder.
+
+    Attributes:
+        config: The settings.
+        folder: Where checkpoint, weights and logs are; the chief alone touches it.
+        distribution: Where windows are run.
+        meta_parameters: `{name: array}`, the newest.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        folder,
+        distribution: Distribution | None = None,
+    ):
+        """Starts a run, or goes on with the one in `folder`.
+
+        Args:
+            config: The settings.
+            folder: A new or empty one, or that of a run of the same settings.
+            distribution: Where windows are run; None: one after the other, here.
+
+        Raises:
+            ValueError: The settings cannot be trained with, and then `folder` is left
+                as it was; or `folder` holds something else, or a checkpoint that is
+                damaged or that of other tasks.
+        """
+        self._progress = Progress()
+        self.config = config
+        self.folder = pathlib.Path(folder)
+        self._files = RunFolder(self.folder)
+        self.distribution = distribution or OneDevice()
+        self.distribution.check(config.cohorts)
+        tasks = config.tasks()
+        _check_positive(tasks, config)
+        estimator_class = estimators.estimator(config.estimator)
+        self.batch = ProblemBatch(
+            tasks,
+            config.block_size,
+            estimator_class.replicas,
+            config.objective_rows,
+            config.parts,
+        )
+        self._start = starting_weights(
+            config.optimizer, config.init_weights, config.nominal, config.seed
+        )
+        settings = {}
+        if config.estimator == "pes":
+            settings = {"sigma": config.pes_sigma, "is_perturbed": config.is_trained}
+        self.estimator, estimate = estimators.compiled_estimator(
+            estimator_class, self.batch, self.optimizer, config.unroll, **settings
+        )
+        config.check_trained(spec.name for spec in self.optimizer.specifications())
+        weights = [config.weight(task) for task in tasks]
+        self.cohorts = [
+            Cohort(
+                number,
+                CohortTrajectories(
+                    number,
+                    self.batch,
+                    self.optimizer,
+                    config.trajectories,
+                    config.seed,
+                    weights,
+                ),
+                self.estimator.initial_state(),
+            )
+            for number in self.distribution.numbers(config.cohorts)
+        ]
+        self._meta_optimizer = MetaOptimizer(
+            config.meta_optimizer,
+            config.meta_learning_rate,
+            decay_steps=config.outer_steps if config.cosine_decay else None,
+            clip_value=config.clip_value,
+            clip_norm=config.clip_norm,
+        )
+        self._validate: Validate | None = None
+        self.meta_parameters = dict(self._start.meta_parameters)
+        self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
+        self._first = True
+        # After all that may refuse the settings, so that mended ones find the folder as
+        # it was.
+        if self.distribution.is_chief:
+            # Not even a lock is left in a folder that is not the run's.
+            config.check_folder(self.folder)
+        with self._alone():
+            if self.distribution.is_chief:
+                config.settle(self.folder)
+            # Where each process loads the start by itself, it may be another.
+            agreed = {**config.to_dict(), "start": content_sha256(self._start)}
+            self.distribution.agree(json.dumps(agreed, sort_keys=True))
+            self._restore()
+        self.distribution.start(self.cohorts, estimate)
+        families = [self.batch.tasks[task].family for task in self.batch.problem_task]
+        self._families = {
+            family: np.array(families) == family for family in sorted(set(families))
+        }
+
+    @property
+    def outer_step(self) -> int:
+        """Updates done."""
+        return self._progress.outer_step
+
+    @property
+    def optimizer(self) -> TrainableOptimizer:
+        """What is trained."""
+        return self._start.optimizer
+
+    def validate_with(self, validate: Validate | None) -> None:
+        """Has `validate` called with the meta-parameters every so often.
+
+        Its result is a dict of figures in which a lower `score` is better: the
+        weights that were best are kept apart. Of several processes the chief alone
+        validates.
+        """
+        self._validate = validate if self.distribution.is_chief else None
+
+    def train(self, until: int | None = None) -> dict[str, np.ndarray]:
+        """Goes on until the last outer step, or `until`, and with the next call on.
+
+        Args:
+            until: Outer steps of the run that are done when it stops; None: all.
+
+        Returns:
+            The meta-parameters.
+
+        Raises:
+            ValueError: The objective of a task cannot be trained on, or another process
+                trains in the folder.
+            OSError: A checkpoint cannot be written. The last one is left whole.
+        """
+        with self._alone():
+            return self._train(until)
+
+    def _alone(self):
+        """No other process writes to the folder meanwhile, where this one does."""
+        if self.distribution.is_chief:
+            return self._files.alone()
+        return contextlib.nullcontext()
+
+    def _train(self, until):
+        last = self.config.outer_steps
+        if until is not None:
+            last = min(until, last)
+        first_validation = (
+            self._validate and self.config.validate_every and not self.outer_step
+        )
+        log = SilentLog()
+        if self.distribution.is_chief:
+            log = RunLog(self.folder, self.outer_step, last)
+        try:
+            if first_validation:
+                self._run_validation(log)
+            while self.outer_step < last:
+                log.row(self.outer_step, self._outer_step())
+                done = self.outer_step == last
+                every = self.config.validate_every
+                if self._validate and every and (self.outer_step % every == 0 or done):
+                    self._run_validation(log)
+                if self.outer_step % self.config.checkpoint_every == 0 or done:
+                    log.flush()
+                    self.save()
+        finally:
+            log.close()
+            self.distribution.close()
+            for cohort in self.cohorts:
+                cohort.trajectories.close()
+        return self.meta_parameters
+
+    def _outer_step(self) -> dict[str, float]:
+        """The windows of one update of the meta-parameters, and that update."""
+        began = time.monotonic()
+        step = self.outer_step
+        reports, figures = self.distribution.next_outcome(self.meta_parameters)
+        for report in reports:
+            self._check_start(report)
+        gradient = {
+            name: sum(report.gradient[name] for report in reports)
+            * np.float32(self.config.is_trained(name) / len(reports))
+            for name in self.meta_parameters
+        }
+        raw_norm = norm(gradient)
+        skipped = not np.isfinite(raw_norm)
+        if skipped:
+            logging.warning(
+                "outer step %d: the meta-gradient is not finite, so the step changes "
+                "nothing (--clip_through_time bounds what flows back)",
+                step,
+            )
+        else:
+            gradient = self._meta_optimizer.clip(gradient)
+            self.meta_parameters, self._slots = self._meta_optimizer.apply(
+                self.meta_parameters, gradient, self._slots, step
+            )
+        self._progress.outer_step += 1
+        seconds = time.monotonic() - began
+        self._progress.seconds += seconds
+        inner_steps = sum(
+            int(report.num_steps) * self.batch.num_problems for report in reports
+        )
+        self._progress.inner_steps += inner_steps
+        if self._first:
+            self._first = False
+            logging.info("first outer step after %.0f s", seconds)
+        losses = np.array([report.losses for report in reports])
+        weighted = [np.sum(report.losses * report.weights) for report in reports]
+        rates = [report.mean_log_learning_rate for report in reports]
+        return {
+            "loss": float(np.mean(weighted)),
+            "mean_loss": float(losses.mean()),
+            "cut_off": float(sum(np.sum(report.alive == 0) for report in reports)),
+            "fresh": float(sum(np.sum(report.fresh) for report in reports)),
+            "window_steps": float(np.mean([report.num_steps for report in reports])),
+            "mean_log_learning_rate": float(np.mean(rates)),
+            "gradient_norm": raw_norm,
+            "clipped_gradient_norm": 0.0 if skipped else norm(gradient),
+            "skipped": float(skipped),
+            "meta_learning_rate": self._meta_optimizer.rate(step),
+            "seconds": seconds,
+            "inner_steps_per_second": inner_steps / seconds,
+            **figures,
+        } | {
+            f"loss/{family}": float(losses[:, members].mean())
+            for family, members in self._families.items()
+        }
+
+    def save(self) -> None:
+        """Writes checkpoint and weights, each whole or not at all.
+
+        In a run of several processes, all must call this together.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        arrays = {}
+        for cohort in self.cohorts:
+            arrays |= cohort.state()
+        arrays = self.distribution.gather(arrays)
+        if not self.distribution.is_chief:
+            return
+        arrays |= self._progress.to_arrays()
+        for prefix, part in self._parts().items():
+            arrays |= {f"{prefix}/{name}": np.array(v) for name, v in part.items()}
+        self._files.save(arrays, self._weights(WEIGHTS), self._card())
+
+    def _parts(self):
+        return {"meta_parameters": self.meta_parameters, "slots": self._slots}
+
+    def _restore(self) -> None:
+        """Goes on from the chief's checkpoint, if there is one."""
+        is_chief = self.distribution.is_chief
+        arrays = self.distribution.share(
+            self._files.read_checkpoint() if is_chief else {}
+        )
+        if not arrays:
+            return
+        # What `save` would write now.
+        wanted = self._progress.to_arrays()
+        for prefix, part in self._parts().items():
+            wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
+        for cohort in self.cohorts:
+            wanted |= cohort.state()
+        self._files.check_checkpoint(arrays, wanted)
+        if is_chief:
+            self._files.check_optimizer(self.optimizer)
+        parts = {
+            prefix: {
+                name.removeprefix(f"{prefix}/"): array
+                for name, array in arrays.items()
+                if name.startswith(f"{prefix}/")
+            }
+            for prefix in self._parts()
+        }
+        self._progress.restore(arrays)
+        self.meta_parameters = parts["meta_parameters"]
+        self._slots = parts["slots"]
+        for cohort in self.cohorts:
+            cohort.restore(arrays, self.outer_step)
+        if is_chief:
+            self._finish_saving()
+        logging.info("resumed from outer step %d", self.outer_step)
+
+    def _finish_saving(self) -> None:
+        """Makes up for what a killed process wrote before or after the checkpoint."""
+        # Weights come after their checkpoint. Those that are there stay, for their card
+        # says by which commit and in how many hours they were made.
+        if self._files.card(WEIGHTS).get("outer_step") != self.outer_step:
+            self._files.save_weights(WEIGHTS, self._weights(WEIGHTS), self._card())
+        # Validation comes before.
+        validated = self._files.card(BEST).get("validation", {})
+        self._progress.best_score = min(
+            self._progress.best_score, validated.get("score", np.inf)
+        )
+
+    def _weights(self, name) -> TrainedWeights:
+        """Those of now, called as the file that they go into."""
+        return TrainedWeights(
+            pathlib.Path(name).stem,
+            self.optimizer,
+            self.meta_parameters,
+            self._start.initial_learning_rate,
+        )
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            **self._progress.on_card(),
+            "commit": _commit(),
+            "settings": self.config.to_dict(),
+        }
+
+    def _run_validation(self, log: RunLog | SilentLog) -> None:
+        results = self._validate(self.meta_parameters)
+        log.validation(self.outer_step, results)
+        score = results.get("score", np.inf)
+        if score < self._progress.best_score:
+            self._progress.best_score = score
+            card = {**self._card(), "validation": results}
+            self._files.save_weights(BEST, self._weights(BEST), card)
+        logging.info(
+            "outer step %d: validation score %.4f, best %.4f",
+            self.outer_step,
+            score,
+            self._progress.best_score,
+        )
+
+    def _check_start(self, report: Report) -> None:
+        """Refuses tasks whose objective cannot be trained on."""
+        if not report.first:
+            return
+        meta = meta_objective(self.config.unroll.meta_objective)
+        for problem, value in enumerate(report.initial_objective):
+            task = self.batch.tasks[self.batch.problem_task[problem]]
+            if not np.isfinite(value):
+                raise ValueError(
+                    "the objective of a task must be finite at its start; that of "
+                    f"{task.name} is {value}"
+                )
+            if (meta.needs_positive or meta.needs_positive_start) and value < 0:
+                raise ValueError(
+                    f"the meta-objective {meta.name} needs objectives of 0 or more"
+                    f"{'' if meta.needs_positive else ' at the start'}; that of "
+                    f"{task.name} is {value}"
+                )
+
+
+def _check_positive(tasks, config):
+    if not meta_objective(config.unroll.meta_objective).needs_positive:
+        return
+    negative = sorted({task.name for task in tasks if not task.positive})
+    if negative:
+        raise ValueError(
+            f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
+            f"or more, which these tasks may not have: {', '.join(negative)}"
+        )
+
+
+def _commit() -> str | None:
+    """The commit of the working tree, None outside one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,176 @@
+"""Held-out networks, trained while meta-training goes on, to choose checkpoints by.
+
+The meta-training loss says nothing about networks (design, section 5): an optimizer
+that is excellent on its task set can be worthless on a perceptron. So every so often
+the `validation` networks, on data and in shapes that no task has, are trained from
+several initial learning rates, and the checkpoint with the lowest `score` is kept.
+
+>>> validate = default_validator(weights.optimizer)          # doctest: +SKIP
+>>> results = validate(weights.meta_parameters)              # doctest: +SKIP
+>>> results["score"]                                         # doctest: +SKIP
+-2.4
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from meta_training.held_out import network_group
+from meta_training.optimizers import TrainableOptimizer
+from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_steps
+from meta_training.tasks.base import Task, require_positive_integers
+
+INITIAL_LEARNING_RATES = (1e-4, 1e-3, 1e-2)
+# From so many parameters on a network is large: one initial rate, fewer steps.
+LARGE = 500_000
+# Losses below this count alike: there an optimizer only fits the training set harder.
+LOSS_FLOOR = 1e-3
+# A loss that is not finite, or is larger, counts as so many times the first one.
+DIVERGED_FACTOR = 1e3
+_RECORDS = 24
+_SEED = 2017
+
+
+class Validator:
+    """Trains networks by meta-parameters and says how well that went.
+
+    The loops are compiled at the first call and reused by later ones.
+
+    Args:
+        optimizer: Whose meta-parameters they are.
+        networks: What to train. Defaults to the `validation` group.
+        initial_learning_rates: Where the learned rates start, a run each. A network
+            of `LARGE` parameters or more starts from the middle one alone, and so does
+            an optimizer that has learned where they start.
+        steps: Inner steps of a network. Defaults to 1,500.
+        large_steps: Inner steps of a large one. Defaults to 120.
+
+    Raises:
+        ValueError: A number is not positive, or there is nothing to train.
+    """
+
+    def __init__(
+        self,
+        optimizer: TrainableOptimizer,
+        networks: Sequence[Task] | None = None,
+        initial_learning_rates: Sequence[float] = INITIAL_LEARNING_RATES,
+        steps: int = 1500,
+        large_steps: int = 120,
+    ):
+        require_positive_integers("steps and large_steps", steps, large_steps)
+        rates = tuple(initial_learning_rates)
+        if not rates or not all(0 < rate < np.inf for rate in rates):
+            raise ValueError(
+                "initial_learning_rates must be one or more positive numbers, "
+                f"received {initial_learning_rates!r}"
+            )
+        networks = network_group("validation") if networks is None else networks
+        if not networks:
+            raise ValueError("networks must have one member or more, received none")
+        self.optimizer = optimizer
+        self._loops = []
+        for network in networks:
+            is_large = network.parameter_count >= LARGE
+            own_rates = rates
+            if is_large or not optimizer.takes_initial_rates:
+                own_rates = (sorted(rates)[len(rates) // 2],)
+            self._loops.append(
+                _NetworkLoop(
+                    network, optimizer, own_rates, large_steps if is_large else steps
+                )
+            )
+
+    def __call__(self, meta_parameters: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Trains every network.
+
+        Args:
+            meta_parameters: their dict, as in `learned_optimizer.Weights`.
+
+        Returns:
+            `score`, lower is better: the mean over networks, and over their initial
+            rates, of log(loss + 1e-3), half at the end and half along the run, plus
+            `regression`, by how much the end is above the best that was recorded.
+            `final_log_loss`, `mean_log_loss`, `regression` and `diverged` (a
+            fraction of the runs) are its parts, and
+            `NETWORK/rate_RATE/step_STEP` are the losses themselves.
+        """
+        results, summaries = {}, []
+        for loop in self._loops:
+            losses = loop.train(meta_parameters)
+            results.update(loop.named_losses(losses))
+            summaries.append(summarise(loop.record_steps, losses))
+        totals = {
+            name: float(np.mean([summary[name] for summary in summaries]))
+            for name in summaries[0]
+        }
+        return {**totals, **results}
+
+
+def default_validator(optimizer: TrainableOptimizer, **options) -> Validator:
+    """The validator of the trainer: the `validation` networks.
+
+    Args:
+        optimizer: Whose meta-parameters they are.
+        **options: Of `Validator`.
+    """
+    return Validator(optimizer, **options)
+
+
+def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    """The score of one network and its parts, see `Validator.__call__`.
+
+    Args:
+        steps: `[records]`, ascending from 0.
+        losses: `[records, runs]`.
+    """
+    losses = np.asarray(losses, np.float64)
+    # A start that is not finite is no fault of the optimizer; 1 stands for it.
+    first = np.where(np.isfinite(losses[0]), np.abs(losses[0]), 1.0) + LOSS_FLOOR
+    diverged = ~np.isfinite(losses) | (losses > DIVERGED_FACTOR * first)
+    losses = np.where(diverged, DIVERGED_FACTOR * first, losses)
+    log_losses = np.log(np.maximum(losses, 0) + LOSS_FLOOR)
+    final = log_losses[-1]
+    along = np.trapezoid(log_losses, steps, axis=0) / max(steps[-1] - steps[0], 1)
+    regression = final - log_losses.min(axis=0)
+    return {
+        "score": float(np.mean(0.5 * final + 0.5 * along + regression)),
+        "final_log_loss": float(final.mean()),
+        "mean_log_loss": float(along.mean()),
+        "regression": float(regression.mean()),
+        "diverged": float(diverged.any(axis=0).mean()),
+    }
+
+
+class _NetworkLoop:
+    """One network from several initial rates, in one compiled loop."""
+
+    def __init__(self, network, optimizer, rates, steps):
+        self._name = network.name
+        self._rates = rates
+        self.record_steps = record_steps(steps, _RECORDS)
+        runs = LearnedRuns(optimizer, network.parameter_shapes, len(rates))
+        draws = draw_runs([network], [_SEED], steps)
+        self._loop = TrainingLoop(network, runs, np.zeros(len(rates)), draws)
+
+    def train(self, meta_parameters):
+        """The losses, `[records, runs]`."""
+        arguments = {
+            "meta_parameters": dict(meta_parameters),
+            "log_learning_rate": np.log(self._rates).astype(np.float32),
+        }
+        return self._loop(self.record_steps, arguments).losses
+
+    def named_losses(self, losses):
+        """The losses at about a tenth, a third and all of the steps, by name."""
+        last = self.record_steps[-1]
+        marks = {
+            int(np.abs(self.record_steps - fraction * last).argmin())
+            for fraction in (0.1, 1 / 3, 1)
+        }
+        return {
+            f"{self._name}/rate_{rate:g}/step_{self.record_steps[mark]}": float(
+                losses[mark, run]
+            )
+            for run, rate in enumerate(self._rates)
+            for mark in sorted(marks)
+        }

@@ -1,0 +1,1 @@
+"""The problems of the released code, one file per family."""

@@ -1,0 +1,1 @@
+"""Small networks as tasks: layers, data, and the sets `default` is made of."""

@@ -1,0 +1,105 @@
+"""What the small networks of the `default` set have in common.
+
+They are there so that the optimizer generalises to networks: minibatches, several
+activations and initialisations, several kinds of data. Activation, initialisation
+and data are numbers to a computation, so that one `batch_key` has many tasks.
+"""
+
+import abc
+import dataclasses
+import functools
+from typing import ClassVar
+
+from meta_training.tasks.base import Task, require_member, require_positive_integers
+from meta_training.tasks.small_networks import layers, random_data
+
+
+@dataclasses.dataclass(frozen=True)
+class Network(Task):
+    """A network on random data; instances hold `data`, `labels`, `activation`.
+
+    Attributes:
+        activation: one of `layers.ACTIVATIONS`. Defaults to "relu".
+        initialisation: of kernels, one of `layers.INITIALISATIONS`; biases start at
+            zero. Defaults to "glorot_uniform".
+        rows: rows of data. Defaults to 2,048.
+        batch_size: defaults to 32.
+    """
+
+    _: dataclasses.KW_ONLY
+    activation: str = "relu"
+    initialisation: str = "glorot_uniform"
+    rows: int = 2048
+    batch_size: int | None = 32
+
+    row_arrays: ClassVar[tuple[str, ...]] = ("data", "labels")
+    numbers: ClassVar[tuple[str, ...]] = ("activation", "initialisation")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_member("activation", self.activation, layers.ACTIVATIONS)
+        require_member("initialisation", self.initialisation, layers.INITIALISATIONS)
+
+    @abc.abstractmethod
+    def sample_data(self, generator):
+        """Draws data and labels (or targets), both with `rows` rows."""
+
+    @abc.abstractmethod
+    def outputs(self, parameters, data, activate):
+        """The `[tasks, rows, outputs]` of the network; `activate` is a function."""
+
+    def sample_instance(self, generator):
+        data, labels = self.sample_data(generator)
+        coefficients = layers.activation_coefficients(self.activation)
+        return {"data": data, "labels": labels, "activation": coefficients}
+
+    def sample_parameters(self, generator):
+        return [
+            layers.initialise(shape, self.initialisation, generator)
+            for shape in self.parameter_shapes
+        ]
+
+    def predict(self, parameters, instance):
+        """The network's `[tasks, rows, outputs]` on the data of an instance."""
+        activate = functools.partial(
+            layers.activate, coefficients=instance["activation"]
+        )
+        return self.outputs(parameters, instance["data"], activate)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierNetwork(Network):
+    """A network that minimises the mean softmax cross-entropy.
+
+    Attributes:
+        label_noise: fraction of the labels drawn at random. Defaults to 0.
+    """
+
+    _: dataclasses.KW_ONLY
+    label_noise: float = 0.0
+
+    numbers: ClassVar[tuple[str, ...]] = (*Network.numbers, "label_noise")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integers("classes", self.classes)
+        if not 0 <= self.label_noise <= 1:
+            raise ValueError(
+                f"label_noise must be between 0 and 1, received {self.label_noise!r}"
+            )
+
+    def sample_instance(self, generator):
+        instance = super().sample_instance(generator)
+        instance["labels"] = random_data.with_label_noise(
+            generator, instance["labels"], self.classes, self.label_noise
+        )
+        return instance
+
+    def objective(self, parameters, instance):
+        logits = self.predict(parameters, instance)
+        return layers.cross_entropy(logits, instance["labels"])
+
+    def accuracy(self, parameters, instance):
+        """The `[tasks]` fraction of rows that are classified correctly."""
+        logits = self.predict(parameters, instance)
+        return layers.fraction_correct(logits, instance["labels"])

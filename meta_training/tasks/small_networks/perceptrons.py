@@ -1,0 +1,147 @@
+"""Perceptrons for many classes, with and without normalisation, and regressions."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.small_networks import layers, random_data
+from meta_training.tasks.small_networks.networks import ClassifierNetwork, Network
+
+_NORMALISED_AXIS = {"none": None, "batch": 1, "layer": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptron(ClassifierNetwork):
+    """A multilayer perceptron on clusters or on the labels of a teacher network.
+
+    Attributes:
+        features, hidden_sizes, classes: units of the layers.
+        normalisation: "none"; "batch", with the statistics of the minibatch; or
+            "layer". With one, a hidden layer has a scale and an offset and no bias.
+        source: of the data, "mixture" (`random_data.gaussian_mixture`) or "teacher"
+            (`random_data.teacher_labels`).
+    """
+
+    features: int
+    hidden_sizes: tuple[int, ...]
+    classes: int
+    normalisation: str = "none"
+    source: str = "mixture"
+
+    numbers = (*ClassifierNetwork.numbers, "source")
+
+    def __post_init__(self):
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        super().__post_init__()
+        require_positive_integers("hidden_sizes", *self.hidden_sizes)
+        require_positive_integers("features", self.features)
+        require_member("normalisation", self.normalisation, _NORMALISED_AXIS)
+        require_member("source", self.source, random_data.VECTOR_SOURCES)
+
+    @property
+    def parameter_shapes(self):
+        sizes = (self.features, *self.hidden_sizes, self.classes)
+        shapes = layers.dense_shapes(sizes)
+        if self.normalisation == "none":
+            return shapes
+        hidden = []
+        for kernel, units in zip(shapes[:-2:2], shapes[1:-2:2], strict=True):
+            hidden += [kernel, units, units]
+        return (*hidden, *shapes[-2:])
+
+    def sample_parameters(self, generator):
+        start = super().sample_parameters(generator)
+        if self.normalisation != "none":
+            for scale in start[1:-2:3]:
+                scale[...] = 1
+        return start
+
+    def sample_data(self, generator):
+        draw = random_data.VECTOR_SOURCES[self.source]
+        return draw(generator, self.rows, self.features, self.classes)
+
+    def outputs(self, parameters, data, activate):
+        axis = _NORMALISED_AXIS[self.normalisation]
+        each = 2 if axis is None else 3
+        hidden = data
+        for first in range(0, len(parameters) - 2, each):
+            kernel, *others = parameters[first : first + each]
+            if axis is None:
+                hidden = layers.dense(hidden, kernel, *others)
+            else:
+                hidden = layers.normalise(tf.matmul(hidden, kernel), axis, *others)
+            hidden = activate(hidden)
+        return layers.dense(hidden, *parameters[-2:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression(Network):
+    """A perceptron that fits the outputs of a random network by squared error.
+
+    Attributes:
+        features, hidden_sizes, outputs_count: units of the layers.
+        target_noise: standard deviation of the noise on the targets, whose own is
+            1. Defaults to 0.
+    """
+
+    features: int
+    hidden_sizes: tuple[int, ...]
+    outputs_count: int = 1
+    target_noise: float = 0.0
+
+    numbers = (*Network.numbers, "target_noise")
+
+    def __post_init__(self):
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
+        super().__post_init__()
+        require_positive_integers("hidden_sizes", *self.hidden_sizes)
+        require_positive_integers(
+            "features and outputs_count", self.features, self.outputs_count
+        )
+        if not self.target_noise >= 0:
+            raise ValueError(
+                f"target_noise must be 0 or more, received {self.target_noise!r}"
+            )
+
+    @property
+    def parameter_shapes(self):
+        return layers.dense_shapes(
+            (self.features, *self.hidden_sizes, self.outputs_count)
+        )
+
+    def sample_data(self, generator):
+        data, targets = random_data.teacher_outputs(
+            generator, self.rows, self.features, self.outputs_count
+        )
+        noise = generator.normal(0, self.target_noise, targets.shape)
+        return data, (targets + noise).astype(np.float32)
+
+    def outputs(self, parameters, data, activate):
+        hidden = data
+        for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+            hidden = activate(layers.dense(hidden, kernel, bias))
+        return layers.dense(hidden, *parameters[-2:])
+
+    def objective(self, parameters, instance):
+        error = self.predict(parameters, instance) - instance["labels"]
+        return tf.reduce_mean(tf.square(error), axis=[1, 2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder(Regression):
+    """A `Regression` of points on a curved manifold onto themselves.
+
+    `outputs_count` is `features`; `hidden_sizes` has a narrow layer in the middle,
+    and `target_noise` makes it a denoising one.
+    """
+
+    def __post_init__(self):
+        object.__setattr__(self, "outputs_count", self.features)
+        super().__post_init__()
+
+    def sample_data(self, generator):
+        points = random_data.curved_manifold(generator, self.rows, self.features)
+        noise = generator.normal(0, self.target_noise, points.shape)
+        return (points + noise).astype(np.float32), points

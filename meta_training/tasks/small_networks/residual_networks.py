@@ -1,0 +1,206 @@
+"""Deep residual networks with batch normalisation, on small data.
+
+They teach what no shallow network can: that the steps of many layers add up, that the
+scales of a normalisation start at 1 and need small steps all the same, and that a
+gradient says nothing of the size of a kernel behind a normalisation.
+
+The blocks are those of He et al., *Identity Mappings in Deep Residual Networks*, 2016,
+figure 1 (b): normalisation and activation before each of two layers.
+"""
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.small_networks import layers, random_data
+from meta_training.tasks.small_networks.image_networks import KERNEL_SIZE
+from meta_training.tasks.small_networks.networks import ClassifierNetwork
+
+
+@dataclasses.dataclass(frozen=True)
+class _ResidualNetwork(ClassifierNetwork):
+    """A stem, residual blocks, a last normalisation, and a dense layer."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integers("blocks", self.blocks)
+
+    @property
+    @abc.abstractmethod
+    def block_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Shapes of the kernels of each block: two, and perhaps a shortcut's."""
+
+    @property
+    @abc.abstractmethod
+    def stem_shape(self) -> tuple[int, ...]:
+        """Shape of the first kernel."""
+
+    @property
+    def parameter_shapes(self):
+        shapes = [self.stem_shape]
+        for kernels in self.block_shapes:
+            for kernel in kernels[:2]:
+                # Scale and offset of the normalisation before the layer.
+                shapes += [(kernel[-2],), (kernel[-2],), kernel]
+            shapes += kernels[2:]
+        units = shapes[-1][-1]
+        return (*shapes, (units,), (units,), (units, self.classes), (self.classes,))
+
+    def sample_parameters(self, generator):
+        start = super().sample_parameters(generator)
+        for scale in self._scales(start):
+            scale[...] = 1
+        return start
+
+    def _scales(self, parameters):
+        vectors = [tensor for tensor in parameters if tensor.ndim == 1]
+        # The last is the bias of the dense layer.
+        return vectors[:-1:2]
+
+    @abc.abstractmethod
+    def layer(self, values, kernel, stride=1):
+        """A layer without a bias."""
+
+    @abc.abstractmethod
+    def features(self, values):
+        """`[tasks, rows, units]` of what the last block gives."""
+
+    def strides(self):
+        """The stride of each block."""
+        return [1] * len(self.block_shapes)
+
+    def outputs(self, parameters, data, activate):
+        remaining = iter(parameters)
+
+        def normalised(values):
+            scale, offset = next(remaining), next(remaining)
+            return activate(_batch_normalise(values, scale, offset))
+
+        hidden = self.layer(data, next(remaining))
+        for kernels, stride in zip(self.block_shapes, self.strides(), strict=True):
+            before = normalised(hidden)
+            inner = self.layer(before, next(remaining), stride)
+            added = self.layer(normalised(inner), next(remaining))
+            if len(kernels) > 2:
+                hidden = self.layer(before, next(remaining), stride)
+            hidden = hidden + added
+        features = self.features(normalised(hidden))
+        return layers.dense(features, next(remaining), next(remaining))
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualPerceptron(_ResidualNetwork):
+    """Residual blocks of two dense layers each, all of one width.
+
+    Attributes:
+        inputs, width, blocks, classes: features of the data, units of every layer,
+            blocks, and classes.
+        source: of the data, "mixture" (`random_data.gaussian_mixture`) or "teacher"
+            (`random_data.teacher_labels`).
+    """
+
+    inputs: int
+    width: int
+    blocks: int
+    classes: int
+    source: str = "mixture"
+
+    numbers = (*ClassifierNetwork.numbers, "source")
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integers("inputs and width", self.inputs, self.width)
+        require_member("source", self.source, random_data.VECTOR_SOURCES)
+
+    @property
+    def stem_shape(self):
+        return (self.inputs, self.width)
+
+    @property
+    def block_shapes(self):
+        return (((self.width, self.width),) * 2,) * self.blocks
+
+    def sample_data(self, generator):
+        draw = random_data.VECTOR_SOURCES[self.source]
+        return draw(generator, self.rows, self.inputs, self.classes)
+
+    def layer(self, values, kernel, stride=1):
+        return tf.matmul(values, kernel)
+
+    def features(self, values):
+        return values
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualImageNetwork(_ResidualNetwork):
+    """Residual blocks of two 3 x 3 convolutions each, then a mean over all pixels.
+
+    Attributes:
+        image_shape: height, width, channels.
+        filters: of each stage; all stages but the first halve the image.
+        blocks: of each stage.
+        classes: of the images.
+        source: of the images, "patterns" (`random_data.pattern_images`) or
+            "gratings" (`random_data.grating_images`).
+    """
+
+    image_shape: tuple[int, int, int]
+    filters: tuple[int, ...]
+    blocks: int
+    classes: int
+    source: str = "patterns"
+
+    numbers = (*ClassifierNetwork.numbers, "source")
+
+    def __post_init__(self):
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        object.__setattr__(self, "filters", tuple(self.filters))
+        super().__post_init__()
+        require_positive_integers("image_shape", *self.image_shape)
+        require_positive_integers("filters", *self.filters)
+        if not self.filters:
+            raise ValueError("filters must have one stage or more, received none")
+        require_member("source", self.source, random_data.IMAGE_SOURCES)
+
+    @property
+    def stem_shape(self):
+        return (KERNEL_SIZE, KERNEL_SIZE, self.image_shape[-1], self.filters[0])
+
+    @property
+    def block_shapes(self):
+        square = (KERNEL_SIZE, KERNEL_SIZE)
+        shapes, before = [], self.filters[0]
+        for stage, units in enumerate(self.filters):
+            for block in range(self.blocks):
+                kernels = ((*square, before, units), (*square, units, units))
+                if stage and not block:
+                    kernels += ((1, 1, before, units),)
+                shapes.append(kernels)
+                before = units
+        return tuple(shapes)
+
+    def strides(self):
+        return [
+            2 if stage and not block else 1
+            for stage in range(len(self.filters))
+            for block in range(self.blocks)
+        ]
+
+    def sample_data(self, generator):
+        draw = random_data.IMAGE_SOURCES[self.source]
+        return draw(generator, self.rows, self.image_shape, self.classes)
+
+    def layer(self, values, kernel, stride=1):
+        return layers.convolve(values, kernel, stride)
+
+    def features(self, values):
+        return tf.reduce_mean(values, axis=[2, 3])
+
+
+def _batch_normalise(values, scale, offset):
+    """Over rows, and pixels if there are any, of `[tasks, rows, ..., units]`."""
+    shape = tf.shape(values)
+    flat = tf.reshape(values, [shape[0], -1, values.shape[-1]])
+    return tf.reshape(layers.normalise(flat, 1, scale, offset), shape)

@@ -1,0 +1,496 @@
+"""Batches: what is in them, that nothing but their step decides it, bad files."""
+
+import collections
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import logging
+from PIL import Image
+
+from imagenet.input import augmentation
+from imagenet.input import batches as batches_module
+from imagenet.input.batches import asynchronous_batches
+from imagenet.input.data import DataSettings, open_images
+from imagenet.input.record_order import part_of_split, records_in_order
+from imagenet.input.skipping import SkippedImages
+from imagenet.run.devices import Devices
+from imagenet.run.settings import TrainingSettings
+from tests.imagenet.small_data import (
+    KINDS,
+    SYNSETS,
+    encoded,
+    image_files,
+    put_tars,
+    smooth_picture,
+    train_tar,
+    validation_tar,
+)
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return DataSettings(
+        "generated",
+        str(tmp_path_factory.mktemp("data")),
+        SIZE,
+        num_classes=5,
+        num_images=23,
+        num_validation_images=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def data(settings):
+    return open_images(settings)
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """The real builder's set of a few files, some of them bad."""
+    data_dir = tmp_path_factory.mktemp("imagenet")
+    put_tars(data_dir, train_tar(), validation_tar())
+    return open_images(DataSettings("imagenet2012", str(data_dir), SIZE))
+
+
+def arrays(batches, count):
+    return list(batches.take(count).as_numpy_iterator())
+
+
+def equal(first, second):
+    """Whether lists of batches are the same, number for number."""
+    return len(first) == len(second) and all(
+        np.array_equal(a, b)
+        for batches in zip(first, second, strict=True)
+        for a, b in zip(*batches, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def first_batch(data):
+    return arrays(data.training_batches(4), 1)[0]
+
+
+def test_shapes_and_counts(data):
+    spec = data.training_batches(4).element_spec
+    assert [(tuple(part.shape), part.dtype) for part in spec] == [
+        ((4, SIZE, SIZE, 3), tf.float32),
+        ((4,), tf.int32),
+        ((4,), tf.float32),
+    ]
+    assert spec == data.evaluation_batches(4).element_spec
+    assert data.num_classes == 5
+    assert (data.num_train_images, data.num_validation_images) == (23, 5)
+
+
+@pytest.mark.parametrize("shard, num_shards", [(0, 1), (1, 3)])
+def test_a_run_that_goes_on_sees_what_another_sees(settings, data, shard, num_shards):
+    part = dict(shard=shard, num_shards=num_shards)
+    # Several epochs, whose ends lie within batches.
+    whole = arrays(data.training_batches(4, **part), 14)
+    for first in (1, 12):
+        tf.random.set_seed(first)
+        again = open_images(settings)
+        rest = arrays(again.training_batches(4, first_step=first, **part), 2)
+        assert equal(rest, whole[first : first + 2]), first
+    assert not equal(whole[:1], whole[1:2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"min_crop_area": 0.5},
+        {"colour_distortion": True},
+        {"scaling": "none"},
+        {"image_size": 40},
+    ],
+)
+def test_each_setting_matters(settings, first_batch, changes):
+    other = open_images(dataclasses.replace(settings, **changes))
+    assert not equal([first_batch], arrays(other.training_batches(4), 1))
+
+
+def asynchronous_run(settings):
+    return TrainingSettings(
+        model="resnet_v2_50",
+        image_size=SIZE,
+        data_dir=settings.data_dir,
+        model_dir="unused",
+        train_steps=1,
+        batch_size=4,
+        strategy="parameter_server",
+    )
+
+
+def test_asynchronous_workers_have_batches_of_their_own(settings, data):
+    """Also one that comes back; the images are the same, orders and crops are not."""
+    batches = asynchronous_batches(asynchronous_run(settings), 2, data)
+    one, other = (arrays(batches, 12) for _ in range(2))
+    seen = [
+        {image.tobytes() for batch in mine for image in batch[0]}
+        for mine in (one, other)
+    ]
+    assert len(seen[0]) == len(seen[1]) == 48
+    assert not seen[0] & seen[1]
+    for mine in (one, other):
+        labels = np.concatenate([batch[1] for batch in mine])
+        assert set(labels) <= set(range(5)) and len(set(labels)) > 1
+
+
+@pytest.fixture
+def iterators(settings, monkeypatch):
+    """Two workers' iterators over some images, as processes of one cluster make them.
+
+    All have a global seed in common, from which they would all draw the same.
+    """
+
+    class Coordinator:
+        def __init__(self, strategy):
+            self.create_per_worker_dataset = lambda make: make()
+
+    monkeypatch.setattr(tf.distribute.coordinator, "ClusterCoordinator", Coordinator)
+    devices = Devices(tf.distribute.get_strategy(), 1, num_workers=2)
+
+    def make(images):
+        for _ in range(2):
+            tf.random.set_seed(0)
+            run = asynchronous_run(settings)
+            yield batches_module._asynchronous_iterator(run, devices, images)
+
+    return make
+
+
+def test_asynchronous_workers_pass_over_the_shards_in_orders_of_their_own(iterators):
+    class Numbered:
+        num_train_images = 64
+
+        def training_batches(self, batch_size, *, shard, **_):
+            return tf.data.Dataset.from_tensors(shard).repeat()
+
+    one, other = (
+        np.array([next(iterator).numpy() for _ in range(160)]).reshape(80, 2)
+        for iterator in iterators(Numbered())
+    )
+    # A share of a shard at a time: eight images of the sixty-four, two batches.
+    for shards in (one, other):
+        np.testing.assert_array_equal(shards[:, 0], shards[:, 1])
+        assert set(shards.ravel()) == set(range(8))
+    assert not np.array_equal(one, other)
+
+
+def test_what_is_drawn_orders_the_images_anew(data):
+    """So a worker that comes back does not begin with the batches it had."""
+    one, other, again = [
+        arrays(data.training_batches(23, drawn=drawn), 1)[0][1] for drawn in (1, 2, 1)
+    ]
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(one, again)
+    assert sorted(one) == sorted(other)
+
+
+@pytest.mark.parametrize("what", ["seed", "number", "drawn"])
+def test_crops_are_drawn_from(settings, data, what):
+    """Seed, number of the image and what a worker drew, each by itself."""
+    record = next(iter(records_in_order(part_of_split(data._builder, "train", 0, 1))))
+    other = open_images(dataclasses.replace(settings, seed=1))
+    numbers = {
+        "seed": [(data, 7, 0), (other, 7, 0)],
+        "number": [(data, 7, 0), (data, 8, 0)],
+        "drawn": [(data, 7, 0), (data, 7, 1)],
+    }[what]
+    one, two, again = (
+        images._training_image(record, tf.constant(number, tf.int64), drawn)[0].numpy()
+        for images, number, drawn in (*numbers, numbers[0])
+    )
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, again)
+
+
+def test_no_two_shards_draw_crops_from_one_number(data, monkeypatch):
+    def numbered(record, number, drawn):
+        return tf.zeros([1, 1, 3]) + tf.cast(number, tf.float32), 0, 1.0
+
+    monkeypatch.setattr(data, "_training_image", numbered)
+    seen = []
+    for shard in range(3):
+        batches = arrays(data.training_batches(5, shard=shard, num_shards=3), 3)
+        seen += [image[0, 0, 0] for batch in batches for image in batch[0]]
+    assert sorted(seen) == list(range(45))
+
+
+@pytest.mark.parametrize("num_shards", [1, 4])
+def test_shards_have_all_images_once_an_epoch(data, num_shards):
+    # TFDS wrote one file, so most shards are parts of it.
+    labels, shares = [], []
+    for shard in range(num_shards):
+        share = 23 // num_shards + (shard < 23 % num_shards)
+        batches = data.training_batches(1, shard=shard, num_shards=num_shards)
+        read = arrays(batches, share)
+        labels += [int(batch[1][0]) for batch in read]
+        shares += [batch[0] for batch in read]
+    assert collections.Counter(labels) == {0: 5, 1: 5, 2: 5, 3: 4, 4: 4}
+    different = {share.tobytes() for share in shares}
+    assert len(different) == 23
+
+
+@pytest.mark.parametrize(
+    "batch_size, num_shards", [(5, 1), (3, 1), (2, 2), (1, 6), (16, 3)]
+)
+def test_evaluation_covers_every_image_once(data, batch_size, num_shards):
+    whole = arrays(data.evaluation_batches(5), 2)
+    assert len(whole) == 1 and whole[0][2].sum() == 5
+    read = [
+        arrays(
+            data.evaluation_batches(batch_size, shard=shard, num_shards=num_shards), -1
+        )
+        for shard in range(num_shards)
+    ]
+    (batches,) = {len(batches) for batches in read}
+    assert batches == data.num_evaluation_batches(batch_size, num_shards)
+    images, labels, weights = (
+        np.concatenate([batch[part] for batches in read for batch in batches])
+        for part in range(3)
+    )
+    assert np.all(images[weights == 0] == 0)
+    assert np.array_equal(images[weights == 1], whole[0][0])
+    assert np.array_equal(labels[weights == 1], whole[0][1])
+
+
+def test_evaluation_reads_the_same_order_again(data):
+    batches = data.evaluation_batches(2)
+    assert equal(arrays(batches, -1), arrays(batches, -1))
+    assert batches.cardinality().numpy() == 3
+
+
+def in_the_middle(picture, size):
+    """The central crop by PIL: an independent computation, scaled to [-1, 1]."""
+    height, width = picture.shape[:2]
+    side = round(0.875 * min(height, width))
+    top, left = (height - side) // 2, (width - side) // 2
+    cropped = Image.fromarray(picture[top : top + side, left : left + side])
+    resized = cropped.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32) / 127.5 - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_image_files_of_every_kind(imagenet, kind):
+    (batch,) = arrays(imagenet.evaluation_batches(len(KINDS)), 2)
+    # Records lie in the order of a hash of their names, so find the one wanted.
+    examples = list(_examples(imagenet))
+    assert len(examples) == len(KINDS)
+    number = list(KINDS).index(kind) + 1
+    (place,) = [
+        place
+        for place, example in enumerate(examples)
+        if example["file_name"] == b"ILSVRC2012_val_%08d.JPEG" % number
+    ]
+    image, label, weight = (part[place] for part in batch)
+    assert weight == KINDS[kind]
+    assert label == examples[place]["label"]
+    if not weight:
+        assert np.all(image == 0)
+        return
+    content = image_files(smooth_picture())[kind]
+    picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert np.abs(image - in_the_middle(picture, SIZE)).max() < 0.06
+
+
+@pytest.mark.parametrize("size", [64, 100, 32, 20])
+def test_resizing_passes_over_no_pixel(size):
+    # Stripes of a pixel: sampled alone they are black or white.
+    picture = np.zeros((100, 100, 3), np.uint8)
+    picture[::2] = 255
+    wanted = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
+    resized = augmentation.resize(tf.constant(picture), size).numpy()
+    assert resized.shape == (size, size, 3)
+    assert resized.mean() == pytest.approx(127.5, abs=1)
+    if size <= 50 or size == 100:
+        assert np.abs(resized - np.asarray(wanted, np.float32)).max() < 2
+
+
+def _examples(data):
+    """Records of validation as they lie in the file, in another way."""
+    builder = data._builder
+    (path,) = builder.info.splits["validation"].filepaths
+    for record in tf.data.TFRecordDataset(str(path)):
+        example = tf.train.Example.FromString(record.numpy()).features.feature
+        yield {
+            "file_name": example["file_name"].bytes_list.value[0],
+            "label": example["label"].int64_list.value[0],
+        }
+
+
+def test_bad_files_are_skipped_counted_and_named(imagenet, monkeypatch):
+    logged = []
+    monkeypatch.setattr(logging, "warning", lambda text, *v: logged.append(text % v))
+    monkeypatch.setattr(imagenet, "_skipped", SkippedImages())
+    # Each synset has four good images and one that is cut off.
+    per_epoch = 5 * len(SYNSETS)
+    (epoch, again) = arrays(imagenet.training_batches(per_epoch), 2)
+    for _, labels, weights in (epoch, again):
+        assert collections.Counter(labels) == {0: 5, 1: 5, 2: 5}
+        assert collections.Counter(labels[weights == 0]) == {0: 1, 1: 1, 2: 1}
+    assert not np.array_equal(epoch[0], again[0])
+    bad = {f"{synset}_cut.JPEG" for synset in SYNSETS}
+    counts = imagenet.skipped_images()
+    # What was read ahead counts, too.
+    assert set(counts) == bad and min(counts.values()) >= 2
+    assert len(logged) == 3
+    assert {line.split()[1].rstrip(":") for line in logged} == bad
+
+
+def test_bad_files_are_skipped_where_python_is_not_at_hand(imagenet, monkeypatch):
+    def unreachable(self, file_name):
+        with tf.control_dependencies([tf.debugging.Assert(False, [file_name])]):
+            return tf.identity(True)
+
+    monkeypatch.setattr(SkippedImages, "report", unreachable)
+    ((_, _, weights),) = arrays(imagenet.evaluation_batches(len(KINDS)), -1)
+    assert weights.sum() == sum(KINDS.values())
+
+
+def test_training_crops_are_parts_of_the_image_as_asked_for():
+    height, width = 300, 400
+    windows = np.array(
+        [
+            augmentation.random_window([height, width, 3], [7, number], 0.2)
+            for number in range(300)
+        ]
+    )
+    top, left, rows, columns = windows.T
+    assert min(top.min(), left.min()) >= 0
+    assert np.all(top + rows <= height) and np.all(left + columns <= width)
+    # Rounding to whole pixels moves them a little.
+    area = rows * columns / (height * width)
+    assert 0.19 < area.min() < 0.3 and area.max() > 0.75
+    ratio = columns / rows
+    assert 0.74 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.35
+    # Uniform in area between the bounds, but for those that do not fit.
+    assert 0.4 < np.median(area) < 0.7
+    assert len({tuple(window) for window in windows}) > 290
+
+
+def test_half_of_the_training_images_are_mirrored(tmp_path_factory):
+    # One picture, dark on the left; its crops are nearly the whole of it.
+    x = np.broadcast_to(np.linspace(0, 255, 60), (60, 60))
+    picture = np.stack([x] * 3, -1).astype(np.uint8)
+    data_dir = tmp_path_factory.mktemp("mirrored")
+    put_tars(data_dir, train_tar(1, SYNSETS[:1]), validation_tar())
+    data = open_images(
+        DataSettings("imagenet2012", str(data_dir), SIZE, min_crop_area=0.9)
+    )
+    content = tf.constant(encoded(picture))
+    example = tf.train.Example(
+        features=tf.train.Features(
+            feature={
+                "image": tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[content.numpy()])
+                ),
+                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[3])),
+                "file_name": tf.train.Feature(
+                    bytes_list=tf.train.BytesList(value=[b"x.JPEG"])
+                ),
+            }
+        )
+    ).SerializeToString()
+    images = tf.data.Dataset.range(200).map(
+        lambda number: data._training_image(tf.constant(example), number)[0]
+    )
+    mirrored = [
+        image[:, 0].mean() > image[:, -1].mean() for image in images.as_numpy_iterator()
+    ]
+    # 200 tosses: four standard deviations are 28.
+    assert 72 < sum(mirrored) < 128
+
+
+def test_distorted_colours_stay_in_range():
+    picture = tf.constant(smooth_picture(), tf.float32)
+    seeds = [tf.constant([1, number], tf.int64) for number in range(4)]
+    distorted = [augmentation.distort_colours(picture, seed).numpy() for seed in seeds]
+    for image in distorted:
+        assert image.min() >= 0 and image.max() <= 255
+        assert np.abs(image - picture).mean() > 2
+    assert len({image.tobytes() for image in distorted}) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"dataset": "cifar10"}, "`dataset` must be one of imagenet2012, generated"),
+        ({"data_dir": ""}, "`data_dir` must name a folder"),
+        ({"image_size": 31}, "`image_size` must be 32 pixels or more. Received: 31"),
+        ({"scaling": "caffe"}, "`scaling` must be one of tf, none"),
+        ({"seed": -1}, "`seed` must be from 0 to"),
+        ({"seed": 2**31}, "`seed` must be from 0 to"),
+        ({"min_crop_area": 0.0}, "`min_crop_area` must be above 0"),
+        ({"num_classes": 1}, "`num_classes` must be from 2 to 1000"),
+        ({"num_classes": 1001}, "`num_classes` must be from 2 to 1000"),
+        ({"num_images": 3}, "`num_images` must be at least"),
+        ({"generated_seed": -1}, "`seed` must not be negative"),
+    ],
+)
+def test_settings_out_of_range(settings, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(settings, **changes)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"batch_size": 0}, "`batch_size` must be positive. Received: 0"),
+        ({"first_step": -1}, "`first_step` must not be negative"),
+        ({"shard": 2, "num_shards": 2}, "`shard` must be from 0"),
+        ({"shard": -1}, "`shard` must be from 0"),
+        ({"num_shards": 24}, "no more shards than the 23 training images"),
+    ],
+)
+def test_arguments_out_of_range(data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.training_batches(**{"batch_size": 2, **arguments})
+    evaluation = {k: v for k, v in arguments.items() if k in ("batch_size", "shard")}
+    if evaluation:
+        with pytest.raises(ValueError):
+            data.evaluation_batches(**{"batch_size": 2, **evaluation})
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "imagenet.input.data", *arguments],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_measures(settings, data):
+    ended = command(
+        "--dataset=generated",
+        f"--data_dir={settings.data_dir}",
+        f"--image_size={SIZE}",
+        "--batch_size=4",
+        "--steps=3",
+        "--num_classes=5",
+        "--num_images=23",
+        "--num_validation_images=5",
+        "--json",
+    )
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["image_size"] == SIZE and result["batch_size"] == 4
+    assert set(result["images_a_second"]) == {"training", "evaluation"}
+    assert min(result["images_a_second"].values()) > 0
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+    ended = command("--dataset=imagenet2012", f"--data_dir={tmp_path / 'none'}")
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr.startswith("imagenet.input.data: --data_dir must be a folder")
+    assert len(ended.stderr.strip().splitlines()) == 1

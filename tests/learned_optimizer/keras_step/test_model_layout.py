@@ -1,0 +1,57 @@
+"""The arrangement of a model's tensors: what is padding, what runs side by side."""
+
+import numpy as np
+import pytest
+
+from learned_optimizer.keras_step.model_layout import (
+    BLOCK_SIZE,
+    CHUNK_SIZE,
+    MAX_SHARDS,
+    SMALLEST_BLOCK_SIZE,
+    model_layout,
+)
+
+
+@pytest.mark.parametrize(
+    "shapes, block_size",
+    [
+        # Nothing to waste, or little of much.
+        ([(256,)] * 10, 256),
+        ([(3, 3, 64, 64), (64,), (64,)], 256),
+        # 4,352 for 3,600 are 21% too many; 5,632 for 4,000 are 41%, 4,352 are 9%.
+        ([(3_000,)] + [(120,)] * 5, 256),
+        ([(3_000,)] + [(100,)] * 10, 128),
+        # Many small ones.
+        ([(64,)] * 500, 64),
+        ([(8, 16)] * 500, 128),
+        # However small: never below.
+        ([()] * 5, SMALLEST_BLOCK_SIZE),
+        ([(0,)], 256),
+        ([], 256),
+    ],
+)
+def test_blocks_are_smaller_where_large_ones_were_mostly_padding(shapes, block_size):
+    layout = model_layout(shapes)
+    assert layout.block_size == block_size
+    assert layout.shapes == tuple(shapes or [(0,)])
+    np.testing.assert_array_equal(
+        layout.block_elements.sum(), sum(int(np.prod(shape)) for shape in shapes)
+    )
+
+
+@pytest.mark.parametrize(
+    "shapes, shards",
+    [
+        ([(64,)] * 500, 1),
+        ([(CHUNK_SIZE,)] * 15, 1),
+        ([(CHUNK_SIZE,)] * 16, 2),
+        ([(BLOCK_SIZE // 4,)] * 4 * (CHUNK_SIZE // BLOCK_SIZE) * 16, 2),
+        ([(1000 * CHUNK_SIZE,)], MAX_SHARDS),
+    ],
+)
+def test_shards_are_as_large_and_chunks_no_larger_than_wanted(shapes, shards):
+    layout = model_layout(shapes)
+    assert layout.shards == shards
+    blocks_per_chunk = layout.blocks_per_chunk or len(layout.block_tensor)
+    assert blocks_per_chunk * layout.block_size <= CHUNK_SIZE
+    assert len({rows.stop - rows.start for rows in layout.shard_blocks}) == 1

@@ -1,0 +1,602 @@
+"""Saving and going on: nothing is lost, nothing is skipped, nothing half assigned."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN, save_weights, weights
+from learned_optimizer.keras_step.model_layout import SMALLEST_BLOCK_SIZE
+from tests.learned_optimizer import by_hand
+from tests.learned_optimizer.by_hand import (
+    INITIAL_LEARNING_RATE,
+    SHAPES,
+    Problem,
+    assert_same,
+    fit,
+    make_model,
+    numbers,
+    perturbed_weights,
+)
+from tests.learned_optimizer.ways import BEHAVIOURS, small_blocks
+
+
+def state_of(optimizer):
+    store = {}
+    optimizer.save_own_variables(store)
+    return store
+
+
+def built(problem=None, trained=0, **arguments):
+    """An optimizer on variables of its own, and these."""
+    problem = problem or Problem.make()
+    variables = [keras.Variable(value) for value in problem.values]
+    optimizer = HierarchicalRNN(
+        **{"initial_learning_rate": INITIAL_LEARNING_RATE, **arguments}
+    )
+    optimizer.build(variables)
+    for gradients in problem.gradients()[:trained]:
+        optimizer.apply([tf.constant(gradient) for gradient in gradients], variables)
+    return optimizer, variables
+
+
+def assert_equal_states(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def halves(problem):
+    """The first and the second half of a problem's steps."""
+    middle = len(problem.inputs) // 2
+    return (
+        Problem(problem.values, problem.inputs[:middle]),
+        Problem(problem.values, problem.inputs[middle:]),
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "everything",
+        "attention",
+        "not_finite",
+        pytest.param("schedule", marks=pytest.mark.slow),
+    ],
+)
+def test_a_keras_file_goes_on_where_it_was(name, tmp_path):
+    behaviour = BEHAVIOURS[name]
+    first, second = halves(behaviour.problem(steps=8))
+    model = make_model(first, constrained=behaviour.constrained)
+    fit(model, behaviour.optimizer(), first)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(
+        path,
+        custom_objects={
+            "mean_output": by_hand.mean_output,
+            "HalvedEverySecondCall": type(
+                BEHAVIOURS["schedule"].arguments["learning_rate"]
+            ),
+        },
+    )
+    assert_equal_states(state_of(loaded.optimizer), state_of(model.optimizer))
+    # Which no step follows from, so nothing later would show that it was lost.
+    skipped = loaded.optimizer.skipped_steps
+    assert skipped == first.run_by_hand().skipped_steps
+    assert (skipped > 0) == behaviour.broken
+    results = []
+    for each in (model, loaded):
+        history = each.fit(
+            second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0
+        )
+        results.append(
+            (history.history, state_of(each.optimizer), numbers(each.weights))
+        )
+    if name != "not_finite":
+        assert results[0][0] == results[1][0]
+    assert_equal_states(results[0][1], results[1][1])
+    for one, other in zip(results[0][2], results[1][2], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_goes_on_where_its_weights_file_is_gone(tmp_path):
+    path = tmp_path / "weights" / "mine.npz"
+    path.parent.mkdir()
+    save_weights(perturbed_weights(attention=True), path)
+    first, second = halves(Problem.make(steps=4))
+    model = make_model(first)
+    fit(model, HierarchicalRNN(weights=str(path)), first)
+    model.save(tmp_path / "model.keras")
+    shutil.rmtree(path.parent)
+    loaded = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects={"mean_output": by_hand.mean_output}
+    )
+    for each in (model, loaded):
+        each.fit(second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0)
+    assert_equal_states(state_of(loaded.optimizer), state_of(model.optimizer))
+    with pytest.raises(ValueError, match="existing .npz file"):
+        HierarchicalRNN(weights=str(path))
+
+
+def test_newer_shipped_weights_change_no_resumed_run(tmp_path, monkeypatch):
+    shipped = weights.load_weights("default")
+    first, second = halves(Problem.make(steps=4))
+    model = make_model(first)
+    fit(model, HierarchicalRNN(), first)
+    model.save(tmp_path / "model.keras")
+    # The upgrade: a folder with one more file, and the alias moved on to it.
+    folder = tmp_path / "shipped"
+    shutil.copytree(weights.FOLDER, folder)
+    newer = dataclasses.replace(perturbed_weights(), name="newer-v2")
+    save_weights(newer, folder / "newer-v2.npz")
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    monkeypatch.setattr(weights, "ALIASES", {"default": "newer-v2"})
+    assert HierarchicalRNN().weights.name == "newer-v2"
+    loaded = keras.models.load_model(
+        tmp_path / "model.keras", custom_objects={"mean_output": by_hand.mean_output}
+    )
+    assert loaded.optimizer.weights.name == shipped.name
+    for each in (model, loaded):
+        each.fit(second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0)
+    assert_equal_states(state_of(loaded.optimizer), state_of(model.optimizer))
+
+
+def test_meta_parameters_are_those_of_the_file_not_of_the_name(tmp_path):
+    optimizer, _ = built(trained=1)
+    store = state_of(optimizer)
+    store["meta.direction_weights"] = store["meta.direction_weights"] + 1
+    other, _ = built()
+    other.load_own_variables(store)
+    np.testing.assert_array_equal(
+        other._meta_direction_weights, store["meta.direction_weights"]
+    )
+
+
+@pytest.mark.parametrize("there_and_back", [False, True])
+def test_a_state_in_other_blocks_is_repacked(there_and_back):
+    problem = Problem.make()
+    reference, variables = built(problem, trained=3)
+    with small_blocks():
+        source, source_variables = built(problem, trained=3)
+    with small_blocks(BLOCK_SIZE=3) if there_and_back else contextlib.nullcontext():
+        target, target_variables = built(problem)
+    sizes = [x._layout[0].block_size for x in (source, target)]
+    assert sizes == [4, 3 if there_and_back else SMALLEST_BLOCK_SIZE]
+    target.load_own_variables(state_of(source))
+    for one, other in zip(source_variables, target_variables, strict=True):
+        other.assign(one)
+        wanted = source.slots(one)
+        for name, array in target.slots(other).items():
+            np.testing.assert_array_equal(array, wanted[name])
+    gradients = [tf.constant(gradient) for gradient in problem.gradients()[3]]
+    target.apply(gradients, target_variables)
+    reference.apply(gradients, variables)
+    assert_same(numbers(target_variables), numbers(variables))
+
+
+def other_description(**changes):
+    def change(store):
+        description = json.loads(bytes(store["description"]).decode())
+        text = json.dumps({**description, **changes})
+        store["description"] = np.frombuffer(text.encode(), np.uint8)
+
+    return change
+
+
+REFUSED = {
+    "other shapes": (
+        lambda: state_of(
+            _of_shapes(((4, 4), *SHAPES[1:])),
+        ),
+        "shapes of the variables",
+    ),
+    "other architecture": (
+        lambda: state_of(built(weights=perturbed_weights(level_sizes=(10, 20)))[0]),
+        "architecture",
+    ),
+    "attention": (
+        lambda: state_of(built(weights=perturbed_weights(attention=True))[0]),
+        "architecture",
+    ),
+    "other shipped weights": (
+        lambda: state_of(built(weights="default-v1")[0]),
+        "make the optimizer with `weights='default-v1'`",
+    ),
+    "averages": (lambda: state_of(built(use_ema=True)[0]), "compare `use_ema`"),
+    "accumulators": (
+        lambda: state_of(built(gradient_accumulation_steps=2)[0]),
+        "gradient_accumulation_steps",
+    ),
+    "a schedule": (
+        lambda: state_of(
+            built(learning_rate=keras.optimizers.schedules.CosineDecay(1.0, 9))[0]
+        ),
+        "learning rate is a",
+    ),
+    "Adam's": (lambda: _adam_state(), "another optimizer's state"),
+    "not built": (lambda: state_of(HierarchicalRNN()), "Received"),
+    "another format": (other_description(format="learned_optimizer/9"), "format"),
+    "blocks of nothing": (other_description(block_size=0), "positive .*Received: 0"),
+    "blocks of a half": (other_description(block_size=0.5), "integer 'block_size'"),
+    "blocks of what": (other_description(block_size=None), "integer 'block_size'"),
+    "blocks of truth": (other_description(block_size=True), "Received: True"),
+    "a config that is a list": (
+        other_description(config=[1]),
+        "'config' in a state's description .*Received: .*mapping",
+    ),
+    "a config of nonsense": (
+        other_description(config={"attention": 1}),
+        "'config' in a state's description .*must be True or False",
+    ),
+    "no JSON": (
+        lambda store: store.update(description=np.frombuffer(b"{", np.uint8)),
+        "must be JSON",
+    ),
+    "no object": (
+        lambda store: store.update(description=np.frombuffer(b"[]", np.uint8)),
+        "must be an object",
+    ),
+    "an array missing": (lambda store: store.pop("tensor_state"), "Missing: .'tensor"),
+    "an array too many": (
+        lambda store: store.update(surplus=np.zeros(1)),
+        "Not part of it: .'surplus'",
+    ),
+    "an array of another shape": (
+        lambda store: store.update(started=np.zeros(9, np.float32)),
+        "'started' must have the shape",
+    ),
+    "packed in no blocks": (
+        lambda store: store.update(hidden_state=np.zeros((10, 1, 7), np.float32)),
+        "'hidden_state' must be of 10 features",
+    ),
+}
+
+
+def _of_shapes(shapes):
+    optimizer = HierarchicalRNN()
+    optimizer.build([keras.Variable(np.zeros(shape, np.float32)) for shape in shapes])
+    return optimizer
+
+
+def _adam_state():
+    adam = keras.optimizers.Adam()
+    adam.build([keras.Variable(value) for value in Problem.make().values])
+    return state_of(adam)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return built(trained=2)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_state_that_does_not_fit_is_refused_and_nothing_assigned(name, trained):
+    make, words = REFUSED[name]
+    optimizer, _ = trained
+    before = state_of(optimizer)
+    if make.__code__.co_argcount:
+        # All other numbers, too: whichever of them were assigned would show.
+        store = {
+            key: value if key == "description" else value + 1
+            for key, value in before.items()
+        }
+        make(store)
+    else:
+        store = make()
+    with pytest.raises(ValueError, match=words):
+        optimizer.load_own_variables(store)
+    assert_equal_states(state_of(optimizer), before)
+
+
+def test_an_optimizer_that_was_not_built_says_so_when_it_is_to_load(trained):
+    optimizer = HierarchicalRNN()
+    with pytest.raises(ValueError, match="optimizer.build"):
+        optimizer.load_own_variables(state_of(trained[0]))
+
+
+def test_a_keras_file_of_another_optimizer_is_refused(tmp_path):
+    problem = Problem.make(steps=2)
+    model = make_model(problem)
+    fit(model, keras.optimizers.Adam(), problem)
+    model.save_weights(tmp_path / "adam.weights.h5")
+    other = make_model(problem)
+    fit(other, HierarchicalRNN(), problem)
+    before = state_of(other.optimizer)
+    with pytest.raises(ValueError, match="another optimizer's state"):
+        other.load_weights(tmp_path / "adam.weights.h5")
+    assert_equal_states(state_of(other.optimizer), before)
+
+
+def test_a_model_that_was_compiled_and_not_trained_is_saved_and_loaded(tmp_path):
+    model = make_model(Problem.make())
+    model.compile(HierarchicalRNN(learning_rate=0.25), loss="mse")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert float(loaded.optimizer.learning_rate) == 0.25
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+
+
+def test_weights_without_an_optimizer_leave_the_optimizer_alone(tmp_path):
+    problem = Problem.make(steps=2)
+    make_model(problem).save_weights(tmp_path / "bare.weights.h5")
+    model = make_model(problem)
+    fit(model, HierarchicalRNN(), problem)
+    before = state_of(model.optimizer)
+    model.load_weights(tmp_path / "bare.weights.h5")
+    assert_same(numbers(model.trainable_variables), problem.values)
+    assert_equal_states(state_of(model.optimizer), before)
+
+
+def test_model_save_weights_keeps_the_optimizer(tmp_path):
+    first, second = halves(Problem.make(steps=4))
+    model, other = make_model(first), make_model(first)
+    fit(model, HierarchicalRNN(use_ema=True), first)
+    model.save_weights(tmp_path / "all.weights.h5")
+    other.compile(HierarchicalRNN(use_ema=True), loss=by_hand.mean_output)
+    other.optimizer.build(other.trainable_variables)
+    other.load_weights(tmp_path / "all.weights.h5")
+    for each in (model, other):
+        each.fit(second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0)
+    assert_equal_states(state_of(other.optimizer), state_of(model.optimizer))
+
+
+# In a `LossScaleOptimizer`.
+
+
+@pytest.fixture
+def mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def loss_scaled(problem, file=None):
+    """A model with the optimizer in a `LossScaleOptimizer`, with what `file` holds."""
+    model = make_model(problem)
+    inner = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), by_hand.mean_output)
+    model.optimizer.build(model.trainable_variables)
+    if file:
+        model.load_weights(file)
+    return model
+
+
+def test_a_model_of_mixed_precision_goes_on_where_it_was(mixed_precision, tmp_path):
+    whole = Problem.make(steps=4)
+    # Small enough that no scaled gradient is infinite in half precision.
+    first, second = halves(Problem(whole.values, whole.inputs / 64))
+    model = make_model(first)
+    fit(model, HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE), first)
+    assert int(model.optimizer.iterations) == 2
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    models = [
+        model,
+        keras.models.load_model(
+            tmp_path / "model.keras",
+            custom_objects={"mean_output": by_hand.mean_output},
+        ),
+        loss_scaled(first, tmp_path / "model.weights.h5"),
+    ]
+    for step in range(2):
+        if step:
+            for each in models:
+                each.fit(
+                    second.inputs,
+                    second.targets,
+                    batch_size=2,
+                    shuffle=False,
+                    verbose=0,
+                )
+        for other in models[1:]:
+            assert isinstance(other.optimizer, keras.optimizers.LossScaleOptimizer)
+            assert_equal_states(
+                state_of(other.optimizer.inner_optimizer),
+                state_of(model.optimizer.inner_optimizer),
+            )
+            assert float(other.optimizer.dynamic_scale) == float(
+                model.optimizer.dynamic_scale
+            )
+            for one, two in zip(
+                numbers(model.weights), numbers(other.weights), strict=True
+            ):
+                np.testing.assert_array_equal(one, two)
+    assert int(model.optimizer.iterations) == 4
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+def test_a_state_is_not_taken_into_a_loss_scale_nor_out_of_it(tmp_path):
+    problem = Problem.make(steps=1)
+    plain, bare = make_model(problem), make_model(problem)
+    fit(plain, HierarchicalRNN(), problem)
+    scaled = loss_scaled(problem)
+    for name, model in (("plain", plain), ("scaled", scaled), ("bare", bare)):
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+    inner = scaled.optimizer.inner_optimizer
+    before = state_of(inner), state_of(plain.optimizer)
+    with pytest.raises(ValueError, match="must lie where the optimizer does"):
+        scaled.load_weights(tmp_path / "plain.weights.h5")
+    with pytest.raises(ValueError, match="another optimizer's state"):
+        plain.load_weights(tmp_path / "scaled.weights.h5")
+    # Weights alone are no state.
+    for model in (scaled, plain):
+        model.load_weights(tmp_path / "bare.weights.h5")
+    assert_equal_states(state_of(inner), before[0])
+    assert_equal_states(state_of(plain.optimizer), before[1])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_half_and_double_precision_survive_a_file(dtype, tmp_path):
+    def make():
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(2, dtype=dtype)]
+        )
+        model.compile(
+            HierarchicalRNN(
+                use_ema=True,
+                gradient_accumulation_steps=2,
+                weights=perturbed_weights(attention=True),
+            ),
+            loss="mse",
+        )
+        return model
+
+    model = make()
+    model.optimizer.build(model.trainable_variables)
+    generator = np.random.default_rng(0)
+    gradients = [
+        tf.cast(generator.standard_normal(x.shape), dtype)
+        for x in model.trainable_variables
+    ]
+    for _ in range(3):
+        model.optimizer.apply(gradients, model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_equal_states(state_of(loaded.optimizer), state_of(model.optimizer))
+
+
+@pytest.mark.parametrize("restored", ["built", "before it is built"])
+def test_tf_train_checkpoint_goes_on_where_it_was(restored, tmp_path):
+    arguments = dict(use_ema=True, weights=perturbed_weights(attention=True))
+    problem = Problem.make(steps=4)
+    optimizer, variables = built(problem, trained=3, **arguments)
+    checkpoint = tf.train.Checkpoint(optimizer=optimizer, **_named(variables))
+    path = checkpoint.save(str(tmp_path / "checkpoint"))
+    other = HierarchicalRNN(**arguments)
+    other_variables = [keras.Variable(value) for value in problem.values]
+    if restored == "built":
+        other.build(other_variables)
+    status = tf.train.Checkpoint(optimizer=other, **_named(other_variables)).restore(
+        path
+    )
+    other.build(other_variables)
+    if restored == "built":
+        status.assert_existing_objects_matched()
+    assert_equal_states(state_of(other), state_of(optimizer))
+    gradients = [tf.constant(gradient) for gradient in problem.gradients()[3]]
+    for each, its in ((optimizer, variables), (other, other_variables)):
+        each.apply(gradients, its)
+    assert_equal_states(state_of(other), state_of(optimizer))
+    for one, two in zip(numbers(variables), numbers(other_variables), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("restored", ["built", "not built"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_checkpoint_of_another_architecture_is_refused(restored, wrapped, tmp_path):
+    # Their arrays have equal shapes.
+    problem = Problem.make(steps=2)
+    optimizer, _ = built(problem, trained=1, weights="default-v1")
+    other = HierarchicalRNN(weights="default-v2")
+    if restored == "built":
+        other.build([keras.Variable(value) for value in problem.values])
+        before = state_of(other)
+    if wrapped:
+        outer = [keras.optimizers.LossScaleOptimizer(x) for x in (optimizer, other)]
+    else:
+        outer = [optimizer, other]
+    path = tf.train.Checkpoint(optimizer=outer[0]).save(str(tmp_path / "checkpoint"))
+    checkpoint = tf.train.Checkpoint(optimizer=outer[1])
+    with pytest.raises(ValueError, match="(?s)restored into.*`weights='default-v1'`"):
+        checkpoint.restore(path)
+    if restored == "built":
+        assert_equal_states(state_of(other), before)
+
+
+def _named(variables):
+    return {f"piece_{index}": x.value for index, x in enumerate(variables)}
+
+
+class StopAt(keras.callbacks.Callback):
+    """Fails at the beginning of an epoch, as a machine does."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise InterruptedError
+
+
+def test_backup_and_restore_resumes_an_interrupted_fit(tmp_path):
+    problem = Problem.make(steps=2)
+    arguments = dict(
+        use_ema=True,
+        gradient_accumulation_steps=3,
+        weights=perturbed_weights(attention=True),
+        initial_learning_rate=INITIAL_LEARNING_RATE,
+    )
+
+    def run(*callbacks):
+        model = make_model(problem)
+        fit(model, HierarchicalRNN(**arguments), problem, 4, callbacks=[*callbacks])
+        return model
+
+    whole = run()
+    backup = str(tmp_path / "backup")
+    with pytest.raises(InterruptedError):
+        run(keras.callbacks.BackupAndRestore(backup), StopAt(2))
+    resumed = run(keras.callbacks.BackupAndRestore(backup))
+    assert_equal_states(state_of(resumed.optimizer), state_of(whole.optimizer))
+    for one, other in zip(
+        numbers(resumed.weights), numbers(whole.weights), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def run_small_training(folder, backend, *arguments):
+    """`small_training.py` in a process under a backend; its losses."""
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.learned_optimizer.small_training",
+            str(folder),
+            *arguments,
+        ],
+        env=environment,
+        cwd=pathlib.Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads((folder / "losses.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "other",
+    [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("jax", "torch")],
+)
+def test_a_model_saved_under_one_backend_trains_on_under_another(other, tmp_path):
+    from tests.learned_optimizer import small_training
+
+    # This process runs the other backend, a child TensorFlow.
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    here.mkdir()
+    theirs = run_small_training(there, "tensorflow")
+    ours = small_training.train(here)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-5)
+    # Each goes on from the other's file, in the middle.
+    np.testing.assert_allclose(
+        small_training.resume(there), theirs[small_training.SAVED_AFTER :], rtol=2e-5
+    )
+    np.testing.assert_allclose(
+        run_small_training(here, "tensorflow", "--resume"),
+        ours[small_training.SAVED_AFTER :],
+        rtol=2e-5,
+    )

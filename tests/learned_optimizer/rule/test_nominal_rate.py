@@ -1,0 +1,232 @@
+"""The nominal learning rate against the same rule in plain NumPy."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from learned_optimizer import HierarchicalRNN, load_weights
+from learned_optimizer.rule import nominal_rate as nominal
+from learned_optimizer.rule.layout import Layout, pack, unpack
+from learned_optimizer.rule.meta_parameters import with_more_inputs
+from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.rule.update_rule import initial_state, update
+from tests.learned_optimizer.by_hand import log_sizes, perturbed_weights, sigmoid
+
+SHAPES = ((6, 5), (5,), (3,))
+RATE = NominalRate(
+    ratio=0.1, memory=20.0, decay_steps=7.0, power=0.8, lowest=-1.5, highest=0.5
+)
+
+
+def values_and_gradients(steps=1, seed=3):
+    generator = np.random.default_rng(seed)
+    sizes = (0.2, 0.0, 3.0)
+    values = [
+        np.float32(size * generator.standard_normal(shape))
+        for size, shape in zip(sizes, SHAPES, strict=True)
+    ]
+    gradients = [
+        [np.float32(generator.standard_normal(shape)) for shape in SHAPES]
+        for _ in range(steps)
+    ]
+    return values, gradients
+
+
+@pytest.mark.parametrize("start", [1e-6, 2e-2, 1.0])
+def test_rates_are_drawn_back_and_bounded(start):
+    """What the rule does to the rates, and to the steps, is the formula."""
+    weights = perturbed_weights(seed=5, nominal=RATE)
+    meta = weights.meta_parameters
+    values, gradients = values_and_gradients(steps=12)
+    layout = Layout.from_shapes(SHAPES, 4)
+    packed = pack(values, layout)
+    log_size = nominal.log_sizes(packed, layout, RATE)
+    wanted_sizes = np.array(log_sizes(values))
+    np.testing.assert_allclose(np.array(log_size)[0], wanted_sizes, rtol=1e-5)
+    state = initial_state(layout, meta, weights.config, math.log(start), log_size)
+
+    bounds_met = set()
+    for step, gradient in enumerate(gradients):
+        old_rates = unpack(np.array(state.log_learning_rate)[0], layout)
+        result = update(
+            packed, pack(gradient, layout), state, layout, meta, weights.config
+        )
+        hidden = np.array(result.state.hidden_state)
+        readout = np.float64(meta["learning_rate_weights"][:, 0])
+        change = np.tensordot(readout, hidden, axes=1) + meta["learning_rate_bias"][0]
+        changes = unpack(np.float32(change), layout)
+        new_rates = unpack(np.array(result.state.log_learning_rate)[0], layout)
+        taken = unpack(packed - np.array(result.values), layout)
+        momentum = sigmoid(meta["learning_rate_momentum_logit"])
+        for tensor in range(len(SHAPES)):
+            center = math.log(0.1) + wanted_sizes[tensor] - 0.8 * math.log1p(step / 7)
+            old = np.float64(np.array(old_rates[tensor]))
+            rate = np.clip(old + np.array(changes[tensor]), center - 1.5, center + 0.5)
+            bounds_met |= {"low"} if np.any(rate == center - 1.5) else set()
+            bounds_met |= {"high"} if np.any(rate == center + 0.5) else set()
+            wanted = momentum * old + (1 - momentum) * rate
+            wanted = wanted + (center - wanted) / 20
+            np.testing.assert_allclose(
+                np.array(new_rates[tensor]), wanted, rtol=1e-4, atol=1e-4
+            )
+            # A direction has root mean square 1, so no step is longer than this.
+            longest = math.exp(center + 0.5 + float(meta["step_length_offset"]))
+            length = math.sqrt(np.mean(np.float64(np.array(taken[tensor])) ** 2))
+            assert 0 < length <= longest * 1.001
+        assert np.all(np.array(result.state.steps_taken) == step + 1)
+        np.testing.assert_array_equal(np.array(result.state.log_size), log_size)
+        packed, state = np.array(result.values), result.state
+    assert bounds_met >= (
+        {"low"} if start < 1e-3 else {"high"} if start == 1 else set()
+    )
+
+
+DEEP = dataclasses.replace(RATE, largest=1.5, shallow_tensors=2.0)
+
+
+@pytest.mark.parametrize("largest", [None, 1.5, 1e9])
+@pytest.mark.parametrize("shallow_tensors", [None, 2.0, 3.5, 100.0])
+def test_sizes_are_bounded_and_fall_with_the_number_of_tensors(
+    largest, shallow_tensors
+):
+    """Several problems side by side, each against plain NumPy."""
+    rate = dataclasses.replace(RATE, largest=largest, shallow_tensors=shallow_tensors)
+    generator = np.random.default_rng(0)
+    problems = [
+        [0.05 * generator.normal(size=(30, 4)), np.ones(4), np.zeros(3), np.ones(2)],
+        [np.zeros((2, 2)), np.zeros(5), np.zeros(1)],
+        [generator.normal(size=7)],
+    ]
+    wanted = []
+    for values in problems:
+        everything = np.concatenate([value.ravel() for value in values])
+        whole = np.sqrt(np.mean(everything**2))
+        for size in np.exp(log_sizes(values)):
+            if largest and whole > 0:
+                size = min(size, largest * whole)
+            if shallow_tensors and len(values) > shallow_tensors:
+                size /= np.sqrt(len(values) / shallow_tensors)
+            wanted.append(np.log(size))
+    tensors = [np.float32(value) for values in problems for value in values]
+    owners = [index for index, values in enumerate(problems) for _ in values]
+    layout = Layout.from_shapes([t.shape for t in tensors], 4, problems=owners)
+    found = np.array(nominal.log_sizes(pack(tensors, layout), layout, rate))
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def trajectory(config, meta, values, gradients, layout, start):
+    """Packed values and state after a step on each of the gradients."""
+    packed = pack(values, layout)
+    log_size = nominal.log_sizes(packed, layout, config.nominal or RATE)
+    state = initial_state(layout, meta, config, math.log(start), log_size)
+    for gradient in gradients:
+        result = update(packed, pack(gradient, layout), state, layout, meta, config)
+        packed, state = result.values, result.state
+    return packed, state
+
+
+@pytest.mark.slow
+def test_the_start_is_forgotten():
+    """After many steps nothing is left of the initial learning rate."""
+    weights = perturbed_weights(nominal=RATE)
+    values, gradients = values_and_gradients(steps=300)
+    layout = Layout.from_shapes(SHAPES, 4)
+    ends = []
+    for start in (1e-6, 1e-1):
+        _, state = trajectory(
+            weights.config, weights.meta_parameters, values, gradients, layout, start
+        )
+        ends.append(np.array(state.log_learning_rate) * np.array(layout.mask()))
+    np.testing.assert_allclose(*ends, atol=1e-2)
+
+
+def test_rescaled_tensors_take_rescaled_steps():
+    """A tensor in other units (its gradient in the inverse ones) moves alike."""
+    weights = perturbed_weights(nominal=RATE, relative_learning_rate=False)
+    values, gradients = values_and_gradients()
+    layout = Layout.from_shapes(SHAPES, 4)
+
+    def steps(factors):
+        scaled = [value * f for value, f in zip(values, factors, strict=True)]
+        slopes = [g / f for g, f in zip(gradients[0], factors, strict=True)]
+        packed = pack(scaled, layout)
+        log_size = np.array(nominal.log_sizes(packed, layout, RATE))
+        state = initial_state(
+            layout,
+            weights.meta_parameters,
+            weights.config,
+            log_size[:, layout.block_tensor, None] - 3.0,
+            log_size,
+        )
+        result = update(
+            packed,
+            pack(slopes, layout),
+            state,
+            layout,
+            weights.meta_parameters,
+            weights.config,
+        )
+        taken = unpack(packed - np.array(result.values), layout)
+        return [np.array(t) / f for t, f in zip(taken, factors, strict=True)]
+
+    # The tensor of zeros is as large as the others' geometric mean.
+    for one, other in zip(steps((1, 1, 1)), steps((8, 4, 2)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [RATE, DEEP], ids=["as_it_is", "deep"])
+def test_the_optimizer_does_what_the_rule_does(rate):
+    weights = perturbed_weights(nominal=rate)
+    values, gradients = values_and_gradients(steps=4)
+    variables = [keras.Variable(value) for value in values]
+    optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=0.01)
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradient], variables)
+    layout = Layout.from_shapes(SHAPES, 1)
+    packed, _ = trajectory(
+        weights.config, weights.meta_parameters, values, gradients, layout, 0.01
+    )
+    for variable, wanted in zip(variables, unpack(packed, layout), strict=True):
+        np.testing.assert_allclose(
+            np.array(variable), np.array(wanted), rtol=2e-5, atol=2e-6
+        )
+
+
+def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
+    """The new input meets zeros, so it changes nothing by itself."""
+    weights = load_weights("bootstrap-v1")
+    loose = NominalRate(ratio=1.0, memory=1e30, lowest=-100.0, highest=100.0)
+    wider = dataclasses.replace(weights.config, nominal=loose)
+    widened = with_more_inputs(weights.meta_parameters, weights.config, wider)
+    values, gradients = values_and_gradients(steps=5)
+    layout = Layout.from_shapes(SHAPES, 4)
+    ends = []
+    for config, meta in ((weights.config, weights.meta_parameters), (wider, widened)):
+        packed, _ = trajectory(config, meta, values, gradients, layout, 1e-2)
+        ends.append(np.array(packed))
+    np.testing.assert_allclose(*ends, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="all inputs of the other"):
+        with_more_inputs(widened, wider, weights.config)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"ratio": 0.0}, "positive `ratio`"),
+        ({"memory": 0.5}, "`memory` of 1 or more"),
+        ({"decay_steps": -1}, "positive `decay_steps`"),
+        ({"power": 1.5}, "between 0 and 1"),
+        ({"lowest": 1.0}, "below 0"),
+        ({"highest": math.nan}, "finite number"),
+        ({"highest": None}, "finite number"),
+        ({"largest": 0.0}, "None or positive"),
+        ({"shallow_tensors": -1}, "None or positive"),
+        ({"height": 1.0}, "has the fields"),
+    ],
+)
+def test_bad_nominal_rates(fields, message):
+    with pytest.raises(ValueError, match=message):
+        NominalRate.from_value(fields)

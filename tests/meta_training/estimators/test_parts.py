@@ -1,0 +1,243 @@
+"""A window in parts against the same window in one piece."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import load_weights
+from learned_optimizer.rule.config import Config
+from meta_training.estimators import Estimate, InParts, compiled_estimator, estimator
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.windows import Carry, InnerState, UnrollOptions, Window
+from meta_training.optimizers import HierarchicalRule
+from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.test_functions import Rosenbrock
+
+STEPS = 4
+# Nothing is drawn within a window, which would depend on the parts.
+TASKS = [
+    Quadratic(3),
+    Bowl(5.0),
+    Quadratic(3),
+    Rosenbrock(),
+    Quadratic(7),
+    Quadratic(3),
+    Bowl(5.0),
+]
+# Some trajectories end with the first window and start again, the others go on.
+OPTIONS = TrajectoryOptions(
+    min_window_steps=STEPS,
+    mean_window_steps=STEPS,
+    max_window_steps=STEPS,
+    mean_horizon=3 * STEPS,
+)
+
+
+def first_windows(count, name, parts, tasks=TASKS, attention=False):
+    """The batch, and the starts and the estimates of the first windows of all tasks."""
+    weights = load_weights("bootstrap-v1")
+    config = Config(attention=True) if attention else weights.config
+    optimizer = HierarchicalRule(config)
+    values = weights.meta_parameters
+    if attention:
+        values = optimizer.initial_meta_parameters(seed=0)
+    estimator_class = estimator(name)
+    batch = ProblemBatch(tasks, 4, estimator_class.replicas, parts=parts)
+    made, estimate = compiled_estimator(
+        estimator_class, batch, optimizer, UnrollOptions(max_steps=STEPS)
+    )
+    assert isinstance(made, InParts) == (parts > 1)
+    # No two tasks count alike.
+    trajectories = Trajectories(
+        batch, optimizer, OPTIONS, seed=3, weights=1 + np.arange(len(tasks))
+    )
+    starts, found = [], []
+    state = made.initial_state()
+    for step in range(count):
+        starts.append(tf.nest.map_structure(tf.constant, trajectories.advance(step)))
+        found.append(
+            estimate(
+                {name: tf.constant(value) for name, value in values.items()},
+                starts[-1],
+                tf.nest.map_structure(tf.constant, state),
+                tf.constant(STEPS),
+                tf.constant(5 + step),
+            )
+        )
+        state = found[-1].state
+        trajectories.take(found[-1].window)
+    trajectories.close()
+    return batch, starts, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", [False, True])
+def test_parts_add_up_to_the_whole(attention):
+    """In a window where all start, and in the next, where some go on."""
+    whole_batch, _, wholes = first_windows(2, "truncated", 1, attention=attention)
+    batch, starts, founds = first_windows(2, "truncated", 2, attention=attention)
+    assert batch.num_parts == 2
+    assert np.all(np.array(starts[0].fresh) == 1)
+    for start in starts[1:]:
+        # In each part, so that none of them could take the fresh for the living.
+        for bounds in batch.part_bounds():
+            fresh = np.array(start.fresh[bounds.problems])
+            assert 0 < fresh.sum() < len(fresh)
+    for whole, found in zip(wholes, founds, strict=True):
+        largest = max(np.abs(value).max() for value in whole.gradient.values())
+        for name, value in whole.gradient.items():
+            np.testing.assert_allclose(
+                found.gradient[name],
+                value,
+                rtol=1e-3,
+                atol=1e-5 * largest,
+                err_msg=name,
+            )
+        for task in range(len(TASKS)):
+            wanted = of_task(task, whole_batch, whole.window, attention)
+            for name, value in of_task(task, batch, found.window, attention).items():
+                np.testing.assert_allclose(
+                    value, wanted[name], rtol=1e-4, atol=1e-6, err_msg=f"{task} {name}"
+                )
+
+
+def of_task(task, batch, window, attention):
+    """`{name: array}` of all that a window led to, of one task."""
+    group = next(group for group in batch.groups if task in group.members)
+    problem = group.members.index(task)
+    blocks = np.concatenate([np.r_[own] for own in batch.blocks_of(group, problem)])
+    tensors = range(len(group.task.parameter_shapes))
+    rows = {
+        "parameter": blocks,
+        "tensor": [
+            group.first_tensor + i * group.num_problems + problem for i in tensors
+        ],
+        "problem": [group.first_problem + problem],
+    }
+    found = {"values": np.array(window.inner.values)[blocks]}
+    if attention:
+        found["attended_values"] = np.array(window.inner.attended_values)[blocks]
+    for name, field in window.inner.state._asdict().items():
+        level = HierarchicalRule.state_levels[name]
+        field = np.array(field)
+        found[name] = (
+            field[:, rows[level]] if level == "parameter" else field[..., rows[level]]
+        )
+    for name, field in window._asdict().items():
+        if name != "inner":
+            found[name] = np.array(field)[..., rows["problem"]]
+    return found
+
+
+def test_each_part_gets_what_is_its_own_and_all_comes_back_to_its_place():
+    """Nothing is computed here: each part returns what it got."""
+    batch = ProblemBatch(TASKS, 4, replicas=2, parts=3)
+    optimizer = HierarchicalRule(Config(attention=True))
+    options = UnrollOptions(max_steps=STEPS)
+    made = InParts(estimator("pes"), batch, optimizer, options)
+    assert len(made.parts) == 3
+    numbers = iter(range(1, 10**6))
+
+    def distinct(shape):
+        """No number is there twice, so nothing can be taken for anything else."""
+        size = int(np.prod(shape))
+        values = [next(numbers) for _ in range(size)]
+        return np.array(values, np.float32).reshape(shape)
+
+    layout = batch.layout
+    packed = (layout.num_blocks, layout.block_size)
+    shapes = optimizer.state_shapes(layout)
+    state = {name: distinct(shape) for name, shape in shapes.items()}
+    inner = InnerState(
+        distinct(packed), distinct(packed), optimizer.state_type(**state)
+    )
+    by_problem = {
+        name: distinct(batch.num_problems)
+        for name in ("fresh", "alive", "initial_objective", "weights")
+    }
+    inverse_scale = distinct((packed[0], 1))
+    instances = [{"number": distinct(1)} for _ in batch.groups]
+    carry = Carry(
+        inner=inner, inverse_scale=inverse_scale, instances=instances, **by_problem
+    )
+    carried = {name: distinct(np.shape(v)) for name, v in made.initial_state().items()}
+    got, seeds = [], []
+
+    def echo(meta_parameters, carry, state, num_steps, seed):
+        got.append(carry)
+        seeds.append(int(seed))
+        window = Window(
+            inner=carry.inner,
+            alive=carry.alive,
+            initial_objective=carry.initial_objective,
+            objectives=np.stack([carry.fresh, carry.weights]),
+            losses=carry.weights,
+            mean_log_learning_rate=carry.fresh,
+        )
+        return Estimate({"w": meta_parameters["w"] * len(got)}, window, state)
+
+    made._compiled = [echo] * 3
+    w = tf.constant([1.0, 10.0])
+    found = made.estimate({"w": w}, carry, carried, tf.constant(1), tf.constant(7))
+    np.testing.assert_array_equal(found.gradient["w"], (1 + 2 + 3) * w)
+    tf.nest.map_structure(np.testing.assert_array_equal, found.window.inner, inner)
+    wanted = {
+        "alive": by_problem["alive"],
+        "initial_objective": by_problem["initial_objective"],
+        "objectives": np.stack([by_problem["fresh"], by_problem["weights"]]),
+        "losses": by_problem["weights"],
+        "mean_log_learning_rate": by_problem["fresh"],
+    }
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(getattr(found.window, name), value, err_msg=name)
+    np.testing.assert_array_equal(
+        np.concatenate([each.inverse_scale for each in got]), inverse_scale
+    )
+    assert [instance for each in got for instance in each.instances] == instances
+    assert found.state.keys() == carried.keys()
+    for name, value in carried.items():
+        np.testing.assert_array_equal(found.state[name], value, err_msg=name)
+    assert len({*seeds}) == 3
+
+
+def test_each_part_has_perturbations_of_its_own():
+    """Equal tasks in two parts get different perturbations, kept apart."""
+    batch, _, (found,) = first_windows(1, "pes", 2, [Quadratic(3)] * 4)
+    assert batch.num_parts == 2
+    name = "direction_weights"
+    first, second = (np.array(found.state[f"{i}/{name}"]) for i in range(2))
+    assert first.shape == second.shape == (2, 10, 1)
+    assert np.abs(first - second).min() > 0
+    assert np.abs(np.array(found.gradient[name])).max() > 0
+
+
+@pytest.mark.parametrize("parts, made", [(1, 1), (2, 2), (3, 3), (20, 7)])
+def test_parts_are_whole_and_lie_together(parts, made):
+    batch = ProblemBatch(TASKS, 4, replicas=2, parts=parts)
+    assert batch.num_parts <= made
+    if parts <= 3:
+        assert batch.num_parts == made
+    bounds = batch.part_bounds()
+    total = batch.layout
+    for dimension, count in (
+        ("groups", len(batch.groups)),
+        ("blocks", total.num_blocks),
+        ("tensors", total.num_tensors),
+        ("problems", total.num_problems),
+    ):
+        pieces = [getattr(bound, dimension) for bound in bounds]
+        assert [piece.start for piece in pieces] == [0] + [p.stop for p in pieces[:-1]]
+        assert pieces[-1].stop == count
+    for number, bound in enumerate(bounds):
+        part = batch.part(number).layout
+        np.testing.assert_array_equal(
+            part.block_tensor, total.block_tensor[bound.blocks] - bound.tensors.start
+        )
+        np.testing.assert_array_equal(
+            part.tensor_problem,
+            total.tensor_problem[bound.tensors] - bound.problems.start,
+        )
+    with pytest.raises(ValueError, match="parts must be a positive integer"):
+        ProblemBatch(TASKS, parts=0)

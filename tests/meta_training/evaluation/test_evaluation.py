@@ -1,0 +1,708 @@
+"""The evaluation: against Keras's own optimizers, statistics by hand, end to end."""
+
+import csv
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN
+from learned_optimizer.rule.config import Config
+from learned_optimizer.weights import Weights, fresh_weights, load_weights
+from meta_training.evaluate import find_tasks
+from meta_training.evaluation import comparison as evaluation
+from meta_training.evaluation import figures, statistics, write_report
+from meta_training.evaluation.comparison import (
+    LEARNING_RATES,
+    Result,
+    Settings,
+    evaluate,
+)
+from meta_training.held_out import list_network_groups, network_group
+from meta_training.held_out.architectures import HeldOutGatedRecurrentNetwork
+from meta_training.held_out.data import load_data
+from meta_training.optimizers import HierarchicalRule
+from meta_training.runs import (
+    BASELINES,
+    LearnedRuns,
+    SideBySide,
+    TrainingLoop,
+    draw_runs,
+    record_steps,
+)
+from meta_training.runs import loop as loop_module
+from meta_training.tasks import list_task_sets, task_set
+from meta_training.tasks.base import Task
+from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.small_networks.perceptrons import Perceptron
+
+NETWORK = Perceptron(6, (7, 5), 3, rows=50, batch_size=8)
+STEPS = 50
+KERAS = {
+    "Adam": keras.optimizers.Adam,
+    "RMSprop": keras.optimizers.RMSprop,
+    "SGD momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    "AdamW cosine": lambda rate: keras.optimizers.AdamW(
+        keras.optimizers.schedules.CosineDecay(rate, STEPS)
+    ),
+}
+
+
+def train_with_keras(optimizer, draws, draw, steps):
+    """The final values and losses of one draw of `NETWORK`, trained step by step."""
+    variables = [keras.Variable(value[draw]) for value in draws.start]
+    instance = {name: array[draw : draw + 1] for name, array in draws.instance.items()}
+
+    def objective(instance):
+        values = [variable.value[None] for variable in variables]
+        return NETWORK.objective(values, instance)[0]
+
+    @tf.function
+    def train_step(rows):
+        with tf.GradientTape() as tape:
+            loss = objective(NETWORK.minibatch(instance, rows))
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        optimizer.apply(gradients, variables)
+        return objective(instance)
+
+    optimizer.build(variables)
+    losses = [float(objective(instance))]
+    for rows in draws.row_indices[:steps, draw : draw + 1]:
+        losses.append(float(train_step(tf.constant(rows))))
+    return [variable.numpy() for variable in variables], losses
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return draw_runs([NETWORK], [3, 4], STEPS)
+
+
+@pytest.fixture(scope="module")
+def baseline_runs(draws):
+    rates = np.array([[1e-3, 1e-2, 3e-2]] * len(BASELINES), np.float32)
+    optimizer = SideBySide(baseline for baseline, _ in BASELINES.values())
+    loop = TrainingLoop(NETWORK, optimizer, np.tile([0, 1], rates.size), draws)
+    arguments = {"learning_rate": np.repeat(rates, 2), "total_steps": np.int32(STEPS)}
+    return rates, loop(np.arange(STEPS + 1), arguments)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_those_of_keras(name, draws, baseline_runs):
+    rates, runs = baseline_runs
+    position = list(BASELINES).index(name)
+    for rate, draw in ((0, 0), (2, 1)):
+        run = (position * rates.shape[1] + rate) * 2 + draw
+        optimizer = KERAS[name](float(rates[position, rate]))
+        values, losses = train_with_keras(optimizer, draws, draw, STEPS)
+        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=1e-5, atol=1e-5)
+        for ours, theirs in zip(runs.values, values, strict=True):
+            np.testing.assert_allclose(ours[run], theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_default_rates_are_those_of_keras_and_are_run(name):
+    rate = BASELINES[name][1]
+    classes = {
+        "SGD momentum": keras.optimizers.SGD,
+        "AdamW cosine": keras.optimizers.AdamW,
+    }
+    default = classes.get(name, KERAS[name])()
+    assert rate == pytest.approx(float(default.learning_rate))
+    assert rate in LEARNING_RATES
+
+
+def test_rates_are_twelve_half_a_decade_apart():
+    assert len(LEARNING_RATES) == 12
+    np.testing.assert_allclose(np.diff(np.log10(LEARNING_RATES)), 0.5, atol=2e-3)
+
+
+def test_learned_loop_is_the_keras_class(draws):
+    weights = load_weights("bootstrap-v1")
+    rates = np.array([1e-3, 1e-2], np.float32)
+    rule = HierarchicalRule(weights.config)
+    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
+    loop = TrainingLoop(NETWORK, optimizer, [0, 1], draws)
+    arguments = {
+        "meta_parameters": weights.meta_parameters,
+        "log_learning_rate": np.log(rates),
+    }
+    steps = 25
+    runs = loop(np.arange(steps + 1), arguments)
+    for run, rate in enumerate(rates):
+        optimizer = HierarchicalRNN(
+            weights="bootstrap-v1", initial_learning_rate=float(rate)
+        )
+        _, losses = train_with_keras(optimizer, draws, run, steps)
+        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=2e-3)
+        np.testing.assert_allclose(runs.losses[:8, run], losses[:8], rtol=1e-5)
+
+
+def test_gradients_that_are_not_finite_change_nothing():
+    optimizer = LearnedRuns(HierarchicalRule(), [(3,), (2, 2)], 2)
+    values = [tf.ones([2, 3]), tf.ones([2, 2, 2])]
+    arguments = {
+        "meta_parameters": fresh_weights(seed=0).meta_parameters,
+        "log_learning_rate": np.log([1e-2, 1e-2]).astype(np.float32),
+    }
+    gradients = [tf.constant([[1, np.nan, 1], [1, 2, 3.0]]), tf.ones([2, 2, 2])]
+    state = optimizer.start(values, arguments)
+    new, _ = optimizer.step(values, gradients, state, 0, arguments)
+    np.testing.assert_array_equal(new[0][0], values[0][0])
+    assert (
+        np.all(new[0][1] != 1) and np.all(np.isfinite(new[1])) and np.all(new[1] != 1)
+    )
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(3,)], [(64, 128), (128,), (5, 7)], [(2,), (300,)]]
+)
+def test_unpacking_reverses_packing(shapes):
+    optimizer = LearnedRuns(HierarchicalRule(), shapes, 3)
+    generator = np.random.default_rng(0)
+    tensors = [generator.normal(size=(3, *s)).astype(np.float32) for s in shapes]
+    packed = optimizer.pack(tensors)
+    assert packed.shape == (
+        len(optimizer.layout.block_tensor),
+        optimizer.layout.block_size,
+    )
+    for ours, tensor in zip(optimizer.unpack(packed), tensors, strict=True):
+        np.testing.assert_array_equal(ours, tensor)
+
+
+def test_noise_and_zeros_are_drawn_once_a_draw():
+    """Each task's own, of its own size."""
+    noisy = Quadratic(200, noise_stdev=0.3, gradient_zero_probability=0.2)
+    tasks, seeds = [noisy, Quadratic(200)], [0, 1, 2]
+    draws = draw_runs(tasks, seeds, 1)
+    order = [0, 1, 2, 3, 4, 5] * 2
+    sgd = BASELINES["SGD momentum"][0]
+    loop = TrainingLoop(tasks[0], sgd, order, draws)
+    runs = loop([0, 1], {"learning_rate": np.full(12, 1.0, np.float32)})
+    start = draws.start[0]
+    moves = start[order] - runs.values[0]
+    np.testing.assert_array_equal(moves[:6], moves[6:])
+    with tf.GradientTape() as tape:
+        values = tf.convert_to_tensor(start)
+        tape.watch(values)
+        instance = {name: tf.constant(a) for name, a in draws.instance.items()}
+        loss = tf.reduce_sum(tasks[0].objective([values], instance))
+    disturbance = (moves[:6] - tape.gradient(loss, values).numpy()).reshape(6, -1)
+    zero = moves[:6].reshape(6, -1) == 0
+    assert 0.15 < zero[:3].mean() < 0.25
+    np.testing.assert_allclose(disturbance[:3][~zero[:3]].std(), 0.3, rtol=0.1)
+    assert not np.array_equal(zero[0], zero[1])
+    # The task beside it has neither.
+    np.testing.assert_allclose(disturbance[3:], 0, atol=2e-3)
+
+
+def test_large_instances_are_shared_by_runs(monkeypatch):
+    task = Quadratic(5, noise_stdev=0.1)
+    draws = draw_runs([task], [0, 1, 2], 4)
+    optimizer = SideBySide(BASELINES[name][0] for name in ("Adam", "SGD momentum"))
+    arguments = {"learning_rate": np.repeat([1e-1, 1e-3], 3).astype(np.float32)}
+    found = []
+    for limit, shares in ((1e9, False), (0, True)):
+        monkeypatch.setattr(loop_module, "_COPIED_BYTES", limit)
+        loop = TrainingLoop(task, optimizer, [0, 1, 2, 0, 1, 2], draws)
+        assert loop._shares_instances == shares
+        found.append(loop([0, 1, 4], arguments))
+    np.testing.assert_allclose(found[0].losses, found[1].losses, rtol=1e-5)
+    np.testing.assert_allclose(found[0].values[0], found[1].values[0], rtol=1e-4)
+    loop = TrainingLoop(task, BASELINES["Adam"][0], [2, 0], draws)
+    assert not loop._shares_instances
+
+
+def test_draws_depend_on_task_and_seed_alone():
+    alone = draw_runs([Quadratic(4, noise_stdev=0.5)], [7], 3)
+    among = draw_runs([Quadratic(4), Quadratic(4, noise_stdev=0.5)], [2, 7], 3)
+    np.testing.assert_array_equal(among.start[0][3], alone.start[0][0])
+    assert np.any(among.start[0][2] != alone.start[0][0])
+    np.testing.assert_array_equal(among.noise_stdev, [0, 0, 0.5, 0.5])
+
+
+def test_minibatches_are_shuffled_epochs(draws):
+    epoch = draws.row_indices[:6, 0].ravel()
+    assert len(set(epoch)) == 48 and draws.row_indices.shape == (STEPS, 2, 8)
+    assert len(set(draws.row_indices[6:12, 0].ravel())) == 48
+    assert np.any(draws.row_indices[:6, 0] != draws.row_indices[6:12, 0])
+
+
+def test_record_steps():
+    np.testing.assert_array_equal(record_steps(10, 5, every=4), [0, 4, 8, 10])
+    steps = record_steps(1000, 20)
+    assert steps[0] == 0 and steps[-1] == 1000 and len(steps) <= 20
+    assert np.all(np.diff(steps) > 0) and 1 in steps
+
+
+# Statistics.
+
+
+def result(losses, rates=(1e-3, 1e-2), steps=(0, 1, 2), default=1e-3, **changes):
+    losses = np.asarray(losses, np.float32)
+    _, _, tasks, _ = losses.shape
+    fields = dict(
+        optimizer="Adam",
+        is_learned=False,
+        default_rate=default,
+        rates=rates,
+        tasks=tuple(f"task_{index}" for index in range(tasks)),
+        families=("family",) * tasks,
+        steps=np.array(steps),
+        losses=losses,
+        test_accuracy=np.full(losses.shape[1:], np.nan),
+        seconds_per_step=np.ones(tasks),
+    )
+    return Result(**{**fields, **changes})
+
+
+def test_log_losses_by_hand():
+    logs = statistics.log_losses(np.array([[2.0], [0.5], [0.0], [np.nan], [1e30]]))
+    expected = [
+        math.log(2 / (2 + 1e-6) + 1e-6),
+        math.log(0.5 / (2 + 1e-6) + 1e-6),
+        math.log(1e-6),
+        -math.log(1e-6),
+        -math.log(1e-6),
+    ]
+    np.testing.assert_allclose(logs[:, 0], expected, rtol=1e-12)
+
+
+def test_rates_are_chosen_for_all_tasks_and_for_each():
+    # [records, rates, tasks, seeds]: the second rate is best on the second task only.
+    losses = np.ones((3, 2, 2, 1))
+    losses[1:, 0] = [[0.001], [0.5]]
+    losses[1:, 1] = [[0.9], [0.4]]
+    for metric in statistics.METRICS:
+        default, single, each = statistics.choices(result(losses, default=1e-2), metric)
+        assert default.rates.tolist() == [1, 1]
+        assert single.rates.tolist() == [0, 0]
+        assert each.rates.tolist() == [0, 1]
+    final = statistics.scores(result(losses), "final loss")
+    assert final[1, 0, 0] == pytest.approx(math.log(0.9), abs=1e-5)
+    # The trapezoid from 1 to 0.9 and the flat step after it.
+    mean = statistics.scores(result(losses), "mean log-loss")
+    assert mean[1, 0, 0] == pytest.approx(0.75 * math.log(0.9), abs=1e-5)
+
+
+def test_interquartile_mean_and_interval():
+    table = np.array([[0.0, 1, 2, 3], [4, 5, 6, 100]])
+    assert statistics.interquartile_mean(table) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    low, high = statistics.interval(table)
+    assert low < 3.5 < high
+    assert statistics.interval(np.ones((3, 4))) == (1, 1)
+    # Seeds are drawn again, tasks are not.
+    assert statistics.interval(np.array([[0.0] * 8, [10.0] * 8])) == (5, 5)
+    # Runs that diverged have infinite losses.
+    low, high = statistics.interval(np.array([[1.0, 1, 2, np.inf], [1, 2, np.inf, 3]]))
+    assert 1 <= low <= high and not np.isnan(high)
+
+
+def test_fraction_won_counts_ties():
+    own, other = np.array([[1.0], [2], [3]]), np.array([[1.0], [3], [2]])
+    assert statistics.fraction_won(own, other) == pytest.approx(2 / 3)
+
+
+def test_progress_and_sensitivity_floor_losses():
+    losses = np.ones((3, 2, 1, 2))
+    losses[1:, 0, 0] = [[1e-5, 0.1], [5e-4, 0.2]]
+    losses[2, 1, 0] = [np.nan, 1]
+    found = statistics.progress(result(losses))
+    assert found.ratio[:, 0].tolist() == pytest.approx([2, np.inf])
+    assert statistics.sensitivity(result(losses))[0] == np.inf
+    losses[2] = [[[1e-5, 1e-5]], [[3e-3, 3e-3]]]
+    assert statistics.sensitivity(result(losses))[0] == pytest.approx(3)
+
+
+def test_the_interval_is_that_of_95_of_100():
+    """Of one task the plain bootstrap, drawn here once more."""
+    generator = np.random.default_rng(1)
+    seeds = generator.normal(size=40)
+    drawn = np.sort(generator.choice(seeds, (20_000, 40)))[:, 10:30].mean(axis=1)
+    wanted = np.percentile(drawn, [2.5, 97.5])
+    found = statistics.interval(seeds[None])
+    assert np.diff(found) == pytest.approx(np.diff(wanted), rel=0.1)
+    np.testing.assert_allclose(found, wanted, atol=0.06)
+
+
+# Reports.
+
+
+@pytest.fixture
+def few_bootstraps(monkeypatch):
+    monkeypatch.setattr(statistics, "_BOOTSTRAPS", 20)
+
+
+def many_tasks(count):
+    """Results of a learned optimizer, that goes by its path, and of two baselines.
+
+    The learned one ends at half the first loss on two tasks of three, at twice on the
+    third; from the other rate at 0.7 times. Of the two rates of the baselines, the
+    default one ends at 0.8 times the first loss; the other at 0.6 times on the first
+    half of the tasks, at 1 on the rest.
+    """
+    families = tuple("odd" if task % 3 == 2 else "even" for task in range(count))
+    losses = np.ones((3, 2, count, 2))
+    losses[1:, 0] = np.where(np.array(families) == "odd", 2.0, 0.5)[:, None]
+    losses[1:, 1] = 0.7
+    common = dict(families=families)
+    found = [
+        result(losses, optimizer="runs/a/weights", is_learned=True, **common),
+    ]
+    losses = np.ones((3, 2, count, 2))
+    losses[1:, 0] = 0.8
+    losses[1:, 1, : count // 2] = 0.6
+    return found + [result(losses, optimizer=name, **common) for name in ("Adam", "B")]
+
+
+@pytest.mark.parametrize("count", [9, 10, 30, 31])
+def test_a_report_of_many_tasks(count, tmp_path, few_bootstraps):
+    path = write_report(many_tasks(count), tmp_path, "the command")
+    text = path.read_text()
+    figures = {file.name for file in tmp_path.glob("*.png")}
+    wanted = {"curves.png", "initial_rates_runs_a_weights.png"}
+    if count > 9:
+        wanted.add("tasks_runs_a_weights.png")
+    assert figures == wanted
+    assert all(f"![{name}]({name})" in text for name in wanted)
+    assert "nan" not in text
+    assert ("## Families" in text) == (count > 30)
+    assert ("## Final loss of each task" in text) == (count <= 30)
+    odd = sum(task % 3 == 2 for task in range(count))
+    won = f"{(count - odd) / count:.0%}"
+    # Half the start is below whatever Adam has; untuned the "odd" end at twice it.
+    assert f"| runs/a/weights | Adam | {' | '.join([won] * 6)} |" in text
+    assert f"| runs/a/weights, 0.001 | {won} | 2 | task_2 | 2 | 1 |" in text
+    assert "| Adam, 0.001 | 100% | 1 | task_0 | 0.8 | 0.8 |" in text
+    logs = (f"{share * math.log(0.8):.2f}" for share in (0.75, 1))
+    cells = [f"{number} ({number}, {number})" for number in (*logs, "0.8")]
+    assert f"| Adam, 0.001 | {' | '.join(cells)} |  |" in text
+    if count <= 30:
+        return
+    # The trapezoid of log-losses 0, L, L over two steps is 0.75 L.
+    numbers = [0.75 * math.log(ratio) for ratio in (0.5, 0.8, 2.0, 0.8)]
+    learned, default, odd, _ = (f"{number:.2f}" for number in numbers)
+    lines = [line for line in text.splitlines() if line.startswith(("| even", "| odd"))]
+    assert len(lines) == 2
+    even_cells, odd_cells = ([c.strip() for c in line.split("|")] for line in lines)
+    assert even_cells[1:5] == ["even", "21", learned, default]
+    assert odd_cells[1:5] == ["odd", "10", odd, default]
+    # Few lines: thirty-one tasks are in the CSV.
+    assert "| task_30 " not in text.split("## Initial rates")[0]
+    assert "| all, mean |" in text
+
+
+def test_figures_of_many_tasks_show_what_was_computed():
+    learned, adam, _ = results = many_tasks(12)
+    (axis,) = figures._differences(learned, adam).axes
+    logs = np.log([0.5, 2.0, 0.6, 0.8])
+    own = np.where(np.arange(12) % 3 == 2, logs[1], logs[0])
+    tuned = np.where(np.arange(12) < 6, logs[2], logs[3])
+    heights = [bar.get_height() for bar in axis.patches]
+    np.testing.assert_allclose(heights, np.sort(0.75 * (own - tuned)), atol=1e-5)
+    (axis,) = figures._curve_of_all(results).axes
+    curves = {line.get_label(): line.get_ydata() for line in axis.lines}
+    assert list(curves) == [
+        *("runs/a/weights, untuned", "Adam, 0.001", "Adam, tuned for each task")
+    ]
+    # The middle half of all tasks.
+    np.testing.assert_allclose(
+        [curve[-1] for curve in curves.values()],
+        [(5 * logs[0] + logs[1]) / 6, logs[3], (logs[2] + logs[3]) / 2],
+        atol=1e-5,
+    )
+
+
+def test_reports_name_the_rates_that_were_run(tmp_path, few_bootstraps):
+    learned, adam, _ = many_tasks(2)
+    elsewhere = dataclasses.replace(adam, rates=(1e-2, 1e-1))
+    text = write_report([learned, elsewhere], tmp_path, "").read_text()
+    assert "| Adam, 0.01 |" in text and "| Adam, 0.001 |" not in text
+    assert (
+        "The default rate of Adam, 0.001, was not run: the nearest one that was, 0.01, "
+        "stands for it."
+    ) in text
+    labels = [drawn[0] for drawn in figures._drawn_settings([learned, elsewhere])]
+    assert "Adam, 0.01" in labels
+    with open(tmp_path / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    defaults = {
+        (row["optimizer"], row["rate"]) for row in rows if int(row["is_default_rate"])
+    }
+    assert defaults == {("runs/a/weights", "0.001")}
+    assert "was not run" not in write_report([learned, adam], tmp_path, "").read_text()
+
+
+# End to end.
+
+
+def test_evaluation_writes_a_report_and_reuses_the_baselines(tmp_path):
+    tasks = [NETWORK, Bowl(1.0), Bowl(10.0, noise_stdev=0.1)]
+    settings = Settings(steps=12, seeds=2, records=6, learning_rates=(1e-3, 1e-2, 1e-1))
+    shipped = load_weights("bootstrap-v1")
+    other = fresh_weights(seed=1)
+    messages = []
+    arguments = (tasks, settings, tmp_path / "cache")
+    options = dict(initial_rates=[1e-1], log=messages.append)
+    evaluate([shipped], *arguments, **options)
+    assert not any("cache" in message for message in messages)
+    messages.clear()
+    results = evaluate([shipped, other], *arguments, **options)
+    anew = [message for message in messages if "from the cache" not in message]
+    assert anew and all(message.startswith("fresh: ") for message in anew)
+    assert [one.optimizer for one in results] == [shipped.name, "fresh", *BASELINES]
+    for one in results:
+        assert one.losses.shape[1:] == (len(one.rates), 3, 2)
+        assert one.rates[one.default_index] == pytest.approx(one.default_rate)
+        # Every optimizer of a seed has the same start.
+        np.testing.assert_allclose(one.losses[0, 0], results[0].losses[0, 0], rtol=1e-6)
+    # Each task has the losses of its own: the stiffer bowl starts higher.
+    assert np.all(results[0].losses[0, 0, 2] != results[0].losses[0, 0, 1])
+
+    path = write_report(results, tmp_path, "the command")
+    text = path.read_text()
+    for name in ("curves.png", f"initial_rates_{shipped.name}.png"):
+        assert (tmp_path / name).stat().st_size > 5000 and name in text
+    assert "the command" in text and "nan" not in text
+    with open(tmp_path / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * (2 * 2 + 4 * 3)
+    last = rows[-1]
+    loss = results[-1].losses[-1, -1, -1, -1]
+    assert float(last["final_loss"]) == pytest.approx(loss, rel=1e-5)
+
+
+def test_cache_keys_hold_what_is_run(tmp_path):
+    settings = Settings(steps=10, seeds=2, records=6, learning_rates=(1e-3,))
+    shipped = load_weights("bootstrap-v1")
+    config = dataclasses.replace(shipped.config, max_log_learning_rate=-9.0)
+    bounded = dataclasses.replace(shipped, config=config)
+    found = [
+        evaluate(weights, [Bowl(1.0)], settings, tmp_path, baselines=names)
+        for weights, names in (
+            ([], ["SGD momentum"]),
+            ([], ["Adam"]),
+            ([shipped], []),
+            ([bounded], []),
+        )
+    ]
+    (sgd,), (adam,), (free,), (held,) = found
+    assert (sgd.optimizer, adam.optimizer) == ("SGD momentum", "Adam")
+    assert not np.array_equal(sgd.losses, adam.losses)
+    assert not np.array_equal(free.losses, held.losses)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [dict(steps=11), dict(seeds=1), dict(learning_rates=(1e-2,)), dict(records=4)],
+)
+def test_cache_keys_hold_the_settings(change, tmp_path):
+    settings = dict(steps=10, seeds=2, records=6, learning_rates=(1e-3,))
+    messages = []
+    for changes in ({}, change):
+        evaluate(
+            [],
+            [Bowl(1.0)],
+            Settings(**{**settings, **changes}),
+            tmp_path,
+            baselines=["SGD momentum"],
+            log=messages.append,
+        )
+    assert not any("cache" in message for message in messages)
+
+
+def test_a_damaged_cache_is_run_again(tmp_path):
+    arguments = dict(
+        weights=[],
+        tasks=[Bowl(1.0)],
+        settings=Settings(steps=2, seeds=1, learning_rates=(1e-2,)),
+        cache=tmp_path,
+        baselines=["Adam"],
+    )
+    (first,) = evaluate(**arguments)
+    (file,) = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    (second,) = evaluate(**arguments)
+    np.testing.assert_array_equal(first.losses, second.losses)
+
+
+def test_weights_of_one_optimizer_share_a_compilation(tmp_path, monkeypatch):
+    config = Config(level_sizes=(4,), gradient_timescales=2)
+    weights = [
+        dataclasses.replace(fresh_weights(config, seed=seed), name=f"seed {seed}")
+        for seed in (0, 1)
+    ]
+    arguments = ([Bowl(1.0)], Settings(steps=9, seeds=1, records=4))
+    alone = [
+        evaluate([one], *arguments, tmp_path / one.name, baselines=())[0]
+        for one in weights
+    ]
+    assert np.any(alone[0].losses != alone[1].losses)
+    made = []
+
+    class CountedLoop(TrainingLoop):
+        def __init__(self, *loop_arguments):
+            made.append(loop_arguments)
+            super().__init__(*loop_arguments)
+
+    monkeypatch.setattr(evaluation, "TrainingLoop", CountedLoop)
+    together = evaluate(weights, *arguments, tmp_path / "together", baselines=())
+    assert len(made) == 1
+    for found, wanted in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found.losses, wanted.losses)
+
+
+def test_large_groups_are_divided_the_same_for_all(monkeypatch):
+    tasks = [Bowl(float(number)) for number in range(1, 8)] + [Quadratic(5)]
+    assert [len(c) for c in evaluation.chunk_tasks(tasks, Settings())] == [7, 1]
+    monkeypatch.setattr(evaluation, "_NUMBERS_AT_ONCE", 3 * 2 * 5 * 48)
+    chunks = evaluation.chunk_tasks(tasks, Settings())
+    assert sorted(sum(chunks, [])) == list(range(8)) and max(map(len, chunks)) <= 3
+
+
+NAMELESS = Weights("fresh", fresh_weights().config, fresh_weights().meta_parameters)
+ADAM = dataclasses.replace(NAMELESS, name="Adam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start(Task):
+    """Its objective is `level` wherever it is."""
+
+    level: float
+    says_so: bool = False
+
+    @property
+    def positive(self):
+        return not self.says_so
+
+    @property
+    def parameter_shapes(self):
+        return ((2,),)
+
+    def objective(self, parameters, instance):
+        return self.level + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
+
+
+@pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
+def test_starts_without_a_log_loss_are_refused(level, tmp_path):
+    settings = Settings(steps=1, seeds=1, learning_rates=(0.1,))
+    tasks = [Bowl(1.0), Start(level)]
+    with pytest.raises(ValueError, match="0 or more at its start; .*not so of start"):
+        evaluate([], tasks, settings, tmp_path, baselines=["Adam"])
+
+
+def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypatch):
+    settings = Settings(steps=1, seeds=1, learning_rates=(0.1,))
+    found = []
+    for shift in (0.0, 50.0):
+        monkeypatch.setattr(
+            Start, "objective", lambda self, p, i, s=shift: s + 1 + 0 * p[0][:, 0]
+        )
+        # As if the file had been edited.
+        monkeypatch.setattr(
+            evaluation.inspect, "getsource", lambda kind, s=shift: f"{kind} {s}"
+        )
+        (one,) = evaluate([], [Start(1.0)], settings, tmp_path, baselines=["Adam"])
+        found.append(float(one.losses[0, 0, 0, 0]))
+    assert found == [1.0, 51.0]
+    assert not evaluation._sources_of_others([Bowl(1.0)])
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: Settings(steps=0), "steps must be positive integers, received 0"),
+        (lambda: Settings(learning_rates=(1.0, -1.0)), "learning_rates .* received"),
+        (lambda: Settings(learning_rates=(1.0, 1.0)), "must differ .* received"),
+        (lambda: evaluate([], [], Settings(), "x"), "received 0 tasks"),
+        (
+            lambda: evaluate([], [Bowl(1.0)], Settings(), "x", baselines=["Lion"]),
+            r"baselines must be among Adam.*received \['Lion'\]",
+        ),
+        (
+            lambda: evaluate([NAMELESS] * 2, [Bowl(1.0)], Settings(), "x"),
+            r"names of their own, received \['fresh', 'fresh', 'Adam'",
+        ),
+        (
+            lambda: evaluate([ADAM], [Bowl(1.0)], Settings(), "x", baselines=["Adam"]),
+            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+        ),
+        (
+            lambda: evaluate([], [Bowl(1.0)], Settings(), "x", baselines=["Adam"] * 2),
+            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+        ),
+        (
+            lambda: evaluate([], [Start(-1.0, True)], Settings(), "x"),
+            "objectives of 0 or more, which these tasks may not have: start",
+        ),
+        (lambda: draw_runs([Bowl(1.0), Quadratic(3)], [0], 1), "one batch_key"),
+        (lambda: find_tasks("tests"), "tasks must be one of .* received 'tests'"),
+        (
+            lambda: network_group("train"),
+            "one of 'validation', 'test', received 'train'",
+        ),
+        (lambda: load_data("mnist"), "data set must be one of .* received 'mnist'"),
+        (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
+    ],
+)
+def test_errors_state_the_rule_and_what_came(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# Held-out networks.
+
+
+def test_held_out_networks_share_nothing_with_meta_training():
+    groups = {name: network_group(name) for name in list_network_groups()}
+    trained = {
+        task.parameter_shapes for name in list_task_sets() for task in task_set(name)
+    }
+    shapes = [task.parameter_shapes for group in groups.values() for task in group]
+    assert len(set(shapes)) == len(shapes) and not set(shapes) & trained
+    data = {name: {task.data_set for task in group} for name, group in groups.items()}
+    assert not data["test"] & data["validation"]
+    assert all("digit" in name for name in data["test"])
+    assert not set(groups) & set(list_task_sets())
+    largest = max(groups["validation"], key=lambda task: task.parameter_count)
+    assert largest.parameter_count >= 1e6 and largest.normalisation == "batch"
+
+
+@pytest.mark.parametrize(
+    "task",
+    network_group("test") + network_group("validation")[:-1],
+    ids=lambda task: task.name,
+)
+def test_held_out_networks_start_where_they_should(task):
+    generator = np.random.default_rng(0)
+    values = [value[None] for value in task.sample_parameters(generator)]
+    instance = {k: v[None] for k, v in task.sample_instance(generator).items()}
+    loss = task.objective(values, instance).numpy()
+    is_classifier = hasattr(task, "classes")
+    assert loss.shape == (1,)
+    assert (0.5 * np.log(task.classes) if is_classifier else 0) < loss[0] < 3
+    data = load_data(task.data_set)
+    training = {row.tobytes() for row in data.training_inputs}
+    assert not any(row.tobytes() in training for row in data.test_inputs)
+    if is_classifier:
+        assert set(data.training_targets) == set(range(task.classes))
+
+
+def test_gated_recurrent_network_is_that_of_keras():
+    task = HeldOutGatedRecurrentNetwork(
+        8, 8, 5, 10, title="x", data_set="digit_rows", activation="tanh"
+    )
+    generator = np.random.default_rng(0)
+    start = task.sample_parameters(generator)
+    start[2] = generator.normal(size=start[2].shape).astype(np.float32)
+    layer = keras.layers.GRU(5, reset_after=False)
+    layer.build((None, 8, 8))
+    layer.set_weights(start[:3])
+    data = load_data("digit_rows").test_inputs[:4]
+    expected = layer(data).numpy() @ start[3] + start[4]
+    values = [tf.constant(value[None]) for value in start]
+    ours = task.predict(values, {"data": tf.constant(data[None])})[0]
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,312 @@
+"""Experiments: whole or not there, not run twice, named with their weights."""
+
+import dataclasses
+import json
+import re
+import shutil
+import time
+
+import pytest
+
+from learned_optimizer import load_weights
+from learned_optimizer.weights import ALIASES
+from meta_training.experiments import __main__ as command
+from meta_training.experiments import judged_weights, runner, sittings
+from meta_training.experiments.catalogue import experiment, list_experiments
+from meta_training.experiments.evaluated import choose_tasks
+from meta_training.experiments.registry import BUDGETS, register_experiment
+from meta_training.experiments.runner import Request, collect, run_experiment
+from meta_training.optimizers import as_trained
+from meta_training.tasks import task_set
+from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
+
+
+def test_every_experiment_of_the_paper_exists():
+    assert list_experiments() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_settings_are_json_and_name_tasks_that_exist(name, budget, tmp_path):
+    found = experiment(name)
+    settings = found.settings(budget, seeds=7)
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings.get("seeds", 7) == 7
+    assert found.budgets[budget].get("seeds") != 7
+    write_runs(tmp_path, ["whole, seed 0"], ["a_net"], [0.1, 0.001])
+    assert found.describe(tmp_path, settings)
+    if "sets" in settings:
+        tasks = choose_tasks(settings["sets"], settings["tasks"])
+        assert len(tasks) == len(settings["tasks"] or tasks) > 0
+
+
+def test_claims_are_the_papers_alone():
+    """Nothing of weights of ours, and no conclusion of ours."""
+    ours = "default-v|bootstrap|released-v|weights|should|tuned"
+    for name in NAMES:
+        assert not re.search(ours, experiment(name).claim), name
+    inferred = {name for name in NAMES if experiment(name).inference}
+    assert {"ablations", "cost", "initial_learning_rate"} <= inferred
+
+
+class TestCommands:
+    """A command in a report runs again what is reported."""
+
+    @pytest.mark.parametrize(
+        "name, written",
+        [
+            ("default", ALIASES["default"]),
+            ("default-v1", "default-v1"),
+            ("runs/a/weights.npz", "runs/a/weights.npz"),
+        ],
+    )
+    def test_weights_are_named_by_version(self, name, written, weights):
+        command = Request("full", 2, weights, name).command(experiment("cost"))
+        assert command == (
+            "python -m meta_training.experiments cost --budget=full --seeds=2 "
+            f"--weights={written}"
+        )
+
+    @pytest.mark.parametrize(
+        "name, end", [("ablations", " --budget=small"), ("imagenet", "")]
+    )
+    def test_only_what_plays_a_part_is_named(self, name, end, request_of):
+        found = experiment(name)
+        command = request_of().command(found)
+        assert command == f"python -m meta_training.experiments {name}{end}"
+        assert "weights_sha256" not in request_of().settings(found)
+
+
+class TestJudgedWeights:
+    def test_without_a_card_their_numbers_name_them(self, weights):
+        unsaved = dataclasses.replace(weights, card={})
+        again = dataclasses.replace(weights, card={}, name="other")
+        values = dict(weights.meta_parameters)
+        values["learning_rate_bias"] = values["learning_rate_bias"] + 1
+        changed = dataclasses.replace(unsaved, meta_parameters=values)
+        slower = dataclasses.replace(unsaved, initial_learning_rate=1e-6)
+        found = [
+            Request("small", None, w).settings(experiment("cost"))["weights_sha256"]
+            for w in (weights, unsaved, again, changed, slower)
+        ]
+        assert found[0] == load_weights("default").card["sha256"]
+        assert found[1] == found[2]
+        assert len(set(found)) == 4 and all(len(sha256) == 64 for sha256 in found)
+
+    @pytest.mark.parametrize(
+        "name, said",
+        [
+            (
+                "default-v1",
+                "was meta-trained on the task set `default_networks` for 100 outer "
+                "steps, from `bootstrap-v1`, then calibrated.",
+            ),
+            (
+                "no_neural_networks-v1",
+                "was meta-trained on the task set `no_neural_networks` for 200 outer "
+                "steps.",
+            ),
+            (
+                "released-v1",
+                "was meta-trained on the task set `released` for 960 outer steps.",
+            ),
+            ("bootstrap-v1", "was meta-trained, its card does not say."),
+        ],
+    )
+    def test_their_training_is_what_the_card_says(self, name, said):
+        trained = as_trained(load_weights(name))
+        entry = judged_weights.entry_of(trained)
+        assert judged_weights.sentence(entry).endswith(f"`{trained.name}` {said}")
+        # An earlier version noted name and sha256 alone.
+        earlier = {"name": trained.name, "sha256": trained.card["sha256"]}
+        assert judged_weights.completed(earlier) == entry
+        others = {**earlier, "sha256": "0" * 64}
+        assert "does not say" in judged_weights.sentence(
+            judged_weights.completed(others)
+        )
+
+    def test_it_stands_beside_what_was_found(self, tmp_path, request_of):
+        run_experiment(Counted(), request_of(), tmp_path)
+        paragraph = (tmp_path / "counted" / "paragraph.md").read_text()
+        assert f"`{ALIASES['default']}` was meta-trained on" in paragraph
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "all of them"])
+def test_an_unknown_experiment_is_refused(name, capsys):
+    with pytest.raises(ValueError, match="earlier_optimizers.*Received: "):
+        experiment(name)
+    with pytest.raises(SystemExit) as ended:
+        command.main(["experiments", name])
+    # A string: Python writes it to standard error and ends with status 1.
+    message = ended.value.code
+    assert "\n" not in message and all(known in message for known in NAMES)
+    with pytest.raises(SystemExit, match="Received: none"):
+        command.main(["experiments"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "cost"}, {"name": "all"}, {"budgets": {}}]
+)
+def test_an_experiment_that_cannot_be_registered(changes):
+    with pytest.raises(ValueError, match="must have"):
+        register_experiment(type("Bad", (Counted,), changes))
+
+
+def test_tasks_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="nothing_like_it"):
+        choose_tasks(["test"], ["nothing_like_it"])
+
+
+class TestResuming:
+    def test_done_once(self, tmp_path, request_of):
+        counted = Counted()
+        assert run_experiment(counted, request_of(), tmp_path)
+        assert not run_experiment(counted, request_of(), tmp_path)
+        assert counted.runs == 1
+        done = json.loads((tmp_path / "counted" / "done.json").read_text())
+        assert done["budget"] == "small"
+        wanted = "python -m meta_training.experiments counted --budget=small"
+        assert done["command"] == f"{wanted} --weights={ALIASES['default']}"
+        assert done["weights"]["sha256"] == load_weights("default").card["sha256"]
+        assert set(done["files"]) == {"numbers.csv", "figure.png", "paragraph.md"}
+        paragraph = (tmp_path / "counted" / "paragraph.md").read_text()
+        assert "A claim." in paragraph and "It took 5 steps" in paragraph
+
+    def test_other_settings_run_again_and_take_the_place(self, tmp_path, request_of):
+        counted = Counted()
+        run_experiment(counted, request_of(), tmp_path)
+        assert run_experiment(counted, request_of(seeds=3), tmp_path)
+        done = runner.read_done(tmp_path / "counted")
+        assert done["settings"]["seeds"] == 3
+        assert " --budget=small --seeds=3 " in done["command"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["counted", "work"]
+
+    def test_what_failed_leaves_what_was_there(self, tmp_path, request_of):
+        counted = Counted()
+        counted.fails = True
+        with pytest.raises(RuntimeError):
+            run_experiment(counted, request_of(), tmp_path)
+        assert not (tmp_path / "counted").exists()
+        counted.fails = False
+        run_experiment(counted, request_of(), tmp_path)
+        counted.fails = True
+        with pytest.raises(RuntimeError):
+            run_experiment(counted, request_of(seeds=2), tmp_path)
+        assert runner.read_done(tmp_path / "counted")["settings"]["seeds"] == 1
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda folder: (folder / "figure.png").unlink(),
+            lambda folder: (folder / "numbers.csv").write_text("steps\n6\n"),
+            lambda folder: (folder / "done.json").write_text('{"files": '),
+            lambda folder: (folder / "done.json").write_text("[]"),
+            lambda folder: (folder / "done.json").unlink(),
+        ],
+    )
+    def test_what_is_damaged_is_run_again(self, tmp_path, request_of, damage):
+        counted = Counted()
+        run_experiment(counted, request_of(), tmp_path)
+        damage(tmp_path / "counted")
+        assert run_experiment(counted, request_of(), tmp_path)
+        assert counted.runs == 2
+
+    def test_seconds_are_those_of_all_sittings(self, tmp_path, request_of, monkeypatch):
+        # The clock is read when a run begins and when it ends: 3 and 4 seconds.
+        clock = iter([10.0, 13.0, 20.0, 24.0])
+        monkeypatch.setattr(sittings.time, "monotonic", lambda: next(clock))
+        counted = Counted()
+        counted.fails = True
+        with pytest.raises(RuntimeError):
+            run_experiment(counted, request_of(), tmp_path)
+        counted.fails = False
+        run_experiment(counted, request_of(), tmp_path)
+        done = runner.read_done(tmp_path / "counted")
+        assert (done["seconds"], done["sittings"]) == (7.0, 2)
+        assert done["seconds_are_all"]
+
+    def test_a_killed_sitting_counts_as_far_as_it_was_noted(
+        self, tmp_path, request_of, monkeypatch
+    ):
+        monkeypatch.setattr(sittings, "_BETWEEN_NOTES", 0.01)
+        found = []
+
+        class Killed(Counted):
+            def run(self, job):
+                super().run(job)
+                # Both sittings last until some time was noted on disk.
+                path = job.work / sittings.SITTINGS
+                while not json.loads(path.read_text())[-1]["seconds"]:
+                    time.sleep(0.01)
+                found.append((path, path.read_bytes()))
+
+        run_experiment(Killed(), request_of(), tmp_path)
+        # What a kill would have left just then.
+        shutil.rmtree(tmp_path / "counted")
+        path, content = found[0]
+        path.write_bytes(content)
+        (killed,) = json.loads(content)
+        run_experiment(Killed(), request_of(), tmp_path)
+        done = runner.read_done(tmp_path / "counted")
+        assert done["sittings"] == 2 and not done["seconds_are_all"]
+        assert done["seconds"] >= round(killed["seconds"] + 0.1, 1)
+
+    def test_times_of_an_earlier_version_are_read(self, tmp_path):
+        (tmp_path / sittings.SITTINGS).write_text("[1.5, 2.0]")
+        with sittings.Sitting(tmp_path) as sitting:
+            pass
+        found = sitting.totals()
+        assert found["seconds"] >= 3.5
+        assert found["sittings"] == 3 and found["seconds_are_all"]
+
+    def test_one_process_at_a_time(self, tmp_path, request_of):
+        class Started(Counted):
+            """Starts itself again while it runs."""
+
+            def run(self, job):
+                super().run(job)
+                # To flock, another opening of the file is another process.
+                with pytest.raises(ValueError, match="one process.*Received.*counted"):
+                    run_experiment(Counted(), request_of(), tmp_path)
+
+        assert run_experiment(Started(), request_of(), tmp_path)
+        assert runner.read_done(tmp_path / "counted")
+
+    def test_what_was_whole_when_it_was_killed_takes_its_place(
+        self, tmp_path, request_of
+    ):
+        counted = Counted()
+        run_experiment(counted, request_of(), tmp_path)
+        (tmp_path / "counted").rename(tmp_path / ".counted")
+        assert not run_experiment(counted, request_of(), tmp_path)
+        assert counted.runs == 1 and runner.read_done(tmp_path / "counted")
+
+    def test_what_is_there_of_a_later_day_stays(self, tmp_path, request_of):
+        output, results = tmp_path / "output", tmp_path / "results"
+        run_experiment(Counted(), request_of(), output)
+        collect(output, results, ["counted"])
+        path = results / "small" / "counted" / "done.json"
+        done = json.loads(path.read_text())
+        for finished, copied in (("2999-01-01", []), ("2001-01-01", ["counted"])):
+            path.write_text(json.dumps({**done, "finished": finished}))
+            assert collect(output, results, ["counted"]) == copied
+            later = finished if not copied else done["finished"]
+            assert json.loads(path.read_text())["finished"] == later
+
+    def test_only_what_is_done_is_collected(self, tmp_path, request_of):
+        output, results = tmp_path / "output", tmp_path / "results"
+        run_experiment(Counted(), request_of(), output)
+        (output / "cost").mkdir()
+        (output / "cost" / "batch_sizes.csv").write_text("optimizer\n")
+        assert collect(output, results, ["counted", "cost", "imagenet"]) == ["counted"]
+        assert runner.read_done(results / "small" / "counted")
+        assert [p.name for p in (results / "small").iterdir()] == ["counted"]
+
+
+def test_the_sets_of_the_full_budget_have_all_kinds():
+    def kinds(name):
+        return {task.family for task in task_set(name)}
+
+    assert kinds("experiments") == kinds("default_networks")
+    assert kinds("released_families") == kinds("released")
+    assert len(task_set("released_families")) == len(kinds("released"))

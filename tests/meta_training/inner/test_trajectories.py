@@ -1,0 +1,273 @@
+"""How trajectories start, go on and end: each option against its own distribution.
+
+Seeds are fixed and samples large, so a bound of some percent is many standard errors
+from what the option would give if it did nothing.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.optimizers import HierarchicalRule
+from meta_training.tasks.base import Task
+
+WINDOW = dict(min_window_steps=10, mean_window_steps=10, max_window_steps=10)
+ENDLESS = dict(mean_horizon=1e9)
+UNIFORM_STDEV = 1 / math.sqrt(12)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair(Task):
+    """The squares of two tensors, nine elements in all, which fill blocks of three."""
+
+    @property
+    def parameter_shapes(self):
+        return ((2, 3), (3,))
+
+    def objective(self, parameters, instance):
+        first, second = parameters
+        return tf.reduce_sum(first**2, [1, 2]) + tf.reduce_sum(second**2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinking(Pair):
+    """Its parameters are not of the shapes that it says."""
+
+    def sample_parameters(self, generator):
+        return [np.ones((2, 3), np.float32), np.ones((2,), np.float32)]
+
+
+@pytest.fixture
+def make():
+    """Makes trajectories of `tasks` pairs, and ends their threads."""
+    made = []
+
+    def trajectories(tasks=1, seed=0, **options):
+        batch = ProblemBatch([Pair()] * tasks, 3)
+        found = Trajectories(
+            batch, HierarchicalRule(), TrajectoryOptions(**options), seed
+        )
+        made.append(found)
+        return found
+
+    yield trajectories
+    for one in made:
+        one.close()
+
+
+def log_rates(trajectories):
+    """`[tasks, 9]` log learning rates: six of the first tensor, three of the other."""
+    rates = trajectories.inner.state.log_learning_rate[0]
+    tensors = [
+        np.stack(
+            [
+                np.ravel(rates[trajectories._blocks(task)[0][tensor]])
+                for task in range(len(trajectories.batch.tasks))
+            ]
+        )
+        for tensor in range(2)
+    ]
+    return np.concatenate(tensors, axis=1)
+
+
+class TestWindows:
+    def test_lengths_are_the_least_and_an_exponential_number(self, make):
+        trajectories = make(
+            min_window_steps=50, mean_window_steps=150, max_window_steps=10**6
+        )
+        steps = np.array([trajectories.window_steps(step) for step in range(4000)])
+        assert steps.min() >= 50
+        assert steps.mean() == pytest.approx(150, rel=0.05)
+        # Of an exponential number the standard deviation is the mean, 100 here.
+        assert steps.std() == pytest.approx(100, rel=0.1)
+        assert np.median(steps) == pytest.approx(50 + 100 * math.log(2), rel=0.05)
+
+    def test_the_longest_are_cut_off(self, make):
+        trajectories = make(
+            min_window_steps=50, mean_window_steps=150, max_window_steps=300
+        )
+        steps = np.array([trajectories.window_steps(step) for step in range(4000)])
+        assert steps.max() == 300
+        assert np.mean(steps == 300) == pytest.approx(math.exp(-2.5), rel=0.2)
+
+    def test_of_one_length(self, make):
+        trajectories = make(**WINDOW)
+        assert {trajectories.window_steps(step) for step in range(20)} == {10}
+
+
+class TestHorizon:
+    def test_is_exponential(self, make):
+        trajectories = make(mean_horizon=400.0, **WINDOW)
+        horizons = [trajectories.draw_start(0, step).horizon for step in range(3000)]
+        assert min(horizons) >= 1
+        assert np.mean(horizons) == pytest.approx(400, rel=0.06)
+        assert np.std(horizons) == pytest.approx(400, rel=0.1)
+        assert np.median(horizons) == pytest.approx(400 * math.log(2), rel=0.08)
+
+    def test_a_trajectory_ends_with_the_window_that_reaches_it(self, make):
+        trajectories = make(tasks=3, mean_horizon=25.0, **WINDOW)
+        due = np.zeros(3, int)
+        seen = 0
+        for step in range(40):
+            fresh = trajectories.advance(step).fresh
+            np.testing.assert_array_equal(fresh, due == step)
+            for task in np.flatnonzero(fresh):
+                horizon = trajectories.draw_start(task, step).horizon
+                due[task] = step + math.ceil(horizon / 10)
+                seen += due[task] > step + 1
+        assert seen > 5
+
+
+class TestRedraws:
+    """Learning rates that are drawn anew while all else goes on."""
+
+    @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+    def test_as_often_as_the_option_says(self, make, probability):
+        trajectories = make(
+            tasks=100, redraw_probability=probability, **WINDOW, **ENDLESS
+        )
+        trajectories.advance(0)
+        values = trajectories.inner.values.copy()
+        before = log_rates(trajectories)
+        redrawn = []
+        for step in range(1, 11):
+            carry = trajectories.advance(step)
+            assert not carry.fresh.any()
+            rates = log_rates(trajectories)
+            changed = rates != before
+            # All of a task's rates, or none.
+            np.testing.assert_array_equal(changed.any(axis=1), changed.all(axis=1))
+            redrawn.append(changed.any(axis=1))
+            before = rates
+        np.testing.assert_array_equal(trajectories.inner.values, values)
+        if probability in (0, 1):
+            assert np.all(np.array(redrawn) == bool(probability))
+        else:
+            assert np.mean(redrawn) == pytest.approx(probability, abs=0.05)
+            # Each task draws for itself, at each window anew.
+            assert 0 < np.mean(redrawn, axis=1).std() < 0.15
+            assert len(np.unique(redrawn, axis=0)) == 10
+
+    def test_come_from_the_range_of_starts(self, make):
+        trajectories = make(
+            tasks=300,
+            redraw_probability=1.0,
+            low_learning_rate=1e-6,
+            high_learning_rate=1e-2,
+            spread_over_elements=False,
+            **WINDOW,
+            **ENDLESS,
+        )
+        trajectories.advance(0)
+        trajectories.advance(1)
+        rates = log_rates(trajectories)[:, 0]
+        assert np.log(1e-6) <= rates.min() and rates.max() <= np.log(1e-2)
+        span = np.log(1e4)
+        assert rates.mean() == pytest.approx(np.log(1e-4), abs=0.08 * span)
+        assert rates.std() == pytest.approx(span * UNIFORM_STDEV, rel=0.1)
+
+
+class TestSpreadOverElements:
+    RANGE = dict(low_learning_rate=1e-6, high_learning_rate=1e-2)
+    SPAN = math.log(1e4)
+
+    def test_without_it_a_task_has_one_rate(self, make):
+        trajectories = make(
+            tasks=300, spread_over_elements=False, **self.RANGE, **WINDOW
+        )
+        trajectories.advance(0)
+        rates = log_rates(trajectories)
+        np.testing.assert_array_equal(rates, np.tile(rates[:, :1], 9))
+        assert rates[:, 0].std() == pytest.approx(self.SPAN * UNIFORM_STDEV, rel=0.1)
+
+    def test_with_it_half_of_the_range_is_drawn_for_each_element(self, make):
+        trajectories = make(
+            tasks=300, spread_over_elements=True, **self.RANGE, **WINDOW
+        )
+        trajectories.advance(0)
+        rates = log_rates(trajectories)
+        half = 0.5 * self.SPAN * UNIFORM_STDEV
+        for tensor in (rates[:, :6], rates[:, 6:]):
+            within = np.sqrt(tensor.var(axis=1, ddof=1).mean())
+            assert within == pytest.approx(half, rel=0.1)
+            assert np.ptp(tensor, axis=1).max() <= 0.5 * self.SPAN
+        # The other half is drawn for each tensor: its means differ within a task, by
+        # the difference of two such halves and little more.
+        apart = rates[:, :6].mean(axis=1) - rates[:, 6:].mean(axis=1)
+        wanted = half * math.sqrt(2 + 1 / 6 + 1 / 3)
+        assert apart.std() == pytest.approx(wanted, rel=0.15)
+
+
+class TestScales:
+    def test_a_range_multiplies_all_tensors_of_a_task_alike(self, make):
+        trajectories = make(scale_range=100.0, **WINDOW)
+        scales = np.array(
+            [trajectories.draw_start(0, step).log_scale for step in range(2000)]
+        )
+        np.testing.assert_array_equal(scales[:, 0], scales[:, 1])
+        bound = math.log(100.0)
+        assert -bound <= scales.min() and scales.max() <= bound
+        assert scales.mean() == pytest.approx(0, abs=0.05 * bound)
+        assert scales.std() == pytest.approx(2 * bound * UNIFORM_STDEV, rel=0.05)
+
+    def test_a_jitter_differs_from_tensor_to_tensor(self, make):
+        trajectories = make(scale_jitter=0.5, **WINDOW)
+        scales = np.array(
+            [trajectories.draw_start(0, step).log_scale for step in range(2000)]
+        )
+        np.testing.assert_allclose(scales.std(axis=0), 0.5, rtol=0.06)
+        assert abs(np.corrcoef(scales.T)[0, 1]) < 0.1
+
+    def test_none_without_them(self, make):
+        trajectories = make(tasks=20, **WINDOW)
+        carry = trajectories.advance(0)
+        np.testing.assert_array_equal(carry.inverse_scale, 1)
+        for task in range(20):
+            np.testing.assert_array_equal(trajectories.draw_start(task, 0).log_scale, 0)
+
+    def test_the_optimizer_sees_them_and_the_task_does_not(self, make):
+        trajectories = make(
+            tasks=20,
+            scale_range=100.0,
+            scale_jitter=0.5,
+            low_learning_rate=1e-4,
+            high_learning_rate=1e-4,
+            **WINDOW,
+        )
+        carry = trajectories.advance(0)
+        for task in range(20):
+            start = trajectories.draw_start(task, 0)
+            for blocks, parameters, log_scale in zip(
+                trajectories._blocks(task)[0],
+                start.parameters,
+                start.log_scale,
+                strict=True,
+            ):
+                values = carry.inner.values[blocks]
+                wanted = parameters.ravel() * np.exp(log_scale)
+                np.testing.assert_allclose(values.ravel(), wanted, rtol=1e-5)
+                seen = (values * carry.inverse_scale[blocks]).ravel()
+                np.testing.assert_allclose(seen, parameters.ravel(), rtol=1e-5)
+            # The learning rate of a task is relative to its scale.
+            np.testing.assert_allclose(
+                log_rates(trajectories)[task],
+                np.log(1e-4) + start.log_scale.mean(),
+                rtol=1e-5,
+            )
+
+
+def test_a_task_whose_parameters_change_shape_is_refused():
+    batch = ProblemBatch([Pair(), Shrinking()], 3)
+    trajectories = Trajectories(
+        batch, HierarchicalRule(), TrajectoryOptions(**WINDOW), 0
+    )
+    with pytest.raises(
+        ValueError, match=r"parameters of shrinking must .*\(3,\)\), received .*\(2,\)"
+    ):
+        trajectories.advance(0)
+    trajectories.close()

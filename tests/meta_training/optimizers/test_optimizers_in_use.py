@@ -1,0 +1,236 @@
+"""The trainable optimizers in use: trainer, evaluation, validation, files, errors."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from learned_optimizer import HierarchicalRNN
+from learned_optimizer.rule.nominal_rate import NominalRate
+from meta_training.evaluate import find_weights
+from meta_training.evaluation import write_report
+from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.held_out.architectures import HeldOutPerceptron
+from meta_training.optimizers import (
+    CoordinatewiseRNN,
+    GlobalLearningRate,
+    LearningRateSchedule,
+    TrainableAdam,
+    fresh_trained,
+    list_optimizers,
+    load_trained,
+    register_optimizer,
+    save_trained,
+    starting_weights,
+    trainable_optimizer,
+)
+from meta_training.outer.trainer import Trainer
+from meta_training.outer.training_config import FILE, preset
+from meta_training.outer.validation import Validator
+from meta_training.tasks import register_task_set
+from meta_training.tasks.released.bowl import Bowl
+
+OTHERS = [name for name in list_optimizers() if name != "hierarchical_rnn"]
+
+
+@register_task_set("trainable_optimizers_test")
+def _tasks():
+    return [Bowl(5.0), Bowl(1.0, noise_stdev=0.3)]
+
+
+TINY = dict(
+    task_set="trainable_optimizers_test",
+    block_size=2,
+    min_window_steps=3,
+    mean_window_steps=4.0,
+    max_window_steps=6,
+    mean_horizon=9.0,
+    checkpoint_every=1,
+    outer_steps=2,
+    objective_rows=None,
+)
+
+
+@pytest.mark.parametrize(
+    "name, estimator",
+    [
+        *(pytest.param(name, "truncated", marks=pytest.mark.slow) for name in OTHERS),
+        ("learning_rate_schedule", "pes"),
+    ],
+)
+def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
+    config = preset("default", optimizer=name, estimator=estimator, **TINY)
+    whole = Trainer(config, tmp_path / "whole")
+    save = whole.save
+
+    def save_and_copy():
+        save()
+        if whole.outer_step == 1:
+            shutil.copytree(tmp_path / "whole", tmp_path / "part")
+
+    whole.save = save_and_copy
+    trained = whole.train()
+    fresh = whole.optimizer.initial_meta_parameters(config.seed)
+    assert any(np.any(trained[key] != fresh[key]) for key in fresh)
+    part = Trainer(config, tmp_path / "part")
+    assert part.outer_step == 1
+    resumed = part.train()
+    saved = load_trained(tmp_path / "part" / "weights.npz")
+    assert saved.optimizer == whole.optimizer and saved.card["outer_step"] == 2
+    for key, value in trained.items():
+        np.testing.assert_array_equal(resumed[key], value)
+        np.testing.assert_array_equal(saved.meta_parameters[key], value)
+    again = starting_weights(name, tmp_path / "part" / "weights.npz")
+    np.testing.assert_array_equal(again.meta_parameters[key], value)
+
+
+def test_a_run_from_before_the_setting_goes_on(tmp_path):
+    config = preset("default", **TINY)
+    config.settle(tmp_path)
+    path = tmp_path / FILE
+    older = json.loads(path.read_text())
+    del older["optimizer"], older["unroll"]["divergence_bound"]
+    path.write_text(json.dumps(older))
+    other = dataclasses.replace(config, optimizer="trainable_adam", nominal=None)
+    with pytest.raises(ValueError, match="optimizer: 'hierarchical_rnn' there"):
+        other.settle(tmp_path)
+    config.settle(tmp_path)
+    assert json.loads(path.read_text())["optimizer"] == "hierarchical_rnn"
+
+
+def test_the_evaluation_trains_with_each(tmp_path):
+    weights = [
+        dataclasses.replace(fresh_trained(trainable_optimizer(name), 0), name=name)
+        for name in OTHERS
+    ]
+    adam = dataclasses.replace(fresh_trained(TrainableAdam(epsilon=1e-7)), name="adam")
+    results = evaluate(
+        [*weights, adam],
+        [Bowl(5.0)],
+        Settings(steps=12, seeds=2, learning_rates=(1e-3,)),
+        tmp_path,
+        initial_rates=(0.02,),
+        baselines=("Adam",),
+    )
+    *learned, ours, keras_adam = results
+    by_path = dataclasses.replace(learned[0], optimizer="/tmp/a run/weights")
+    write_report([by_path, *results[1:]], tmp_path, "command")
+    assert (tmp_path / "initial_rates_tmp_a_run_weights.png").is_file()
+    for result in learned:
+        rates = 2 if "rnn" in result.optimizer else 1
+        assert result.losses.shape[1:] == (rates, 1, 2)
+        assert np.all(np.isfinite(result.losses))
+        assert np.all(result.losses[-1] != result.losses[0])
+    assert ours.rates == (pytest.approx(1e-3),) and ours.is_learned
+    np.testing.assert_allclose(ours.losses, keras_adam.losses, rtol=1e-5)
+
+
+def test_validation_needs_one_rate_where_rates_are_learned():
+    network = HeldOutPerceptron(
+        30, (6,), 2, title="Small one", data_set="breast_cancer", batch_size=16
+    )
+    optimizer = TrainableAdam(0.01)
+    validate = Validator(optimizer, [network], (1e-4, 1e-3, 1e-2), steps=60)
+    results = validate(optimizer.initial_meta_parameters())
+    assert results["small_one/rate_0.001/step_60"] < 0.3
+    assert not any("rate_0.01/" in key for key in results)
+
+
+class TestWeights:
+    """Files: back as they went, and refused where they are not what they should be."""
+
+    @pytest.mark.parametrize(
+        "optimizer",
+        [
+            *map(trainable_optimizer, list_optimizers()),
+            CoordinatewiseRNN((3,), "lstm", learnable_decay=False),
+            LearningRateSchedule(num_steps=4),
+        ],
+        ids=lambda optimizer: optimizer.name,
+    )
+    def test_come_back(self, tmp_path, optimizer):
+        weights = fresh_trained(optimizer, seed=3)
+        save_trained(weights, tmp_path / "w.npz", {"note": "x"})
+        loaded = load_trained(tmp_path / "w")
+        assert loaded.optimizer == optimizer and loaded.card["note"] == "x"
+        for key, value in weights.meta_parameters.items():
+            np.testing.assert_array_equal(loaded.meta_parameters[key], value)
+
+    def test_of_one_name_go_by_their_paths(self, tmp_path):
+        paths = [str(tmp_path / f"{number}" / "weights.npz") for number in range(2)]
+        for path in paths:
+            pathlib.Path(path).parent.mkdir()
+            save_trained(fresh_trained(GlobalLearningRate()), path)
+        names = [weights.name for weights in find_weights([*paths, "bootstrap-v1"])]
+        assert names == [*(path.removesuffix(".npz") for path in paths), "bootstrap-v1"]
+
+    def test_of_others_are_refused_by_the_keras_class(self, tmp_path):
+        save_trained(fresh_trained(TrainableAdam()), tmp_path / "w.npz")
+        with pytest.raises(ValueError, match="hierarchical RNN.*'trainable_adam'"):
+            HierarchicalRNN(weights=tmp_path / "w.npz")
+        with pytest.raises(ValueError, match="learning_rate_schedule; received"):
+            starting_weights("learning_rate_schedule", tmp_path / "w.npz")
+
+    @pytest.mark.parametrize(
+        "damage, message",
+        [
+            (lambda card: card.update(sha256="0"), "sha256 of its card"),
+            (lambda card: card.update(optimizer="none"), "must be one of"),
+            (lambda card: card.update(config={"x": 1}), "has the settings"),
+            (lambda card: card.update(config=None), "an object 'config'"),
+            (lambda card: card.update(optimizer="global_learning_rate"), "settings"),
+        ],
+    )
+    def test_that_are_damaged_are_refused(self, tmp_path, damage, message):
+        save_trained(fresh_trained(TrainableAdam()), tmp_path / "w.npz")
+        card = json.loads((tmp_path / "w.json").read_text())
+        damage(card)
+        (tmp_path / "w.json").write_text(json.dumps(card))
+        with pytest.raises(ValueError, match=message):
+            load_trained(tmp_path / "w.npz")
+
+    def test_of_other_arrays_are_refused(self):
+        weights = fresh_trained(LearningRateSchedule(num_steps=4))
+        with pytest.raises(ValueError, match=r"shape \(5,\), received"):
+            dataclasses.replace(weights, optimizer=LearningRateSchedule(num_steps=5))
+        with pytest.raises(ValueError, match="must be .'log_learning_rate'."):
+            dataclasses.replace(weights, optimizer=GlobalLearningRate())
+        bad = {"log_learning_rates": np.full(4, np.nan, np.float32)}
+        with pytest.raises(ValueError, match="not finite"):
+            dataclasses.replace(weights, meta_parameters=bad)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: trainable_optimizer("none"), "must be one of coordinatewise_rnn"),
+        (lambda: trainable_optimizer("trainable_adam", {"x": 1}), "has the settings"),
+        (lambda: register_optimizer(TrainableAdam), "a name of its own"),
+        (lambda: TrainableAdam(beta_1=1.0), "between 0 and 1"),
+        (lambda: TrainableAdam(learning_rate=0.0), "must be positive"),
+        (lambda: GlobalLearningRate(-1.0), "positive number"),
+        (lambda: LearningRateSchedule(num_steps=0), "positive integer"),
+        (lambda: CoordinatewiseRNN(()), "one or more positive integers"),
+        (lambda: CoordinatewiseRNN(cell="rnn"), "one of gru, lstm"),
+        (lambda: CoordinatewiseRNN(max_log_learning_rate=40.0), "at most 33"),
+        (lambda: preset("default", optimizer="none"), "must be one of"),
+        (
+            lambda: preset(
+                "default", optimizer="trainable_adam", nominal=NominalRate()
+            ),
+            "nominal is a setting of hierarchical_rnn",
+        ),
+    ],
+)
+def test_errors_state_the_rule_and_what_came(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("bad", ["", ".", "/"])
+def test_a_path_without_a_name_is_refused(bad):
+    with pytest.raises(ValueError, match="must be .* SavedModel.* Received: "):
+        load_trained(bad)

@@ -1,0 +1,193 @@
+"""Where settings come from: presets, weights and flags, and the folder of a run."""
+
+import dataclasses
+import functools
+import json
+import re
+import runpy
+import shutil
+
+import numpy as np
+import pytest
+from absl import flags
+
+from learned_optimizer import load_weights, save_weights
+from learned_optimizer.rule.nominal_rate import NominalRate
+from meta_training.optimizers import starting_weights
+from meta_training.outer.training_config import FILE, preset
+from tests.project.test_repository import ROOT
+
+PLAIN = NominalRate()
+DEEP = dataclasses.replace(PLAIN, largest=1.0, shallow_tensors=16.0)
+OTHER = NominalRate(ratio=0.2, highest=2.0)
+SITTINGS = ROOT / "meta_training" / "sittings"
+
+
+@pytest.fixture
+def config_of(monkeypatch):
+    """The settings that the command line of `train` gives, as a function of it."""
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    for kind in ("string", "enum", "integer", "float", "boolean", "list"):
+        define = getattr(flags, f"DEFINE_{kind}")
+        monkeypatch.setattr(
+            flags, f"DEFINE_{kind}", functools.partial(define, flag_values=values)
+        )
+    # Anew, for its flags are defined as it is imported.
+    train = runpy.run_module("meta_training.train")
+
+    def config(*arguments):
+        values.unparse_flags()
+        values(["train", "--train_dir=unused", *arguments])
+        return train["config_from_flags"]()
+
+    return config
+
+
+def nominal_at_the_start(config):
+    """The nominal rate of the architecture that a run starts with."""
+    start = starting_weights(
+        config.optimizer, config.init_weights, config.nominal, config.seed
+    )
+    return start.optimizer.config.nominal
+
+
+class TestNominalRate:
+    """Flags, then the weights, then the preset."""
+
+    def test_of_the_weights_that_the_cases_start_from(self):
+        assert load_weights("default-v2").config.nominal == DEEP
+        assert load_weights("default-v1").config.nominal == PLAIN
+        assert load_weights("bootstrap-v1").config.nominal is None
+
+    @pytest.mark.parametrize(
+        "name, changes, wanted",
+        [
+            ("default", {}, PLAIN),
+            ("default", {"ratio": 0.2, "highest": 2.0}, OTHER),
+            ("default", {"init_weights": "default-v2"}, DEEP),
+            (
+                "default",
+                {"init_weights": "default-v2", "ratio": 0.2, "highest": 2.0},
+                dataclasses.replace(DEEP, ratio=0.2, highest=2.0),
+            ),
+            ("default", {"init_weights": "default-v2", "nominal": None}, DEEP),
+            ("default", {"init_weights": "default-v2", "nominal": OTHER}, OTHER),
+            (
+                "default",
+                {"init_weights": "default-v2", "nominal": OTHER, "memory": 9.0},
+                dataclasses.replace(OTHER, memory=9.0),
+            ),
+            ("default", {"init_weights": "default-v1"}, PLAIN),
+            (
+                "default",
+                {"init_weights": "default-v1", "largest": 1, "shallow_tensors": 16},
+                DEEP,
+            ),
+            ("default", {"init_weights": "bootstrap-v1"}, PLAIN),
+            ("default", {"init_weights": "bootstrap-v1", "nominal": None}, None),
+            ("released", {}, None),
+            ("released", {"init_weights": "default-v2"}, DEEP),
+            (
+                "released",
+                {"init_weights": "default-v2", "largest": 3.0},
+                dataclasses.replace(DEEP, largest=3.0),
+            ),
+            ("released", {"init_weights": "bootstrap-v1"}, None),
+        ],
+    )
+    def test_of_a_preset(self, name, changes, wanted):
+        assert nominal_at_the_start(preset(name, **changes)) == wanted
+
+    @pytest.mark.parametrize(
+        "arguments, wanted",
+        [
+            ("--init_weights=default-v2", DEEP),
+            (
+                "--init_weights=default-v2 --memory=9",
+                dataclasses.replace(DEEP, memory=9.0),
+            ),
+            ("--init_weights=default-v2 --largest=0 --shallow_tensors=0", PLAIN),
+            ("--init_weights=default-v2 --nominal", DEEP),
+            ("--init_weights=default-v2 --nonominal", DEEP),
+            ("--init_weights=default-v1", PLAIN),
+            ("--init_weights=bootstrap-v1", PLAIN),
+            ("--init_weights=bootstrap-v1 --nonominal", None),
+            ("--preset=released --nominal --init_weights=default-v2", DEEP),
+            ("--preset=released --nominal --init_weights=bootstrap-v1", PLAIN),
+            (
+                "--preset=released --nominal --ratio=0.2 --highest=2",
+                OTHER,
+            ),
+        ],
+    )
+    def test_of_a_command_line(self, config_of, arguments, wanted):
+        assert nominal_at_the_start(config_of(*arguments.split())) == wanted
+
+    def test_of_weights_by_path(self, config_of, tmp_path):
+        weights = load_weights("default-v1")
+        config = dataclasses.replace(weights.config, nominal=OTHER)
+        path = tmp_path / "mine.npz"
+        save_weights(dataclasses.replace(weights, config=config, shipped=False), path)
+        # Their own ratio, which no flag gives, stays under --nominal, too.
+        for more in ([], ["--nominal"]):
+            found = config_of(f"--init_weights={path}", *more)
+            assert nominal_at_the_start(found) == OTHER
+
+    def test_is_what_a_run_goes_on_with(self, tmp_path):
+        preset("default", init_weights="default-v2").settle(tmp_path)
+        written = json.loads((tmp_path / FILE).read_text())
+        assert written["nominal"] == dataclasses.asdict(DEEP)
+        preset("default", init_weights="default-v2").settle(tmp_path)
+        with pytest.raises(ValueError, match="nominal: .*'largest': 1.0.* there"):
+            preset("default", init_weights="default-v2", largest=2.0).settle(tmp_path)
+
+    def test_weights_that_are_not_there_are_refused(self):
+        with pytest.raises(ValueError, match="nowhere"):
+            preset("default", init_weights="nowhere")
+
+
+def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
+    (tmp_path / f".{FILE}.4711").write_text('{"seed"')
+    preset("default").settle(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["seed"] == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / f".{FILE}").write_text("{}")
+    with pytest.raises(ValueError, match="must be empty"):
+        preset("default").settle(other)
+
+
+@pytest.mark.parametrize(
+    "sitting",
+    [
+        "2026-11-24_default_networks_2",
+        "2026-11-24_default_residual_3",
+        "2026-11-24_released_1",
+        "2026-11-24_released_2",
+    ],
+)
+def test_a_committed_sitting_goes_on_by_its_command(config_of, tmp_path, sitting):
+    row = rf"^\| `{sitting}` \| `python -m meta_training\.train ([^`]*)`"
+    text = (SITTINGS / "README.md").read_text(encoding="utf-8")
+    arguments = re.search(row, text, re.MULTILINE)[1].split()
+    shutil.copy(SITTINGS / sitting / FILE, tmp_path)
+    config_of(*arguments).settle(tmp_path)
+    with pytest.raises(ValueError, match="another configuration.*seed: . there"):
+        config_of(*arguments, "--seed=99").settle(tmp_path)
+
+
+def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path):
+    shutil.copy(SITTINGS / "2026-11-24_default_networks_2" / FILE, tmp_path)
+    with pytest.raises(ValueError, match="nominal: .*'largest': None.* there"):
+        config_of(
+            *("--task_set=default_networks", "--init_weights=bootstrap-v1"),
+            "--largest=1",
+        ).settle(tmp_path)
+
+
+def test_zero_switches_bounds_off(config_of):
+    config = config_of("--clip_norm=0", "--clip_through_time=0", "--objective_rows=0")
+    assert config.clip_norm is None and config.unroll.clip_through_time is None
+    assert config.objective_rows is None
+    assert np.isclose(config_of("--clip_norm=2").clip_norm, 2.0)
