@@ -33,6 +33,7 @@ EXTRAS = {
     # and does not say so; TensorFlow 2.21 brings no tensorboard, without which
     # `tf.summary` writes nothing.
     "imagenet": [
+        "filelock>=4",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources",
         "matplotlib",
@@ -48,6 +49,7 @@ EXTRAS = {
     ],
     # Meta-training, its evaluation and figures, with tensorboard as above.
     "meta": [
+        "filelock>=4",
         "tensorboard",
         "matplotlib",
         "scikit-learn",

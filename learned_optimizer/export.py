@@ -24,7 +24,7 @@ from keras import ops
 
 from learned_optimizer.interop.saved_model import ExportedOptimizer
 from learned_optimizer.rule.config import Config
-from learned_optimizer.utils.atomic_write import hidden_beside, replace_folder
+from learned_optimizer.utils.atomic_write import replace_folder, temporary_sibling
 from learned_optimizer.weights import Weights, load_weights
 
 FORMAT = "learned_optimizer/savedmodel/1"
@@ -56,7 +56,7 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
     path = pathlib.Path(path).resolve()
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = hidden_beside(path)
+    aside = temporary_sibling(path)
     try:
         module = ExportedOptimizer(weights)
         tf.saved_model.save(module, os.fspath(aside), signatures=module.signatures())

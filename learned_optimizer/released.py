@@ -31,7 +31,7 @@ from learned_optimizer.rule.meta_parameters import (
     specifications,
     to_released_names,
 )
-from learned_optimizer.utils.atomic_write import hidden_beside
+from learned_optimizer.utils.atomic_write import temporary_sibling
 from learned_optimizer.weights import (
     FRESH_INITIAL_LEARNING_RATE,
     Weights,
@@ -126,7 +126,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
         )
     arrays = to_released_names(weights.config, weights.meta_parameters)
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    aside = hidden_beside(prefix)
+    aside = temporary_sibling(prefix)
     try:
         tf.raw_ops.SaveV2(
             prefix=os.fspath(aside / prefix.name),

@@ -30,7 +30,7 @@ from learned_optimizer.rule.meta_parameters import (
     to_released_names,
 )
 from learned_optimizer.utils.arrays import arrays_from_npz
-from learned_optimizer.utils.atomic_write import write_together
+from learned_optimizer.utils.atomic_write import atomic_write_all
 
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DEFAULT = "default"
@@ -325,5 +325,7 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "sha256": sha256,
     }
     text = json.dumps(entries, indent=1) + "\n"
-    write_together({path: buffer.getvalue(), path.with_suffix(".json"): text.encode()})
+    atomic_write_all(
+        {path: buffer.getvalue(), path.with_suffix(".json"): text.encode()}
+    )
     return sha256

@@ -21,7 +21,7 @@ from absl import logging
 from imagenet.optimizers import OPTIMIZERS, choose
 from imagenet.run.settings import identity_in
 from imagenet.run.termination import Terminated
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 
 PLAN_FILE = "comparison.json"
@@ -174,7 +174,7 @@ def settle_plan(plan: Plan) -> None:
     check_plan(plan)
     plan.folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"train_steps": plan.train_steps}) + "\n"
-    write_aside(plan.folder / PLAN_FILE, content.encode())
+    atomic_write(plan.folder / PLAN_FILE, content.encode())
 
 
 def run_all(plan: Plan) -> list[Run]:

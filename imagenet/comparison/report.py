@@ -20,7 +20,7 @@ from imagenet.comparison.comparison import (
 from imagenet.comparison.figures import label_of, plot_curves, plot_shares
 from imagenet.optimizers import Choice
 from imagenet.run.step_times import StepTimes
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 
 
@@ -67,7 +67,7 @@ def write_report(
     lines += ["## The optimizers", ""]
     lines += _descriptions(plan, runs, choices)
     text = "\n".join(lines) + "\n"
-    write_aside(plan.folder / "report.md", text.encode())
+    atomic_write(plan.folder / "report.md", text.encode())
     return text
 
 
@@ -171,7 +171,7 @@ def _times(plan, shares):
         {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
         for row in rows
     )
-    write_aside(plan.folder / "timing.csv", text.getvalue().encode())
+    atomic_write(plan.folder / "timing.csv", text.getvalue().encode())
     head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
     lines = table_head([*head, "share", "state bytes a parameter"])
     for row in rows:

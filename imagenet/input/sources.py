@@ -21,7 +21,7 @@ from imagenet.synthetic.generated import (
     generated_folder,
     make_generated,
 )
-from learned_optimizer.utils.exclusive_lock import file_lock
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 
 TRAIN_TAR, VALIDATION_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SPLITS = ("train", "validation")
@@ -203,7 +203,7 @@ def _prepare(data_dir):
     with contextlib.ExitStack() as stack:
         # A bucket has no locks and no end.
         if "://" not in str(data_dir):
-            held = stack.enter_context(file_lock(data_dir / _LOCK_FILE))
+            held = stack.enter_context(exclusive_lock(data_dir / _LOCK_FILE))
             if (data_dir / NAME / _VERSIONS[0]).exists():
                 return
             if held:

@@ -12,7 +12,7 @@ import tqdm
 
 from imagenet.run.columns import EVAL_COLUMNS, TRAIN_COLUMNS
 from learned_optimizer.utils.csv_log import CsvLog
-from learned_optimizer.utils.tensorboard import forget_from
+from learned_optimizer.utils.tensorboard import purge_events_after
 
 
 class RunLog:
@@ -30,7 +30,7 @@ class RunLog:
         self._train = CsvLog(folder / "train.csv", columns, step)
         self._evaluations = CsvLog(folder / "eval.csv", EVAL_COLUMNS, step)
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-        forget_from(self._writer, step + 1)
+        purge_events_after(self._writer, step + 1)
         self._bar = tqdm.tqdm(
             total=train_steps,
             initial=step,

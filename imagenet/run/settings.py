@@ -9,7 +9,7 @@ import pathlib
 from imagenet.models import PRECISIONS, checked_image_size, model_kind
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
 from learned_optimizer import load_weights
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 
 STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu")
 SETTINGS_FILE = "settings.json"
@@ -340,4 +340,4 @@ def settle_folder(folder: pathlib.Path, identity: dict) -> None:
     if identity_in(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps(identity, indent=2) + "\n"
-        write_aside(folder / SETTINGS_FILE, content.encode())
+        atomic_write(folder / SETTINGS_FILE, content.encode())

@@ -28,7 +28,7 @@ from imagenet.run.run_log import RunLog, SilentLog
 from imagenet.run.settings import LOCK_FILE, TrainingSettings
 from imagenet.run.termination import Terminated
 from learned_optimizer.utils.csv_log import read_csv
-from learned_optimizer.utils.exclusive_lock import claimed
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 
 MODEL_FILE = "model.keras"
 
@@ -124,7 +124,7 @@ class Training:
                 self._checkpoints.check_room()
             if self._devices.is_chief:
                 self.settings.settle(self._folder)
-                stack.enter_context(_claimed(self._folder))
+                stack.enter_context(_exclusive_lock(self._folder))
                 self._checkpoints.drop_unfinished()
             self._train(until)
 
@@ -363,9 +363,9 @@ def _telling_of_delay(results, seconds=30):
         thread.join()
 
 
-def _claimed(folder):
+def _exclusive_lock(folder):
     """No other process writes to the folder of a run meanwhile."""
-    return claimed(
+    return exclusive_lock(
         folder / LOCK_FILE,
         "model_dir must be that of no other running process (several processes of "
         "one run are started with --strategy=multi_worker or parameter_server and "

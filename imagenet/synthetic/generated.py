@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from imagenet.input.preparing import prepare
 from imagenet.synthetic import drawing
 from imagenet.synthetic.jpegs import drawn_jpegs
-from learned_optimizer.utils.exclusive_lock import file_lock
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 
 NAME, VERSION = "imagenet2012", "5.1.0"
 SETTINGS_FILE = "generated.json"
@@ -124,7 +124,7 @@ def make_generated(data_dir, settings: GeneratedSettings) -> pathlib.Path:
             f"--data_dir must be a folder. Received: {str(data_dir)!r}, a file"
         )
     data_dir.mkdir(parents=True, exist_ok=True)
-    with file_lock(data_dir / _LOCK_FILE):
+    with exclusive_lock(data_dir / _LOCK_FILE):
         if _is_made(data_dir, settings):
             return folder
         _check_room(data_dir, settings)

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written aside, then renamed."""
+"""Atomic writes: a file or folder is written under a temporary name, then renamed."""
 
 import os
 import pathlib
@@ -7,27 +7,27 @@ import shutil
 from collections.abc import Mapping
 
 
-def hidden_beside(path: pathlib.Path) -> pathlib.Path:
-    """A new hidden name beside `path`, for what is not whole yet or not needed more.
+def temporary_sibling(path: pathlib.Path) -> pathlib.Path:
+    """A new hidden name in the folder of `path`.
 
-    With a random part: process ids come again in containers, and what a killed process
-    left must be in nobody's way.
+    Part of it is random: process ids come again in containers, and a new process must
+    not meet what a killed one left.
     """
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
-def write_aside(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file so that whoever is killed, or runs out of disk, leaves the old."""
-    write_together({path: content})
+def atomic_write(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file; a kill or a full disk leaves the file that was there."""
+    atomic_write_all({path: content})
 
 
-def write_together(files: Mapping[pathlib.Path, bytes]) -> None:
+def atomic_write_all(files: Mapping[pathlib.Path, bytes]) -> None:
     """Writes files that belong together; all are on disk before any is renamed.
 
-    So a full disk leaves all the old ones, and a kill, but for the moment of the
-    renames, which no file system makes one.
+    A full disk leaves all the old ones, and so does a kill, but for one between two
+    renames.
     """
-    asides = {path: hidden_beside(path) for path in files}
+    asides = {path: temporary_sibling(path) for path in files}
     try:
         for path, content in files.items():
             with open(asides[path], "wb") as file:
@@ -48,7 +48,7 @@ def replace_folder(aside: pathlib.Path, path: pathlib.Path) -> None:
         return
     # No file system exchanges folders portably: for a moment there is none. Who is
     # killed just then leaves both, whole, beside it.
-    old = hidden_beside(path)
+    old = temporary_sibling(path)
     os.replace(path, old)
     try:
         os.replace(aside, path)

@@ -7,7 +7,7 @@ import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 
 
 class CsvLog:
@@ -52,7 +52,7 @@ class CsvLog:
         if len(self._columns) > 1:
             kept.insert(0, self._columns)
         text = "".join(",".join(row) + "\n" for row in kept)
-        write_aside(path, text.encode())
+        atomic_write(path, text.encode())
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
 

@@ -1,59 +1,53 @@
 """One process at a time, on one file system."""
 
 import contextlib
-import fcntl
+import errno
 import os
 from collections.abc import Iterator
 
+import filelock
 from absl import logging
 
+# What file systems without locks (some network ones) answer.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+
 
 @contextlib.contextmanager
-def file_lock(path: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
-    """Holds the lock of this file, as one process at a time can; makes the file.
+def exclusive_lock(
+    path: str | os.PathLike, busy_message: str | None = None
+) -> Iterator[bool]:
+    """Holds the lock of a file, which is made if there is none.
 
-    The lock of a process that dies is free. On file systems without locks (some
-    network ones) nobody waits, so what is done meanwhile must end with a rename.
+    The lock of a process that dies is free. On a file system without locks nobody
+    waits, so what is done meanwhile must end with a rename.
 
     Args:
         path: The file.
-        wait: For another process that holds it.
+        busy_message: Of the error where another process holds the lock; None: wait.
 
     Yields:
-        Whether it is held: there are such file systems.
+        Whether the lock is held: there are file systems without any.
 
     Raises:
-        BlockingIOError: Another process holds it, and this one does not wait.
+        ValueError: Another process holds the lock, and there is a `busy_message`.
     """
-    with open(path, "a") as file:
-        held = True
+    lock = filelock.FileLock(path, fallback_to_soft=False)
+    held = True
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            if busy_message is not None:
+                raise ValueError(busy_message) from error
             logging.info("Waiting for another process that holds %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            logging.warning("%s cannot be locked: %s", path, error)
-            held = False
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logging.warning("%s cannot be locked: %s", path, error)
+        held = False
+    try:
         yield held
-
-
-@contextlib.contextmanager
-def claimed(path: str | os.PathLike, message: str) -> Iterator[None]:
-    """Holds the lock of this file, or says why one cannot go on.
-
-    Args:
-        path: The file.
-        message: Of the error.
-
-    Raises:
-        ValueError: Another process holds it.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(path, wait=False))
-        except BlockingIOError as error:
-            raise ValueError(message) from error
-        yield
+    finally:
+        if held:
+            lock.release()

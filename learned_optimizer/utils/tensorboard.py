@@ -5,8 +5,8 @@ import time
 import tensorflow as tf
 
 
-def forget_from(writer: tf.summary.SummaryWriter, step: int) -> None:
-    """Has TensorBoard forget what other files of the folder say of `step` or later.
+def purge_events_after(writer: tf.summary.SummaryWriter, step: int) -> None:
+    """Has TensorBoard drop the events of `step` and later in a folder's other files.
 
     Those steps are done again: their curves would run twice.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.evaluation.comparison import Result
 from meta_training.evaluation.figures import write_figures
 from meta_training.evaluation.statistics import (
@@ -72,7 +72,7 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
     ]
     path = folder / "report.md"
     text = "\n\n".join(section for section in sections if section) + "\n"
-    write_aside(path, text.encode())
+    atomic_write(path, text.encode())
     return path
 
 

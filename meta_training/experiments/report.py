@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.registry import BUDGETS
 from meta_training.experiments.runner import PARAGRAPH, read_done, rewrite_paragraph
@@ -37,7 +37,7 @@ def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
                 rewrite_paragraph(experiment(name), folder)
     text, shown = report_text(results, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, text.encode())
+    atomic_write(path, text.encode())
     return shown
 
 

@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from learned_optimizer.utils.atomic_write import replace_folder
-from learned_optimizer.utils.exclusive_lock import claimed
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import judged_weights
 from meta_training.experiments.registry import Experiment, Job
@@ -97,7 +97,7 @@ def run_experiment(
         "An experiment is run by one process at a time in an output folder. "
         f"Received: {work}, which another one holds"
     )
-    with claimed(work / LOCK, message):
+    with exclusive_lock(work / LOCK, message):
         return _run_alone(experiment, request, output, log)
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 
 SITTINGS = "sittings.json"
 # Left where runs of meta-training were found that other settings had paid for.
@@ -77,4 +77,4 @@ class Sitting:
 
     def _write(self):
         content = json.dumps(self._sittings) + "\n"
-        write_aside(self._path, content.encode())
+        atomic_write(self._path, content.encode())

@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.evaluated import evaluate_tasks
 from meta_training.experiments.registry import Job
 from meta_training.experiments.sittings import SHARED
@@ -75,7 +75,7 @@ def train_and_evaluate(
         "work": os.fspath(work),
         "cache": os.fspath(job.cache),
     }
-    write_aside(path, (json.dumps(description, indent=1) + "\n").encode())
+    atomic_write(path, (json.dumps(description, indent=1) + "\n").encode())
     module = "meta_training.experiments.variant"
     status = subprocess.run(
         [sys.executable, "-m", module, f"--parent={os.getpid()}", f"--job={path}"],

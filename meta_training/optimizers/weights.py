@@ -19,7 +19,7 @@ import numpy as np
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.arrays import arrays_from_npz
-from learned_optimizer.utils.atomic_write import write_together
+from learned_optimizer.utils.atomic_write import atomic_write_all
 from learned_optimizer.weights import (
     FRESH_INITIAL_LEARNING_RATE,
     Weights,
@@ -178,7 +178,7 @@ def save_trained(weights: TrainedWeights, path, card=None) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     text = json.dumps(entries, indent=1) + "\n"
-    write_together({path: content, path.with_suffix(".json"): text.encode()})
+    atomic_write_all({path: content, path.with_suffix(".json"): text.encode()})
 
 
 def starting_weights(

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from learned_optimizer.utils.arrays import arrays_from_npz
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 
 
 def arrays_to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -24,7 +24,7 @@ def arrays_from_bytes(content: bytes) -> dict[str, np.ndarray]:
 
 def save_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes named arrays as one npz, whole or not at all."""
-    write_aside(path, arrays_to_bytes(arrays))
+    atomic_write(path, arrays_to_bytes(arrays))
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from learned_optimizer.utils.exclusive_lock import claimed
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
@@ -33,13 +33,13 @@ class RunFolder:
     def __init__(self, path: pathlib.Path):
         self.path = path
 
-    def alone(self) -> contextlib.AbstractContextManager[None]:
+    def alone(self) -> contextlib.AbstractContextManager[bool]:
         """No other process trains in the folder meanwhile; makes it.
 
         Entering raises a ValueError where another one does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        return claimed(
+        return exclusive_lock(
             self.path / LOCK,
             "A folder must be that of no other running process. Received: "
             f"{os.fspath(self.path)!r}, which one is training in",

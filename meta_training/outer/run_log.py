@@ -13,7 +13,7 @@ import tensorflow as tf
 import tqdm
 
 from learned_optimizer.utils.csv_log import CsvLog, read_csv
-from learned_optimizer.utils.tensorboard import forget_from
+from learned_optimizer.utils.tensorboard import purge_events_after
 
 
 class RunLog:
@@ -35,7 +35,7 @@ class RunLog:
             for name, last_step in last_steps.items()
         }
         self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-        forget_from(self._writer, outer_step)
+        purge_events_after(self._writer, outer_step)
         for row in read_csv(folder / "validation.csv"):
             if row.pop("outer_step") == outer_step:
                 self._summaries("validation/", outer_step, row)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.atomic_write import write_aside
+from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training import estimators
 from meta_training.inner.trajectories import TrajectoryOptions
 from meta_training.inner.windows import UnrollOptions
@@ -194,7 +194,7 @@ class TrainingConfig:
         self.check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps(self.to_dict(), indent=1) + "\n"
-        write_aside(folder / FILE, content.encode())
+        atomic_write(folder / FILE, content.encode())
 
     def check_folder(self, folder: pathlib.Path) -> None:
         """Finds out whether `folder` can be that of this run; writes nothing.

@@ -34,7 +34,7 @@ from imagenet.run.settings import LOCK_FILE, TrainingSettings
 from imagenet.run.training import Training
 from imagenet.train import data_settings
 from learned_optimizer.utils.csv_log import CsvLog, read_csv
-from learned_optimizer.utils.exclusive_lock import file_lock
+from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from tests.imagenet import tiny
 from tests.imagenet.small_data import (
     KINDS,
@@ -714,7 +714,7 @@ class TestModelDir:
         folder = tmp_path / "run"
         train(data_dir, folder, until=2)
         before = (folder / "train.csv").read_bytes()
-        with file_lock(folder / LOCK_FILE):
+        with exclusive_lock(folder / LOCK_FILE):
             with pytest.raises(ValueError, match="which one is training in"):
                 train(data_dir, folder)
             assert (folder / "train.csv").read_bytes() == before

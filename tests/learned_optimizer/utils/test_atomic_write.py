@@ -32,7 +32,7 @@ def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(
         folder.mkdir()
         (folder / "name").write_text(folder.name)
     files.replace_folder(aside, path)
-    files.write_aside(tmp_path / "run" / "file", b"content")
+    files.atomic_write(tmp_path / "run" / "file", b"content")
     assert (path / "name").read_text() == "aside"
     assert (path / "file").read_bytes() == b"content"
     assert (left / "content").read_text() == "left"
@@ -42,7 +42,7 @@ def test_files_that_belong_together_are_both_written_or_both_left(
     tmp_path, monkeypatch
 ):
     paths = [tmp_path / "one", tmp_path / "two"]
-    files.write_together(dict.fromkeys(paths, b"old"))
+    files.atomic_write_all(dict.fromkeys(paths, b"old"))
     synced = []
 
     def full_at_the_second(descriptor):
@@ -52,7 +52,7 @@ def test_files_that_belong_together_are_both_written_or_both_left(
 
     monkeypatch.setattr(files.os, "fsync", full_at_the_second)
     with pytest.raises(OSError, match="No space left"):
-        files.write_together(dict.fromkeys(paths, b"new"))
+        files.atomic_write_all(dict.fromkeys(paths, b"new"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "one": b"old",
         "two": b"old",
