@@ -66,7 +66,10 @@ def flags_of(path, imported=False):
         if not isinstance(node, ast.Call) or not node.args:
             continue
         name = node.args[0]
-        if not re.search(r"\bDEFINE_\w+$|\b_?define$", ast.unparse(node.func)):
+        function = ast.unparse(node.func)
+        if function == "define_flags":
+            found |= _fields_of_dataclasses(tree)
+        if not re.search(r"\bDEFINE_\w+$|\b_?define$", function):
             continue
         if isinstance(name, ast.Constant):
             found.add(name.value)
@@ -96,11 +99,13 @@ def _keys_of_tables(tree):
 
 
 def _fields_of_dataclasses(tree):
-    """Of all classes `X` of which the source asks for `dataclasses.fields(X)`."""
+    """Of all classes that the source gives to `define_flags` or asks for fields."""
     wanted = {
-        ast.unparse(node.args[0])
+        ast.unparse(argument)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "dataclasses.fields"
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("define_flags", "dataclasses.fields")
+        for argument in node.args
     }
     found = set()
     for other in [tree, *map(_parsed, _imported_sources(tree.body, named=True))]:
