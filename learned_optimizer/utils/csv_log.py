@@ -1,11 +1,13 @@
-"""CSV files that grow by rows, the first column of which is the step.
+"""CSV files that grow by rows, the first column of which is the step; others read.
 
 No TensorFlow is imported: the JAX program of `imagenet` writes the same files.
 """
 
 import csv
+import lzma
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from learned_optimizer.utils.atomic_write import atomic_write
 
@@ -77,9 +79,26 @@ class CsvLog:
         self._file.close()
 
 
+def compress(path: pathlib.Path) -> pathlib.Path:
+    """Replaces a file by `PATH.xz`, which `open_csv` finds, and returns its path."""
+    compressed = path.with_name(f"{path.name}.xz")
+    data = lzma.compress(path.read_bytes(), preset=9 | lzma.PRESET_EXTREME)
+    atomic_write(compressed, data)
+    path.unlink()
+    return compressed
+
+
+def open_csv(path: pathlib.Path) -> TextIO:
+    """Opens a CSV file to read it, or `PATH.xz` if it was compressed."""
+    compressed = path if path.suffix == ".xz" else path.with_name(f"{path.name}.xz")
+    if compressed.is_file():
+        return lzma.open(compressed, "rt", newline="", encoding="utf-8")
+    return open(path, newline="", encoding="utf-8")
+
+
 def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
     """The rows of such a file as numbers, but for one that was not written whole."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open_csv(path) as file:
         return [
             {name: float(value) for name, value in row.items()}
             for row in csv.DictReader(file)

@@ -137,7 +137,7 @@ class Ablations(Experiment):
             + "\n\n`fixed input scaling` holds both decays at the released constants; "
             "`no dynamic output scaling` also loses what needs a learned rate: the "
             "relative learning rate and the nominal rate, which is an addition of this "
-            f"project. Every run: {link(RUNS)}."
+            f"project. Every run: {link(folder, RUNS)}."
         )
 
     def describe(self, folder, settings):

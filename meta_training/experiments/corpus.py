@@ -65,7 +65,7 @@ class AgainstBaselines(Experiment):
                     rows,
                 ),
                 f"Mean over tasks of the log-loss at the end (lower is better): {ours} "
-                f"{losses[ours]}; {listed}. Every run: {link(RUNS)}.",
+                f"{losses[ours]}; {listed}. Every run: {link(folder, RUNS)}.",
             ]
         )
 

@@ -99,7 +99,7 @@ class Cost(Experiment):
                 _beside(batches, "batch_size", "batch size"),
                 "The optimizer alone, on made-up gradients.",
                 _beside(parameters, "parameters", "parameters"),
-                f"All figures: {link(BATCHES, PARAMETERS)}.",
+                f"All figures: {link(folder, BATCHES, PARAMETERS)}.",
             ]
         )
 

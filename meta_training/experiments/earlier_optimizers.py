@@ -122,7 +122,7 @@ class EarlierOptimizers(Experiment):
             "hierarchical one has a nominal learning rate, an addition of this "
             f"project. `{table.optimizers[0]}` was trained otherwise.\n\n"
             + markdown_table(header, rows)
-            + f"\n\nEvery run: {link(RUNS)}; curves: {link(CURVES)}."
+            + f"\n\nEvery run: {link(folder, RUNS)}; curves: {link(folder, CURVES)}."
         )
 
     def describe(self, folder, settings):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from learned_optimizer.utils.csv_log import open_csv
 from meta_training.evaluate import find_tasks
 from meta_training.evaluation.comparison import Result, Settings, evaluate
 from meta_training.evaluation.figures import write_figures
@@ -101,7 +102,7 @@ def evaluate_into(
 
 def read_csv(path: pathlib.Path, text: Sequence[str] = _TEXT) -> list[dict]:
     """The rows of a CSV file, numbers as floats but for the columns of `text`."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open_csv(path) as file:
         return [
             {
                 name: value if name in text else float(value or "nan")
@@ -200,6 +201,7 @@ def describe_evaluation(folder: pathlib.Path, settings, noun: str = "task") -> s
     )
 
 
-def link(*names: str) -> str:
-    """Links to CSV files of the same folder."""
-    return ", ".join(f"[{name}]({name})" for name in names)
+def link(folder: pathlib.Path, *names: str) -> str:
+    """Links to CSV files of a folder, which may be compressed."""
+    found = [name if (folder / name).is_file() else f"{name}.xz" for name in names]
+    return ", ".join(f"[{name}]({name})" for name in found)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from learned_optimizer.utils.csv_log import open_csv
 from learned_optimizer.utils.figure_limits import shown_limits
 from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import link, read_csv, write_csv
@@ -84,7 +85,7 @@ class ImagenetNetworks(Experiment):
     def run(self, job):
         runs, curves = [], []
         for path in _files():
-            source = path.relative_to(RESULTS).as_posix()
+            source = path.relative_to(RESULTS).as_posix().removesuffix(".xz")
             settings = _settings_of(path.parent)
             images = _images_of(path.parent, settings)
             schedules = {
@@ -161,7 +162,7 @@ class ImagenetNetworks(Experiment):
             "file. Weights of the learned optimizer: sha256 "
             f"{', '.join(weights) or 'unknown'}.\n\n"
             + markdown_table(header, rows)
-            + f"\n\nNumbers: {link('runs.csv', 'curves.csv')}."
+            + f"\n\nNumbers: {link(folder, 'runs.csv', 'curves.csv')}."
         )
 
     def describe(self, folder, settings):
@@ -187,7 +188,7 @@ _CURVE_COLUMNS = (*_RUN_NAMES, *_NUMBERS)
 
 
 def _files() -> list[pathlib.Path]:
-    return sorted(RESULTS.rglob("curves.csv"))
+    return sorted([*RESULTS.rglob("curves.csv"), *RESULTS.rglob("curves.csv.xz")])
 
 
 def _settings_files(folder) -> list[pathlib.Path]:
@@ -278,7 +279,7 @@ def _runs_of(path) -> dict[tuple, list[dict]]:
     Raises:
         ValueError: The columns are not those of `imagenet.benchmark`.
     """
-    with open(path, newline="", encoding="utf-8") as file:
+    with open_csv(path) as file:
         header = next(csv.reader(file), [])
     if tuple(header) != COLUMNS:
         raise ValueError(

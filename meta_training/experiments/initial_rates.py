@@ -94,7 +94,7 @@ class InitialLearningRate(Experiment):
             f"{adams} learning rates; losses floored at "
             f"{LOSS_FLOOR:g}, means over draws.\n\n"
             + markdown_table(header, rows)
-            + f"\n\nEvery run: {link(RUNS)}."
+            + f"\n\nEvery run: {link(folder, RUNS)}."
         )
 
     def describe(self, folder, settings):

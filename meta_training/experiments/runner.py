@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from learned_optimizer.utils.atomic_write import replace_folder
+from learned_optimizer.utils.csv_log import compress
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import judged_weights
@@ -32,6 +33,8 @@ from meta_training.optimizers import TrainedWeights
 DONE = "done.json"
 LOCK = ".lock"
 PARAGRAPH = "paragraph.md"
+# Bytes; a larger one is compressed.
+LARGEST_CSV = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,9 @@ def _run_alone(experiment, request, output, log):
     )
     with Sitting(work) as sitting:
         experiment.run(job)
+    for path in aside.glob("*.csv"):
+        if path.stat().st_size > LARGEST_CSV:
+            compress(path)
     weights = None
     if experiment.judges_weights:
         weights = judged_weights.entry_of(request.weights)

@@ -122,3 +122,10 @@ def test_the_files_of_the_readme_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", readme)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_tracked_files_are_small():
+    sizes = {path.relative_to(ROOT): path.stat().st_size for path in tracked_files()}
+    large = [path for path in sizes if path.suffix == ".csv" and sizes[path] > 200_000]
+    assert large == []
+    assert sum(sizes.values()) <= 8_000_000

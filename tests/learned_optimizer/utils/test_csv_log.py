@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from learned_optimizer.utils.csv_log import CsvLog, read_csv
+from learned_optimizer.utils.csv_log import CsvLog, compress, read_csv
 
 
 def write(path, columns, last_step, *rows):
@@ -49,3 +49,14 @@ def test_a_file_with_other_columns_stays_as_it_is(tmp_path, columns):
     with pytest.raises(ValueError, match="must have the columns .* Received: step,"):
         CsvLog(path, columns, 1)
     assert path.read_bytes() == before
+
+
+def test_a_compressed_file_is_read_by_its_name(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n" + "".join(f"{i},{i / 8}\n" for i in range(1000)))
+    rows, size = read_csv(path), path.stat().st_size
+    assert compress(path) == tmp_path / "log.csv.xz"
+    assert [file.name for file in tmp_path.iterdir()] == ["log.csv.xz"]
+    assert (tmp_path / "log.csv.xz").stat().st_size < size / 3
+    assert read_csv(path) == read_csv(tmp_path / "log.csv.xz") == rows
+    assert rows[-1] == {"step": 999.0, "loss": 124.875}

@@ -13,7 +13,7 @@ from learned_optimizer.weights import ALIASES
 from meta_training.experiments import __main__ as command
 from meta_training.experiments import judged_weights, runner, sittings
 from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.evaluated import choose_tasks
+from meta_training.experiments.evaluated import choose_tasks, read_csv
 from meta_training.experiments.registry import BUDGETS, register_experiment
 from meta_training.experiments.runner import Request, collect, run_experiment
 from meta_training.optimizers import as_trained
@@ -171,6 +171,16 @@ class TestResuming:
         assert set(done["files"]) == {"numbers.csv", "figure.png", "paragraph.md"}
         paragraph = (tmp_path / "counted" / "paragraph.md").read_text()
         assert "A claim." in paragraph and "It took 5 steps" in paragraph
+
+    def test_large_csv_files_are_compressed(self, tmp_path, request_of, monkeypatch):
+        monkeypatch.setattr(runner, "LARGEST_CSV", 3)
+        found = type(
+            "Large", (Counted,), {"findings": lambda *_: "", "describe": lambda *_: "x"}
+        )
+        run_experiment(found(), request_of(), tmp_path)
+        done = runner.read_done(tmp_path / "counted")
+        assert set(done["files"]) == {"numbers.csv.xz", "figure.png", "paragraph.md"}
+        assert read_csv(tmp_path / "counted" / "numbers.csv") == [{"steps": 5.0}]
 
     def test_other_settings_run_again_and_take_the_place(self, tmp_path, request_of):
         counted = Counted()

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-import re
+import pathlib
 import runpy
 import shutil
 
@@ -15,12 +15,30 @@ from learned_optimizer import load_weights, save_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
 from meta_training.optimizers import starting_weights
 from meta_training.outer.training_config import FILE, preset
-from tests.project.test_repository import ROOT
 
 PLAIN = NominalRate()
 DEEP = dataclasses.replace(PLAIN, largest=1.0, shallow_tensors=16.0)
 OTHER = NominalRate(ratio=0.2, highest=2.0)
-SITTINGS = ROOT / "meta_training" / "sittings"
+# `config.json` of runs before 2026-11-26, and what went with `--train_dir` then.
+EARLIER_RUNS = pathlib.Path(__file__).parents[1] / "earlier_runs"
+EARLIER_COMMANDS = {
+    "default_networks_2": (
+        "--preset=default --task_set=default_networks --init_weights=bootstrap-v1 "
+        "--outer_steps=100 --validate_every=100"
+    ),
+    "default_residual_3": (
+        "--preset=default --task_set=default_networks --init_weights=default-v1 "
+        "--meta_learning_rate=5e-4 --outer_steps=120 --validate_every=60 --seed=3"
+    ),
+    "released_1": (
+        "--preset=released --meta_optimizer=adam --meta_learning_rate=2e-3 "
+        "--cosine_decay --clip_value=0 --clip_norm=1 --clip_through_time=0.12 "
+        "--min_window_steps=50 --window_steps=50 --max_window_steps=50 "
+        "--mean_horizon=1000 --low_learning_rate=3e-4 --high_learning_rate=3e-2 "
+        "--nospread_over_elements --outer_steps=1200 --novalidate "
+        "--checkpoint_every=20"
+    ),
+}
 
 
 @pytest.fixture
@@ -158,27 +176,17 @@ def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
         preset("default").settle(other)
 
 
-@pytest.mark.parametrize(
-    "sitting",
-    [
-        "2026-11-24_default_networks_2",
-        "2026-11-24_default_residual_3",
-        "2026-11-24_released_1",
-        "2026-11-24_released_2",
-    ],
-)
-def test_a_committed_sitting_goes_on_by_its_command(config_of, tmp_path, sitting):
-    row = rf"^\| `{sitting}` \| `python -m meta_training\.train ([^`]*)`"
-    text = (SITTINGS / "README.md").read_text(encoding="utf-8")
-    arguments = re.search(row, text, re.MULTILINE)[1].split()
-    shutil.copy(SITTINGS / sitting / FILE, tmp_path)
+@pytest.mark.parametrize("name, command", EARLIER_COMMANDS.items())
+def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, command):
+    arguments = command.split()
+    shutil.copy(EARLIER_RUNS / f"{name}.json", tmp_path / FILE)
     config_of(*arguments).settle(tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seed: . there"):
         config_of(*arguments, "--seed=99").settle(tmp_path)
 
 
 def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path):
-    shutil.copy(SITTINGS / "2026-11-24_default_networks_2" / FILE, tmp_path)
+    shutil.copy(EARLIER_RUNS / "default_networks_2.json", tmp_path / FILE)
     with pytest.raises(ValueError, match="nominal: .*'largest': None.* there"):
         config_of(
             *("--task_set=default_networks", "--init_weights=bootstrap-v1"),
