@@ -101,7 +101,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.20,<2.22",
-        "keras>=3.12",
+        "keras>=3.14",
         "numpy",
         "absl-py>=1.4",
     ],

@@ -1,10 +1,10 @@
-"""Weights against Adam, RMSProp, SGD with momentum and AdamW, on any tasks.
+"""Weights against the optimizers of `runs.BASELINES`, on any tasks.
 
 Learned optimizers run untuned, from their card's initial rate; each baseline runs
-from every one of a range of learning rates. All train on the same draws: a task and a
-seed fix the data, the start, the minibatches and the noise. Tasks of equal
-`batch_key`, all rates and all seeds go side by side in one compiled loop, and what
-has been run is kept in a cache, so that a second set of weights costs little.
+from its default rate and from every one of a range of others. All train on the same
+draws: a task and a seed fix the data, the start, the minibatches and the noise. Tasks
+of equal `batch_key`, all rates and all seeds go side by side in one compiled loop, and
+what has been run is kept in a cache, so that a second set of weights costs little.
 
 `evaluate` returns one `Result` an optimizer; `meta_training.evaluation` makes tables
 and figures of them.
@@ -32,7 +32,6 @@ from meta_training.runs import (
     BASELINES,
     LearnedRuns,
     Runs,
-    SideBySide,
     TrainingLoop,
     draw_runs,
     record_steps,
@@ -47,6 +46,8 @@ LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
 CACHE_VERSION = 1
 # Numbers optimized side by side in one loop: more leave every cache of a processor.
 _NUMBERS_AT_ONCE = 4_000_000
+# Runs of a draw that a chunk has room for. The noise of a task depends on its chunk.
+_RUNS_OF_A_DRAW = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +112,8 @@ class Result:
 
     @property
     def default_index(self) -> int:
-        """Where the default rate is among the rates, or the nearest that was run."""
-        return int(np.argmin(np.abs(np.log(np.array(self.rates) / self.default_rate))))
-
-    @property
-    def untuned_rate(self) -> float:
-        """The default rate, or the nearest that was run: what runs untuned are of."""
-        return self.rates[self.default_index]
-
-    @property
-    def has_default(self) -> bool:
-        """Whether the default rate was run."""
-        return bool(np.isclose(self.untuned_rate, self.default_rate, rtol=1e-6, atol=0))
+        """Where the default rate is among the rates."""
+        return self.rates.index(self.default_rate)
 
 
 def require_rates(name: str, rates) -> None:
@@ -191,37 +182,42 @@ def evaluate(
         )
     run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
     chunks = chunk_tasks([task for _, task in tasks], settings)
-    # Slices of the first axis: an optimizer, or a rate of the learned one.
-    learned = [(one, _learned_rates(one, initial_rates)) for one in weights]
-    parts = {name: [None] * len(tasks) for name in (*names, *baselines)}
+    compared = [
+        (one.name, one, one.default_rate, _learned_rates(one, initial_rates))
+        for one in weights
+    ]
+    for name in baselines:
+        default = BASELINES[name][1]
+        rates = tuple(sorted({default, *settings.learning_rates}))
+        compared.append((name, None, default, rates))
+    found = {name: [None] * len(tasks) for name, *_ in compared}
     for members in chunks:
         chunk = [tasks[index][1] for index in members]
-        for one, rates in learned:
-            found = run_chunk.learned(chunk, one, rates)
-            _check_starts(chunk, found)
-            _distribute(parts[one.name], members, found, 0)
-        if baselines:
-            found = run_chunk.baselines(chunk, tuple(baselines))
-            _check_starts(chunk, found)
-            for position, name in enumerate(baselines):
-                _distribute(parts[name], members, found, position)
+        for name, one, _, rates in compared:
+            if one is None:
+                losses, accuracy, seconds = run_chunk.baseline(chunk, name, rates)
+            else:
+                losses, accuracy, seconds = run_chunk.learned(chunk, one, rates)
+            _check_starts(chunk, losses)
+            for place, index in enumerate(members):
+                own = losses[:, :, place], accuracy[:, place], seconds
+                found[name][index] = own
     labels = tuple(name for name, _ in tasks)
     families = tuple(task.family for _, task in tasks)
-    described = [(one.name, True, one.default_rate, r) for one, r in learned]
-    described += [
-        (name, False, BASELINES[name][1], settings.learning_rates) for name in baselines
-    ]
     return [
         Result(
-            *description,
+            name,
+            one is not None,
+            default,
+            rates,
             labels,
             families,
             settings.record_steps,
-            np.stack([part[0] for part in parts[description[0]]], axis=2),
-            np.stack([part[1] for part in parts[description[0]]], axis=1),
-            np.array([part[2] for part in parts[description[0]]]),
+            np.stack([part[0] for part in found[name]], axis=2),
+            np.stack([part[1] for part in found[name]], axis=1),
+            np.array([part[2] for part in found[name]]),
         )
-        for description in described
+        for name, one, default, rates in compared
     ]
 
 
@@ -247,7 +243,7 @@ def chunk_tasks(tasks: Sequence[Task], settings: Settings) -> list[list[int]]:
     chunks = []
     for members in groups.values():
         numbers = tasks[members[0]].parameter_count * settings.seeds
-        numbers *= len(BASELINES) * len(LEARNING_RATES)
+        numbers *= _RUNS_OF_A_DRAW
         at_once = max(1, _NUMBERS_AT_ONCE // numbers)
         count = -(-len(members) // at_once)
         chunks += [list(map(int, part)) for part in np.array_split(members, count)]
@@ -260,11 +256,11 @@ def _learned_rates(weights, initial_rates):
     return tuple(sorted({weights.default_rate, *initial_rates}))
 
 
-def _check_starts(tasks, found):
+def _check_starts(tasks, losses):
     """Refuses tasks whose log-losses would mean nothing."""
-    starts = found[0][0]
+    starts = losses[0]
     # Rounding may leave a loss of zero a little below it.
-    good = np.all(np.isfinite(starts) & (starts > -1e-6), axis=(0, 1, 3))
+    good = np.all(np.isfinite(starts) & (starts > -1e-6), axis=(0, 2))
     if not np.all(good):
         bad = [
             task.name for task, is_good in zip(tasks, good, strict=True) if not is_good
@@ -275,22 +271,11 @@ def _check_starts(tasks, found):
         )
 
 
-def _distribute(parts, members, found, position):
-    """Files one optimizer's share of a chunk by task."""
-    losses, accuracy, seconds = found
-    for place, index in enumerate(members):
-        parts[index] = (
-            losses[:, position, :, place],
-            accuracy[position, :, place],
-            seconds,
-        )
-
-
 class _ChunkRunner:
-    """Runs a chunk of tasks with the learned optimizer or with all baselines.
+    """Runs a chunk of tasks with one optimizer.
 
-    Both return losses `[records, optimizers, rates, tasks, seeds]`, test accuracies
-    `[optimizers, rates, tasks, seeds]` and the seconds of a step of one run.
+    Returns losses `[records, rates, tasks, seeds]`, test accuracies
+    `[rates, tasks, seeds]` and the seconds of a step of one run.
     """
 
     def __init__(self, settings, cache, log):
@@ -314,22 +299,16 @@ class _ChunkRunner:
             return LearnedRuns(weights.optimizer, task.parameter_shapes, runs)
 
         arguments = {"meta_parameters": weights.meta_parameters}
-        return self._run(tasks, weights.name, identity, optimizer, arguments, 1, rates)
+        return self._run(tasks, weights.name, identity, optimizer, arguments, rates)
 
-    def baselines(self, tasks, names):
-        side_by_side = SideBySide(BASELINES[name][0] for name in names)
+    def baseline(self, tasks, name, rates):
         arguments = {"total_steps": np.int32(self._settings.steps)}
+        baseline = BASELINES[name][0]
         return self._run(
-            tasks,
-            "baselines",
-            {"baselines": names},
-            lambda task, runs: side_by_side,
-            arguments,
-            len(names),
-            self._settings.learning_rates,
+            tasks, name, {"baseline": name}, lambda *_: baseline, arguments, rates
         )
 
-    def _run(self, tasks, label, identity, optimizer, arguments, optimizers, rates):
+    def _run(self, tasks, label, identity, optimizer, arguments, rates):
         settings = self._settings
         key = {
             **identity,
@@ -351,8 +330,8 @@ class _ChunkRunner:
             return found
         draws = draw_runs(tasks, range(settings.seeds), settings.steps)
         count = len(draws.tasks)
-        draw_of_run = np.tile(np.arange(count), optimizers * len(rates))
-        run_rates = np.tile(np.repeat(rates, count), optimizers).astype(np.float32)
+        draw_of_run = np.tile(np.arange(count), len(rates))
+        run_rates = np.repeat(rates, count).astype(np.float32)
         arguments = {
             **arguments,
             "learning_rate": run_rates,
@@ -366,7 +345,7 @@ class _ChunkRunner:
             loop = TrainingLoop(tasks[0], made, draw_of_run, draws)
             self._compiled = (program, loop)
         runs = self._compiled[1](settings.record_steps, arguments)
-        shape = (optimizers, len(rates), len(tasks), settings.seeds)
+        shape = (len(rates), len(tasks), settings.seeds)
         found = (
             runs.losses.reshape(-1, *shape),
             _test_accuracy(tasks[0], runs, draws).reshape(shape),

@@ -97,7 +97,7 @@ def _drawn_settings(results):
             continue
         choice = next(c for c in choices(result, METRICS[1]) if c.name == setting)
         tuned = "tuned for each task"
-        label = f"{result.untuned_rate:g}" if setting == "default" else tuned
+        label = f"{result.default_rate:g}" if setting == "default" else tuned
         yield f"{name}, {label}", result, choice.rates, colour, style
 
 

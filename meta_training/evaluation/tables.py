@@ -58,7 +58,7 @@ def _run_rows(results):
             yield (
                 result.optimizer,
                 f"{result.rates[rate]:g}",
-                int(result.has_default and rate == result.default_index),
+                int(rate == result.default_index),
                 result.families[task],
                 result.tasks[task],
                 seed,

@@ -1,6 +1,6 @@
 """Many training runs in one compiled loop: learning rates, seeds, optimizers."""
 
-from meta_training.runs.baselines import BASELINES, SideBySide
+from meta_training.runs.baselines import BASELINES
 from meta_training.runs.draws import Draws, draw_runs, record_steps
 from meta_training.runs.learned import LearnedRuns
 from meta_training.runs.loop import Runs, TrainingLoop
@@ -10,7 +10,6 @@ __all__ = [
     "Draws",
     "LearnedRuns",
     "Runs",
-    "SideBySide",
     "TrainingLoop",
     "draw_runs",
     "record_steps",

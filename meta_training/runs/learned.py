@@ -59,6 +59,10 @@ class LearnedRuns:
         del values
         return state[1]
 
+    def evaluation_values(self, values, state):
+        del state
+        return values
+
     def step(self, values, gradients, state, iteration, arguments):
         del iteration
         packed = self.pack(gradients)

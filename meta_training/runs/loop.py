@@ -28,7 +28,8 @@ class Runs(NamedTuple):
     Attributes:
         record_steps: `[records]`, ascending from 0.
         losses: `[records, runs]` on the whole training set; may be non-finite.
-        values: the final parameters, `[runs, *shape]` a tensor.
+        values: the final parameters, `[runs, *shape]` a tensor, where the last losses
+            were recorded.
         seconds: how long the loop ran, without its compilation.
     """
 
@@ -124,7 +125,12 @@ class TrainingLoop:
         losses = tf.TensorArray(
             tf.float32, records, element_shape=[len(self.draw_of_run)]
         )
-        losses = losses.write(0, self._whole_loss(values, draws, fixed, draw_of_run))
+
+        def loss(values, state):
+            values = self.optimizer.evaluation_values(values, state)
+            return self._whole_loss(values, draws, fixed, draw_of_run)
+
+        losses = losses.write(0, loss(values, state))
 
         def step(iteration, values, state):
             gradients = self._gradients(
@@ -145,16 +151,15 @@ class TrainingLoop:
                 step,
                 (record_steps[index - 1], values, state),
             )
-            loss = self._whole_loss(values, draws, fixed, draw_of_run)
-            return index + 1, losses.write(index, loss), values, state
+            return index + 1, losses.write(index, loss(values, state)), values, state
 
-        _, losses, values, _ = tf.while_loop(
+        _, losses, values, state = tf.while_loop(
             lambda index, *_: index < records,
             record,
             (tf.constant(1), losses, values, state),
             maximum_iterations=records,
         )
-        return losses.stack(), values
+        return losses.stack(), self.optimizer.evaluation_values(values, state)
 
     def _fixed_arrays(self, draws, draw_of_run):
         """The instance arrays that are the same at every step, a run each."""

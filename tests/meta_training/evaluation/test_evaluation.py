@@ -1,4 +1,4 @@
-"""The evaluation: against Keras's own optimizers, statistics by hand, end to end."""
+"""The evaluation: statistics by hand, reports, end to end; held-out networks."""
 
 import csv
 import dataclasses
@@ -9,31 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import HierarchicalRNN
 from learned_optimizer.rule.config import Config
 from learned_optimizer.weights import Weights, fresh_weights, load_weights
 from meta_training.evaluate import find_tasks
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import figures, statistics, write_report
-from meta_training.evaluation.comparison import (
-    LEARNING_RATES,
-    Result,
-    Settings,
-    evaluate,
-)
+from meta_training.evaluation.comparison import Result, Settings, evaluate
 from meta_training.held_out import list_network_groups, network_group
 from meta_training.held_out.architectures import HeldOutGatedRecurrentNetwork
 from meta_training.held_out.data import load_data
-from meta_training.optimizers import HierarchicalRule
-from meta_training.runs import (
-    BASELINES,
-    LearnedRuns,
-    SideBySide,
-    TrainingLoop,
-    draw_runs,
-    record_steps,
-)
-from meta_training.runs import loop as loop_module
+from meta_training.runs import TrainingLoop
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.bowl import Bowl
@@ -41,201 +26,6 @@ from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 NETWORK = Perceptron(6, (7, 5), 3, rows=50, batch_size=8)
-STEPS = 50
-KERAS = {
-    "Adam": keras.optimizers.Adam,
-    "RMSprop": keras.optimizers.RMSprop,
-    "SGD momentum": lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
-    "AdamW cosine": lambda rate: keras.optimizers.AdamW(
-        keras.optimizers.schedules.CosineDecay(rate, STEPS)
-    ),
-}
-
-
-def train_with_keras(optimizer, draws, draw, steps):
-    """The final values and losses of one draw of `NETWORK`, trained step by step."""
-    variables = [keras.Variable(value[draw]) for value in draws.start]
-    instance = {name: array[draw : draw + 1] for name, array in draws.instance.items()}
-
-    def objective(instance):
-        values = [variable.value[None] for variable in variables]
-        return NETWORK.objective(values, instance)[0]
-
-    @tf.function
-    def train_step(rows):
-        with tf.GradientTape() as tape:
-            loss = objective(NETWORK.minibatch(instance, rows))
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
-        optimizer.apply(gradients, variables)
-        return objective(instance)
-
-    optimizer.build(variables)
-    losses = [float(objective(instance))]
-    for rows in draws.row_indices[:steps, draw : draw + 1]:
-        losses.append(float(train_step(tf.constant(rows))))
-    return [variable.numpy() for variable in variables], losses
-
-
-@pytest.fixture(scope="module")
-def draws():
-    return draw_runs([NETWORK], [3, 4], STEPS)
-
-
-@pytest.fixture(scope="module")
-def baseline_runs(draws):
-    rates = np.array([[1e-3, 1e-2, 3e-2]] * len(BASELINES), np.float32)
-    optimizer = SideBySide(baseline for baseline, _ in BASELINES.values())
-    loop = TrainingLoop(NETWORK, optimizer, np.tile([0, 1], rates.size), draws)
-    arguments = {"learning_rate": np.repeat(rates, 2), "total_steps": np.int32(STEPS)}
-    return rates, loop(np.arange(STEPS + 1), arguments)
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_baselines_are_those_of_keras(name, draws, baseline_runs):
-    rates, runs = baseline_runs
-    position = list(BASELINES).index(name)
-    for rate, draw in ((0, 0), (2, 1)):
-        run = (position * rates.shape[1] + rate) * 2 + draw
-        optimizer = KERAS[name](float(rates[position, rate]))
-        values, losses = train_with_keras(optimizer, draws, draw, STEPS)
-        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=1e-5, atol=1e-5)
-        for ours, theirs in zip(runs.values, values, strict=True):
-            np.testing.assert_allclose(ours[run], theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_default_rates_are_those_of_keras_and_are_run(name):
-    rate = BASELINES[name][1]
-    classes = {
-        "SGD momentum": keras.optimizers.SGD,
-        "AdamW cosine": keras.optimizers.AdamW,
-    }
-    default = classes.get(name, KERAS[name])()
-    assert rate == pytest.approx(float(default.learning_rate))
-    assert rate in LEARNING_RATES
-
-
-def test_rates_are_twelve_half_a_decade_apart():
-    assert len(LEARNING_RATES) == 12
-    np.testing.assert_allclose(np.diff(np.log10(LEARNING_RATES)), 0.5, atol=2e-3)
-
-
-def test_learned_loop_is_the_keras_class(draws):
-    weights = load_weights("bootstrap-v1")
-    rates = np.array([1e-3, 1e-2], np.float32)
-    rule = HierarchicalRule(weights.config)
-    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
-    loop = TrainingLoop(NETWORK, optimizer, [0, 1], draws)
-    arguments = {
-        "meta_parameters": weights.meta_parameters,
-        "log_learning_rate": np.log(rates),
-    }
-    steps = 25
-    runs = loop(np.arange(steps + 1), arguments)
-    for run, rate in enumerate(rates):
-        optimizer = HierarchicalRNN(
-            weights="bootstrap-v1", initial_learning_rate=float(rate)
-        )
-        _, losses = train_with_keras(optimizer, draws, run, steps)
-        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=2e-3)
-        np.testing.assert_allclose(runs.losses[:8, run], losses[:8], rtol=1e-5)
-
-
-def test_gradients_that_are_not_finite_change_nothing():
-    optimizer = LearnedRuns(HierarchicalRule(), [(3,), (2, 2)], 2)
-    values = [tf.ones([2, 3]), tf.ones([2, 2, 2])]
-    arguments = {
-        "meta_parameters": fresh_weights(seed=0).meta_parameters,
-        "log_learning_rate": np.log([1e-2, 1e-2]).astype(np.float32),
-    }
-    gradients = [tf.constant([[1, np.nan, 1], [1, 2, 3.0]]), tf.ones([2, 2, 2])]
-    state = optimizer.start(values, arguments)
-    new, _ = optimizer.step(values, gradients, state, 0, arguments)
-    np.testing.assert_array_equal(new[0][0], values[0][0])
-    assert (
-        np.all(new[0][1] != 1) and np.all(np.isfinite(new[1])) and np.all(new[1] != 1)
-    )
-
-
-@pytest.mark.parametrize(
-    "shapes", [[(3,)], [(64, 128), (128,), (5, 7)], [(2,), (300,)]]
-)
-def test_unpacking_reverses_packing(shapes):
-    optimizer = LearnedRuns(HierarchicalRule(), shapes, 3)
-    generator = np.random.default_rng(0)
-    tensors = [generator.normal(size=(3, *s)).astype(np.float32) for s in shapes]
-    packed = optimizer.pack(tensors)
-    assert packed.shape == (
-        len(optimizer.layout.block_tensor),
-        optimizer.layout.block_size,
-    )
-    for ours, tensor in zip(optimizer.unpack(packed), tensors, strict=True):
-        np.testing.assert_array_equal(ours, tensor)
-
-
-def test_noise_and_zeros_are_drawn_once_a_draw():
-    """Each task's own, of its own size."""
-    noisy = Quadratic(200, noise_stdev=0.3, gradient_zero_probability=0.2)
-    tasks, seeds = [noisy, Quadratic(200)], [0, 1, 2]
-    draws = draw_runs(tasks, seeds, 1)
-    order = [0, 1, 2, 3, 4, 5] * 2
-    sgd = BASELINES["SGD momentum"][0]
-    loop = TrainingLoop(tasks[0], sgd, order, draws)
-    runs = loop([0, 1], {"learning_rate": np.full(12, 1.0, np.float32)})
-    start = draws.start[0]
-    moves = start[order] - runs.values[0]
-    np.testing.assert_array_equal(moves[:6], moves[6:])
-    with tf.GradientTape() as tape:
-        values = tf.convert_to_tensor(start)
-        tape.watch(values)
-        instance = {name: tf.constant(a) for name, a in draws.instance.items()}
-        loss = tf.reduce_sum(tasks[0].objective([values], instance))
-    disturbance = (moves[:6] - tape.gradient(loss, values).numpy()).reshape(6, -1)
-    zero = moves[:6].reshape(6, -1) == 0
-    assert 0.15 < zero[:3].mean() < 0.25
-    np.testing.assert_allclose(disturbance[:3][~zero[:3]].std(), 0.3, rtol=0.1)
-    assert not np.array_equal(zero[0], zero[1])
-    # The task beside it has neither.
-    np.testing.assert_allclose(disturbance[3:], 0, atol=2e-3)
-
-
-def test_large_instances_are_shared_by_runs(monkeypatch):
-    task = Quadratic(5, noise_stdev=0.1)
-    draws = draw_runs([task], [0, 1, 2], 4)
-    optimizer = SideBySide(BASELINES[name][0] for name in ("Adam", "SGD momentum"))
-    arguments = {"learning_rate": np.repeat([1e-1, 1e-3], 3).astype(np.float32)}
-    found = []
-    for limit, shares in ((1e9, False), (0, True)):
-        monkeypatch.setattr(loop_module, "_COPIED_BYTES", limit)
-        loop = TrainingLoop(task, optimizer, [0, 1, 2, 0, 1, 2], draws)
-        assert loop._shares_instances == shares
-        found.append(loop([0, 1, 4], arguments))
-    np.testing.assert_allclose(found[0].losses, found[1].losses, rtol=1e-5)
-    np.testing.assert_allclose(found[0].values[0], found[1].values[0], rtol=1e-4)
-    loop = TrainingLoop(task, BASELINES["Adam"][0], [2, 0], draws)
-    assert not loop._shares_instances
-
-
-def test_draws_depend_on_task_and_seed_alone():
-    alone = draw_runs([Quadratic(4, noise_stdev=0.5)], [7], 3)
-    among = draw_runs([Quadratic(4), Quadratic(4, noise_stdev=0.5)], [2, 7], 3)
-    np.testing.assert_array_equal(among.start[0][3], alone.start[0][0])
-    assert np.any(among.start[0][2] != alone.start[0][0])
-    np.testing.assert_array_equal(among.noise_stdev, [0, 0, 0.5, 0.5])
-
-
-def test_minibatches_are_shuffled_epochs(draws):
-    epoch = draws.row_indices[:6, 0].ravel()
-    assert len(set(epoch)) == 48 and draws.row_indices.shape == (STEPS, 2, 8)
-    assert len(set(draws.row_indices[6:12, 0].ravel())) == 48
-    assert np.any(draws.row_indices[:6, 0] != draws.row_indices[6:12, 0])
-
-
-def test_record_steps():
-    np.testing.assert_array_equal(record_steps(10, 5, every=4), [0, 4, 8, 10])
-    steps = record_steps(1000, 20)
-    assert steps[0] == 0 and steps[-1] == 1000 and len(steps) <= 20
-    assert np.all(np.diff(steps) > 0) and 1 in steps
 
 
 # Statistics.
@@ -416,26 +206,6 @@ def test_figures_of_many_tasks_show_what_was_computed():
     )
 
 
-def test_reports_name_the_rates_that_were_run(tmp_path, few_bootstraps):
-    learned, adam, _ = many_tasks(2)
-    elsewhere = dataclasses.replace(adam, rates=(1e-2, 1e-1))
-    text = write_report([learned, elsewhere], tmp_path, "").read_text()
-    assert "| Adam, 0.01 |" in text and "| Adam, 0.001 |" not in text
-    assert (
-        "The default rate of Adam, 0.001, was not run: the nearest one that was, 0.01, "
-        "stands for it."
-    ) in text
-    labels = [drawn[0] for drawn in figures._drawn_settings([learned, elsewhere])]
-    assert "Adam, 0.01" in labels
-    with open(tmp_path / "runs.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    defaults = {
-        (row["optimizer"], row["rate"]) for row in rows if int(row["is_default_rate"])
-    }
-    assert defaults == {("runs/a/weights", "0.001")}
-    assert "was not run" not in write_report([learned, adam], tmp_path, "").read_text()
-
-
 # End to end.
 
 
@@ -446,14 +216,15 @@ def test_evaluation_writes_a_report_and_reuses_the_baselines(tmp_path):
     other = fresh_weights(seed=1)
     messages = []
     arguments = (tasks, settings, tmp_path / "cache")
-    options = dict(initial_rates=[1e-1], log=messages.append)
+    baselines = ("Adam", "Schedule-free AdamW")
+    options = dict(initial_rates=[1e-1], baselines=baselines, log=messages.append)
     evaluate([shipped], *arguments, **options)
     assert not any("cache" in message for message in messages)
     messages.clear()
     results = evaluate([shipped, other], *arguments, **options)
     anew = [message for message in messages if "from the cache" not in message]
     assert anew and all(message.startswith("fresh: ") for message in anew)
-    assert [one.optimizer for one in results] == [shipped.name, "fresh", *BASELINES]
+    assert [one.optimizer for one in results] == [shipped.name, "fresh", *baselines]
     for one in results:
         assert one.losses.shape[1:] == (len(one.rates), 3, 2)
         assert one.rates[one.default_index] == pytest.approx(one.default_rate)
@@ -469,7 +240,7 @@ def test_evaluation_writes_a_report_and_reuses_the_baselines(tmp_path):
     assert "the command" in text and "nan" not in text
     with open(tmp_path / "runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * (2 * 2 + 4 * 3)
+    assert len(rows) == 2 * 3 * (2 * 2 + 3 + 4)  # The default rate of one is added.
     last = rows[-1]
     loss = results[-1].losses[-1, -1, -1, -1]
     assert float(last["final_loss"]) == pytest.approx(loss, rel=1e-5)
@@ -638,7 +409,6 @@ def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypat
             lambda: evaluate([], [Start(-1.0, True)], Settings(), "x"),
             "objectives of 0 or more, which these tasks may not have: start",
         ),
-        (lambda: draw_runs([Bowl(1.0), Quadratic(3)], [0], 1), "one batch_key"),
         (lambda: find_tasks("tests"), "tasks must be one of .* received 'tests'"),
         (
             lambda: network_group("train"),

@@ -1,0 +1,65 @@
+"""Learned optimizers on stacked runs: as the Keras class, and packed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN
+from learned_optimizer.weights import fresh_weights, load_weights
+from meta_training.optimizers import HierarchicalRule
+from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs
+from tests.meta_training.runs.step_by_step import NETWORK, STEPS, train_with_keras
+
+
+def test_learned_loop_is_the_keras_class():
+    draws = draw_runs([NETWORK], [3, 4], STEPS)
+    weights = load_weights("bootstrap-v1")
+    rates = np.array([1e-3, 1e-2], np.float32)
+    rule = HierarchicalRule(weights.config)
+    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
+    loop = TrainingLoop(NETWORK, optimizer, [0, 1], draws)
+    arguments = {
+        "meta_parameters": weights.meta_parameters,
+        "log_learning_rate": np.log(rates),
+    }
+    steps = 25
+    runs = loop(np.arange(steps + 1), arguments)
+    for run, rate in enumerate(rates):
+        optimizer = HierarchicalRNN(
+            weights="bootstrap-v1", initial_learning_rate=float(rate)
+        )
+        _, losses = train_with_keras(optimizer, draws, run, steps)
+        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=2e-3)
+        np.testing.assert_allclose(runs.losses[:8, run], losses[:8], rtol=1e-5)
+
+
+def test_gradients_that_are_not_finite_change_nothing():
+    optimizer = LearnedRuns(HierarchicalRule(), [(3,), (2, 2)], 2)
+    values = [tf.ones([2, 3]), tf.ones([2, 2, 2])]
+    arguments = {
+        "meta_parameters": fresh_weights(seed=0).meta_parameters,
+        "log_learning_rate": np.log([1e-2, 1e-2]).astype(np.float32),
+    }
+    gradients = [tf.constant([[1, np.nan, 1], [1, 2, 3.0]]), tf.ones([2, 2, 2])]
+    state = optimizer.start(values, arguments)
+    new, _ = optimizer.step(values, gradients, state, 0, arguments)
+    np.testing.assert_array_equal(new[0][0], values[0][0])
+    assert (
+        np.all(new[0][1] != 1) and np.all(np.isfinite(new[1])) and np.all(new[1] != 1)
+    )
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(3,)], [(64, 128), (128,), (5, 7)], [(2,), (300,)]]
+)
+def test_unpacking_reverses_packing(shapes):
+    optimizer = LearnedRuns(HierarchicalRule(), shapes, 3)
+    generator = np.random.default_rng(0)
+    tensors = [generator.normal(size=(3, *s)).astype(np.float32) for s in shapes]
+    packed = optimizer.pack(tensors)
+    assert packed.shape == (
+        len(optimizer.layout.block_tensor),
+        optimizer.layout.block_size,
+    )
+    for ours, tensor in zip(optimizer.unpack(packed), tensors, strict=True):
+        np.testing.assert_array_equal(ours, tensor)
