@@ -1,21 +1,41 @@
-"""Named arrays from the bytes of an npz, without pickle."""
+"""Named arrays as npz files, without pickle."""
 
 import io
+import pathlib
 import zipfile
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
+
+from learned_optimizer.utils.atomic_write import atomic_write
+
+
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as one npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays that `save_arrays` wrote.
+
+    Raises:
+        ValueError: The file is damaged, or something else.
+    """
+    return arrays_from_npz(path.read_bytes(), str(path))
 
 
 def arrays_from_npz(content: bytes, name: str) -> dict[str, np.ndarray]:
     """The arrays of an npz by name; nothing in it is ever unpickled.
 
     Args:
-        content: Of the file.
-        name: What an error calls it.
+        content: The bytes of the file.
+        name: The name of the file in error messages.
 
     Raises:
-        ValueError: It is damaged, or something else.
+        ValueError: The file is damaged, or something else.
     """
     try:
         # `NpzFile` and not `np.load`, which would take a bare array or a pickle too.

@@ -1,6 +1,7 @@
 """What a distribution of meta-training is: where the windows of cohorts are run."""
 
 import abc
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,8 +27,7 @@ class Outcome(NamedTuple):
 class Distribution(abc.ABC):
     """Says where windows are run. The outer loop is the same for all.
 
-    A distribution over processes also carries what they must have alike: `share`
-    and `gather` do nothing where one process has everything.
+    `check_agreement` and `gather` do nothing where one process has everything.
 
     Attributes:
         name: What the command line calls it.
@@ -76,19 +76,24 @@ class Distribution(abc.ABC):
             The outcome, the same in every process.
         """
 
-    def agree(self, settings: str) -> None:  # noqa: B027
-        """Makes sure that all processes have the same settings.
+    def check_agreement(self, settings: str, file: pathlib.Path) -> None:  # noqa: B027
+        """Checks that all processes have the same settings and share a folder.
+
+        Args:
+            settings: Those of this process.
+            file: A file in the folder, which the chief has just written.
 
         Raises:
-            ValueError: they have not.
+            ValueError: They have not, or do not.
         """
 
-    def share(self, arrays: Arrays) -> Arrays:
-        """The chief's `arrays`, in every process."""
-        return arrays
+    def gather(self, arrays: Arrays, folder: pathlib.Path) -> Arrays:
+        """The named arrays of all processes together, on the chief at least.
 
-    def gather(self, arrays: Arrays) -> Arrays:
-        """The named arrays of all processes together, on the chief at least."""
+        Args:
+            arrays: Those of this process.
+            folder: The run's folder.
+        """
         return arrays
 
     def close(self) -> None:  # noqa: B027

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from meta_training.optimizers import (
     TrainableOptimizer,
@@ -15,7 +16,6 @@ from meta_training.optimizers import (
     load_trained,
     save_trained,
 )
-from meta_training.outer.array_files import load_arrays, save_arrays
 
 CHECKPOINT = "checkpoint.npz"
 WEIGHTS = "weights.npz"

@@ -32,6 +32,7 @@ from meta_training.outer.meta_optimizers import MetaOptimizer, norm
 from meta_training.outer.progress import Progress
 from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder
 from meta_training.outer.run_log import RunLog, SilentLog
+from meta_training.outer.training_config import FILE as CONFIG
 from meta_training.outer.training_config import TrainingConfig
 
 Validate = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
@@ -42,7 +43,7 @@ class Trainer:
 
     Attributes:
         config: The settings.
-        folder: Where checkpoint, weights and logs are; the chief alone touches it.
+        folder: Where checkpoint, weights and logs are; all processes share it.
         distribution: Where windows are run.
         meta_parameters: `{name: array}`, the newest.
     """
@@ -128,7 +129,9 @@ class Trainer:
                 config.settle(self.folder)
             # Where each process loads the start by itself, it may be another.
             agreed = {**config.to_dict(), "start": content_sha256(self._start)}
-            self.distribution.agree(json.dumps(agreed, sort_keys=True))
+            self.distribution.check_agreement(
+                json.dumps(agreed, sort_keys=True), self.folder / CONFIG
+            )
             self._restore()
         self.distribution.start(self.cohorts, estimate)
         families = [self.batch.tasks[task].family for task in self.batch.problem_task]
@@ -275,7 +278,7 @@ class Trainer:
         arrays = {}
         for cohort in self.cohorts:
             arrays |= cohort.state()
-        arrays = self.distribution.gather(arrays)
+        arrays = self.distribution.gather(arrays, self.folder)
         if not self.distribution.is_chief:
             return
         arrays |= self._progress.to_arrays()
@@ -287,11 +290,9 @@ class Trainer:
         return {"meta_parameters": self.meta_parameters, "slots": self._slots}
 
     def _restore(self) -> None:
-        """Goes on from the chief's checkpoint, if there is one."""
+        """Resumes from the checkpoint, if there is one."""
         is_chief = self.distribution.is_chief
-        arrays = self.distribution.share(
-            self._files.read_checkpoint() if is_chief else {}
-        )
+        arrays = self._files.read_checkpoint()
         if not arrays:
             return
         # What `save` would write now.

@@ -404,19 +404,19 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_in_step_do_what_one_device_does(tmp_path):
-    """Killed in the middle, all of them; and each with a folder of its own."""
+    """Also when they are killed in the middle and started again."""
     steps = [*TINY_FLAGS, "--outer_steps=200", "--checkpoint_every=3"]
-    chief = tmp_path / "process0"
+    chief = tmp_path / "shared"
 
     def start(processes):
         return [
             processes.start(
                 "--strategy=multi_worker",
                 *steps,
-                f"--train_dir={tmp_path / f'process{index}'}",
+                f"--train_dir={chief}",
                 tf_config=tf_config,
             )
-            for (_, index), tf_config in tf_configs(worker=2).items()
+            for tf_config in tf_configs(worker=2).values()
         ]
 
     with Processes(tmp_path) as processes:
@@ -435,13 +435,32 @@ def test_two_processes_in_step_do_what_one_device_does(tmp_path):
             *steps, "--cohorts=2", f"--train_dir={tmp_path / 'one'}"
         )
         assert alone.wait(120) == 0, alone.text()[-4000:]
-    assert not (tmp_path / "process1").exists()
+    assert not list(chief.glob(".cohorts_of*"))
     assert_whole_run(chief, 200)
     one, two = (
         load_weights(folder / "weights.npz").meta_parameters
         for folder in (tmp_path / "one", chief)
     )
     assert_same(one, two)
+
+
+@pytest.mark.slow
+def test_processes_that_share_no_folder_are_refused(tmp_path):
+    with Processes(tmp_path) as processes:
+        running = [
+            processes.start(
+                "--strategy=multi_worker",
+                *TINY_FLAGS,
+                f"--train_dir={tmp_path / f'process{index}'}",
+                tf_config=tf_config,
+            )
+            for (_, index), tf_config in tf_configs(worker=2).items()
+        ]
+        for each in running:
+            assert each.wait(120) == 1
+            assert "--train_dir must be a folder that all processes share" in (
+                each.text()
+            )
 
 
 @pytest.mark.slow

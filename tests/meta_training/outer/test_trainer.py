@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -17,15 +18,14 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 
 from learned_optimizer import Config, fresh_weights, load_weights, save_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.arrays import arrays_from_npz, load_arrays, save_arrays
 from learned_optimizer.utils.csv_log import read_csv
 from meta_training.distribution import Outcome
 from meta_training.distribution.one_device import OneDevice
 from meta_training.estimators import Estimate
 from meta_training.inner.windows import Window
-from meta_training.outer import array_files as files
 from meta_training.outer import trainer as trainer_module
 from meta_training.outer import training_config
-from meta_training.outer.array_files import load_arrays
 from meta_training.outer.meta_optimizers import MetaOptimizer, norm
 from meta_training.outer.run_folder import LOCK
 from meta_training.outer.run_log import RunLog, SilentLog
@@ -502,7 +502,7 @@ def test_the_card_counts_the_time_of_the_cores(tmp_path, monkeypatch):
     # A checkpoint from before it was counted can be gone on from; the sum is unknown.
     arrays = load_arrays(tmp_path / "checkpoint.npz")
     del arrays["cpu_seconds"]
-    files.save_arrays(tmp_path / "checkpoint.npz", arrays)
+    save_arrays(tmp_path / "checkpoint.npz", arrays)
     assert cpu_hours(900) is None
 
 
@@ -587,6 +587,12 @@ def test_meta_objectives_reward_descent_wherever_an_objective_starts(
     assert float(trainer.meta_parameters["log_learning_rate"]) > before
 
 
+def npz_of(arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -594,12 +600,12 @@ def test_meta_objectives_reward_descent_wherever_an_objective_starts(
         (lambda whole: b"", "whole npz archive"),
         (lambda whole: b"not an archive", "whole npz archive"),
         (
-            lambda whole: files.arrays_to_bytes({"a": np.zeros(3)}),
+            lambda whole: npz_of({"a": np.zeros(3)}),
             "of these tasks and settings, received .*: outer_step is missing",
         ),
         (
-            lambda whole: files.arrays_to_bytes(
-                files.arrays_from_bytes(whole) | {"trajectories/values": np.zeros(3)}
+            lambda whole: npz_of(
+                arrays_from_npz(whole, "whole") | {"trajectories/values": np.zeros(3)}
             ),
             r"trajectories/values: \(3,\) there, \(2, 2\) wanted",
         ),
@@ -652,14 +658,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_a_full_disk_leaves_the_last_file_whole(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.npz"
-    files.save_arrays(path, {"a": np.arange(5)})
+    save_arrays(path, {"a": np.arange(5)})
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("learned_optimizer.utils.atomic_write.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        files.save_arrays(path, {"a": np.arange(9)})
+        save_arrays(path, {"a": np.arange(9)})
     np.testing.assert_array_equal(load_arrays(path)["a"], np.arange(5))
     assert list(tmp_path.iterdir()) == [path]
 
