@@ -3,10 +3,10 @@
     python -m learned_optimizer.released --checkpoint=PREFIX --output=FILE.npz
     python -m learned_optimizer.released --weights=NAME --output_checkpoint=PREFIX
 
-The variables are those of the released code's scope `LOL`; what its training keeps
-beside them, slots of the meta-optimizer and the step, is left out. Its architecture is
-not stored: `released_config.py` says how it is found, and a flag for each switch
-(`--extreme_indicator`, `--norelative_learning_rate`) what shapes do not tell.
+The variables are those of the released code's scope `LOL`; the rest of its training
+state, the slots of the meta-optimizer and the step, is left out. A checkpoint does not
+store its architecture. The default is the released one; a flag for each field of
+`Config` says where the training had another (`--attention`, `--level_sizes=10,20`).
 """
 
 import dataclasses
@@ -14,16 +14,11 @@ import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Mapping
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from learned_optimizer.interop.released_config import (
-    DEFAULTS,
-    INPUT_SWITCHES,
-    SCOPE,
-    config_of_shapes,
-)
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import (
     from_released_names,
@@ -39,6 +34,9 @@ from learned_optimizer.weights import (
     save_weights,
 )
 
+SCOPE = "LOL/"
+# The released defaults: there the global RNN sees the last tensor alone.
+RELEASED_CONFIG = Config(global_rnn_input="last_tensor")
 _GLOBAL_STEP = "global_step"
 
 
@@ -58,17 +56,18 @@ def read_checkpoint(
             code draws them, from 1e-6 to 1e-2 unless told otherwise.
         seed: Of the initial states, which a checkpoint lacks with
             `learnable_start=False`.
-        **switches: Fields of `Config` that shapes do not tell, where they are not as
-            in the released defaults.
+        **switches: Fields of `Config` in which the checkpoint differs from
+            `RELEASED_CONFIG`.
 
     Raises:
-        ValueError: If it is no checkpoint, if variables are missing, misshapen, not
-            finite or of another architecture, or if shapes leave open which.
+        ValueError: If it is no checkpoint, or if its variables are not finite or not
+            those of this architecture.
     """
     path = os.fspath(checkpoint)
     reader = _opened(path)
     shapes = _own_variables(reader.get_variable_to_shape_map())
-    config = config_of_shapes(shapes, **switches)
+    config = dataclasses.replace(RELEASED_CONFIG, **switches)
+    check_variables(shapes, config)
     try:
         arrays = {variable: reader.get_tensor(variable) for variable in shapes}
         step = None
@@ -116,7 +115,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
             f"{weights.name!r} with {weights.config.nominal}"
         )
     prefix = pathlib.Path(prefix).absolute()
-    untold = _untold(weights.config)
+    switches = _switches_of(weights.config)
     # Two files cannot be replaced at once: a stop in between would leave the index of
     # one checkpoint with the numbers of another.
     if prefix.with_name(f"{prefix.name}.index").exists():
@@ -142,29 +141,51 @@ def write_checkpoint(weights: Weights, prefix) -> str:
     tf.compat.v1.train.update_checkpoint_state(
         os.fspath(prefix.parent), prefix.name, all_model_checkpoint_paths=[prefix.name]
     )
-    if untold:
+    if switches:
         logging.warning(
-            "A released checkpoint does not hold its architecture: who reads it must "
-            "say %s",
-            ", ".join(f"{name}={value!r}" for name, value in untold.items()),
+            "A released checkpoint does not hold its architecture. To read this one, "
+            "give: %s",
+            ", ".join(f"{name}={value!r}" for name, value in switches.items()),
         )
     return os.fspath(prefix)
 
 
-def _untold(config) -> dict:
-    """The switches without which the shapes of its variables tell another config."""
-    shapes = {spec.released_name: spec.shape for spec in specifications(config)}
-    asked: set[str] = set()
-    try:
-        found = config_of_shapes(shapes)
-    except ValueError:
-        # They leave open which inputs the parameter RNN has.
-        found, asked = DEFAULTS, {*INPUT_SWITCHES, "gradient_timescales"}
+def check_variables(shapes: Mapping[str, tuple], config: Config) -> None:
+    """Checks that variables are those of an architecture.
+
+    Args:
+        shapes: `{released variable name: shape}` of the scope `LOL`, without slots.
+        config: The architecture.
+
+    Raises:
+        ValueError: Variables are missing, misshapen or not part of it.
+    """
+    wanted = {spec.released_name: spec.shape for spec in specifications(config)}
+    missing = sorted(set(wanted) - set(shapes))
+    if not config.learnable_start:
+        # Then the released code draws these anew in each run and stores none.
+        missing = [name for name in missing if not name.endswith("/init_vector")]
+    unknown = sorted(set(shapes) - set(wanted))
+    misshapen = [
+        f"{name!r} of shape {tuple(shapes[name])} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in shapes and tuple(shapes[name]) != shape
+    ]
+    if missing or misshapen or unknown:
+        raise ValueError(
+            "A released checkpoint must hold the variables of the architecture that "
+            f"its flags name. Received: missing {missing}, misshapen "
+            f"[{', '.join(misshapen)}], not part of it {unknown}, where the "
+            f"architecture is {config}"
+        )
+
+
+def _switches_of(config) -> dict:
+    """The fields of a config that are not as released."""
     return {
         field.name: getattr(config, field.name)
         for field in _switches()
-        if field.name in asked
-        or getattr(config, field.name) != getattr(found, field.name)
+        if getattr(config, field.name) != getattr(RELEASED_CONFIG, field.name)
     }
 
 
@@ -210,9 +231,11 @@ def define_flags(values=flags.FLAGS):
         "seed", None, "Of initial states that are not stored.", flag_values=values
     )
     for field in _switches():
-        default = getattr(DEFAULTS, field.name)
-        text = f"As the checkpoint was trained; released: {default}, unless shapes tell"
-        if field.type is bool:
+        default = getattr(RELEASED_CONFIG, field.name)
+        text = f"See `Config`; released: {default}."
+        if field.name == "level_sizes":
+            flags.DEFINE_list(field.name, None, text, flag_values=values)
+        elif field.type is bool:
             flags.DEFINE_boolean(field.name, None, text, values)
         elif field.type is str:
             flags.DEFINE_string(field.name, None, text, values)
@@ -222,12 +245,8 @@ def define_flags(values=flags.FLAGS):
 
 
 def _switches():
-    """The fields of a config that a flag can say."""
-    return [
-        field
-        for field in dataclasses.fields(Config)
-        if field.type in (bool, str, int, float)
-    ]
+    """The fields of a config that a flag can say: the nominal rate is not released."""
+    return [field for field in dataclasses.fields(Config) if field.name != "nominal"]
 
 
 def main(arguments, values=flags.FLAGS):
@@ -251,7 +270,7 @@ def _convert(arguments, values):
     if all(writes):
         weights = load_weights(values.weights)
         print(write_checkpoint(weights, values.output_checkpoint))
-        if weights.config.global_rnn_input != DEFAULTS.global_rnn_input:
+        if weights.config.global_rnn_input != RELEASED_CONFIG.global_rnn_input:
             logging.warning("there, the global RNN will see the last tensor alone")
         return
     switches = {
@@ -259,6 +278,8 @@ def _convert(arguments, values):
         for field in _switches()
         if values[field.name].value is not None
     }
+    if "level_sizes" in switches:
+        switches["level_sizes"] = tuple(map(int, switches["level_sizes"]))
     output = pathlib.Path(values.output)
     weights = read_checkpoint(
         values.checkpoint,
