@@ -143,8 +143,8 @@ class Ablations(Experiment):
     def describe(self, folder, settings):
         scores = scores_by_kind(RunTable(folder), settings)
         return (
-            f"{describe_training(settings['training'])}, {_count_seeds(scores)} side "
-            "by side in one compiled program; evaluated on "
+            f"{describe_training(settings['training'])}, {_count_seeds(scores)}; "
+            "evaluated on "
             f"{describe_evaluation(folder, settings)}"
         )
 

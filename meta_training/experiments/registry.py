@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 from meta_training.optimizers import TrainedWeights
 
 BUDGETS = ("small", "full")
+# A file in `Job.work`: some meta-training was done before, for another job.
+SHARED_TRAINING = "shared_training"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""Runs an experiment into a folder that is whole or not there.
+"""Runs an experiment and writes its folder atomically.
 
-In the output folder lie, for each experiment that is done, a folder of its name with
-CSV files, figures, `paragraph.md` and, written last, `done.json`. What is under way
-lies aside, in a folder whose name begins with a dot, and takes its place by one rename.
-`work/` keeps what a later call goes on from: runs of meta-training, a cache of
-evaluations, and how long it took so far.
+The output folder has, for each experiment that is done, a folder of its name with CSV
+files, figures, `paragraph.md` and, written last, `done.json`. An experiment is first
+written to a folder whose name begins with a dot, which is then renamed. `work/` keeps
+what a later call resumes from: runs of meta-training and a cache of evaluations.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +25,8 @@ from learned_optimizer.utils.atomic_write import replace_folder
 from learned_optimizer.utils.csv_log import compress
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.weights import ALIASES
-from meta_training.experiments import judged_weights
-from meta_training.experiments.registry import Experiment, Job
-from meta_training.experiments.sittings import Sitting
+from meta_training.experiments import evaluated_weights
+from meta_training.experiments.registry import SHARED_TRAINING, Experiment, Job
 from meta_training.optimizers import TrainedWeights
 
 DONE = "done.json"
@@ -70,7 +69,7 @@ class Request:
         """All that the result of an experiment depends on."""
         found = experiment.settings(self.budget, self.seeds)
         if experiment.judges_weights:
-            found["weights_sha256"] = judged_weights.sha256_of(self.weights)
+            found["weights_sha256"] = evaluated_weights.sha256_of(self.weights)
         return {**found, "inputs": experiment.inputs()}
 
 
@@ -112,13 +111,15 @@ def _run_alone(experiment, request, output, log):
         os.replace(aside, target)
     settings = request.settings(experiment)
     done = read_done(target)
-    if done is not None and _settings_of(done, experiment) == _as_json(settings):
+    # As JSON has them: lists, not tuples.
+    if done is not None and done["settings"] == json.loads(json.dumps(settings)):
         log(f"{experiment.name}: done before, with the same settings")
         return False
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     # Other settings have other results and take other times.
     work = output / "work" / experiment.name / _digest(settings)[:12]
+    is_first_attempt = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
     job = Job(
         settings,
@@ -128,14 +129,15 @@ def _run_alone(experiment, request, output, log):
         output / "work" / "cache",
         lambda message: log(f"{experiment.name}: {message}"),
     )
-    with Sitting(work) as sitting:
-        experiment.run(job)
+    began = time.monotonic()
+    experiment.run(job)
+    seconds = round(time.monotonic() - began, 1)
     for path in aside.glob("*.csv"):
         if path.stat().st_size > LARGEST_CSV:
             compress(path)
     weights = None
     if experiment.judges_weights:
-        weights = judged_weights.entry_of(request.weights)
+        weights = evaluated_weights.entry_of(request.weights)
     write_paragraph(experiment, request.budget, settings, weights, aside)
     entry = {
         "experiment": experiment.name,
@@ -143,7 +145,10 @@ def _run_alone(experiment, request, output, log):
         "command": request.command(experiment),
         "settings": settings,
         "weights": weights,
-        **sitting.totals(),
+        "seconds": seconds,
+        # Not where an earlier process did a part: of a killed attempt, or of runs that
+        # other settings share.
+        "seconds_are_all": is_first_attempt and not (work / SHARED_TRAINING).exists(),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
@@ -165,7 +170,7 @@ def write_paragraph(experiment, budget, settings, weights, folder) -> None:
         parts.append(f"**What we infer, not the paper.** {experiment.inference}")
     parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
     if experiment.judges_weights:
-        parts.append(judged_weights.sentence(weights))
+        parts.append(evaluated_weights.sentence(weights))
     heading = f"Budget `{budget}`" if experiment.has_budget else "How"
     described = _sentence(experiment.describe(folder, settings))
     parts.append(f"**{heading}.** {described}")
@@ -174,29 +179,25 @@ def write_paragraph(experiment, budget, settings, weights, folder) -> None:
 
 
 def rewrite_paragraph(experiment: Experiment, folder: pathlib.Path) -> bool:
-    """Says anew what the CSV files of a finished experiment say: words may change.
-
-    What `done.json` of an earlier version lacks is put in: how the weights were
-    trained, and their name in the command.
+    """Writes the paragraph of a finished experiment anew from its CSV files.
 
     Returns:
-        Whether anything is different.
+        Whether it differs from the one before.
     """
     before = read_done(folder)
-    done = _completed(experiment, before)
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(folder, aside)
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(folder, new)
     write_paragraph(
-        experiment, done["budget"], done["settings"], done["weights"], aside
+        experiment, before["budget"], before["settings"], before["weights"], new
     )
-    sha256 = hashlib.sha256((aside / PARAGRAPH).read_bytes()).hexdigest()
-    done["files"] = {**done["files"], PARAGRAPH: sha256}
+    sha256 = hashlib.sha256((new / PARAGRAPH).read_bytes()).hexdigest()
+    done = {**before, "files": {**before["files"], PARAGRAPH: sha256}}
     if done == before:
-        shutil.rmtree(aside)
+        shutil.rmtree(new)
         return False
-    (aside / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    replace_folder(aside, folder)
+    (new / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+    replace_folder(new, folder)
     return True
 
 
@@ -243,36 +244,6 @@ def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
         replace_folder(aside, target)
         copied.append(name)
     return copied
-
-
-def _completed(experiment, done):
-    """`done.json` as this version writes it."""
-    words = [
-        word
-        for word in shlex.split(done["command"])
-        if experiment.has_budget or not word.startswith("--budget=")
-    ]
-    weights = None
-    if experiment.judges_weights:
-        weights = judged_weights.completed(done["weights"])
-        if not any(word.startswith("--weights=") for word in words):
-            words.append(f"--weights={weights['name']}")
-    return {**done, "command": shlex.join(words), "weights": weights}
-
-
-def _settings_of(done, experiment):
-    """The settings of what is done; earlier versions named weights that were not used.
-
-    Theirs are left out, so that nothing is run again for a name.
-    """
-    kept = dict(done["settings"])
-    if not experiment.judges_weights:
-        kept.pop("weights_sha256", None)
-    return kept
-
-
-def _as_json(settings):
-    return json.loads(json.dumps(settings))
 
 
 def _digest(settings):

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meta_training.experiments.seeds_side_by_side import train_side_by_side
 from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
@@ -14,6 +13,7 @@ from meta_training.optimizers import (
     save_trained,
 )
 from meta_training.outer.run_folder import WEIGHTS
+from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.tasks import register_task_set, task_set
 from meta_training.tasks.released.quadratics import Quadratic
@@ -80,21 +80,19 @@ def meta_train(
     training: Mapping[str, Any],
     work: pathlib.Path,
 ) -> list[TrainedWeights]:
-    """Meta-trains fresh weights of an optimizer once for each seed, side by side.
+    """Meta-trains fresh weights of an optimizer once for each seed.
 
     Args:
         optimizer: What is trained, with its settings.
         name: Of the weights; each seed's number is added where there are several.
-        seeds: Of start and training.
+        seeds: Of the initial weights and of training.
         training: Changes of the preset `default`, as in `TRAINING`.
-        work: Where the runs lie; a later call goes on from there.
+        work: The folder of the runs; a later call resumes them.
 
     Returns:
         The weights at the last outer step.
     """
-    runs = []
     for seed in seeds:
-        folder = work / f"seed{seed}"
         start = work / f"start{seed}.npz"
         # The card is written last; what is drawn depends on the seed alone.
         if not (start.is_file() and start.with_suffix(".json").is_file()):
@@ -110,8 +108,7 @@ def meta_train(
             validate_every=0,
             **training,
         )
-        runs.append((config, folder))
-    train_side_by_side(runs)
+        Trainer(config, work / f"seed{seed}").train()
     return load_seeds(name, seeds, work)
 
 

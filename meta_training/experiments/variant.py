@@ -1,4 +1,4 @@
-r"""Meta-trains and evaluates one optimizer in a process of its own:
+r"""Meta-trains and evaluates one optimizer in a separate process:
 
     python -m meta_training.experiments.variant --parent=PID --job=WORK/job.json
 
@@ -25,8 +25,7 @@ from absl import app, flags, logging
 
 from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.evaluated import evaluate_tasks
-from meta_training.experiments.registry import Job
-from meta_training.experiments.sittings import SHARED
+from meta_training.experiments.registry import SHARED_TRAINING, Job
 from meta_training.experiments.training import load_seeds, meta_train
 from meta_training.optimizers import (
     TrainableOptimizer,
@@ -40,11 +39,11 @@ JOB = "job.json"
 def train_and_evaluate(
     job: Job, optimizer: TrainableOptimizer, label: str, seeds: Sequence[int]
 ) -> list[TrainedWeights]:
-    """Has a process of its own meta-train an optimizer and fill the cache with it.
+    """Meta-trains an optimizer and evaluates it into the cache, in a separate process.
 
-    What was done before is not done again, also under other settings of the evaluation
-    and for other weights that are judged: the folder is that of the optimizer and its
-    training.
+    The folder of the runs depends on the optimizer and its training alone. So runs
+    that are done are not repeated when the evaluation or the weights beside them
+    change.
 
     Args:
         job: The experiment; its settings name `training`, and what is evaluated.
@@ -64,7 +63,7 @@ def train_and_evaluate(
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] != dict(job.settings):
             job.work.mkdir(parents=True, exist_ok=True)
-            (job.work / SHARED).touch()
+            (job.work / SHARED_TRAINING).touch()
     work.mkdir(parents=True, exist_ok=True)
     description = {
         "optimizer": optimizer.name,

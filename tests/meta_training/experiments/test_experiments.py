@@ -3,18 +3,20 @@
 import dataclasses
 import json
 import re
-import shutil
-import time
 
 import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import __main__ as command
-from meta_training.experiments import judged_weights, runner, sittings
+from meta_training.experiments import evaluated_weights, runner
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.evaluated import choose_tasks, read_csv
-from meta_training.experiments.registry import BUDGETS, register_experiment
+from meta_training.experiments.registry import (
+    BUDGETS,
+    SHARED_TRAINING,
+    register_experiment,
+)
 from meta_training.experiments.runner import Request, collect, run_experiment
 from meta_training.optimizers import as_trained
 from meta_training.tasks import task_set
@@ -77,7 +79,7 @@ class TestCommands:
         assert "weights_sha256" not in request_of().settings(found)
 
 
-class TestJudgedWeights:
+class TestEvaluatedWeights:
     def test_without_a_card_their_numbers_name_them(self, weights):
         unsaved = dataclasses.replace(weights, card={})
         again = dataclasses.replace(weights, card={}, name="other")
@@ -115,15 +117,11 @@ class TestJudgedWeights:
     )
     def test_their_training_is_what_the_card_says(self, name, said):
         trained = as_trained(load_weights(name))
-        entry = judged_weights.entry_of(trained)
-        assert judged_weights.sentence(entry).endswith(f"`{trained.name}` {said}")
+        entry = evaluated_weights.entry_of(trained)
+        assert evaluated_weights.sentence(entry).endswith(f"`{trained.name}` {said}")
         # An earlier version noted name and sha256 alone.
-        earlier = {"name": trained.name, "sha256": trained.card["sha256"]}
-        assert judged_weights.completed(earlier) == entry
-        others = {**earlier, "sha256": "0" * 64}
-        assert "does not say" in judged_weights.sentence(
-            judged_weights.completed(others)
-        )
+        del entry["training"]
+        assert "does not say" in evaluated_weights.sentence(entry)
 
     def test_it_stands_beside_what_was_found(self, tmp_path, request_of):
         run_experiment(Counted(), request_of(), tmp_path)
@@ -221,53 +219,31 @@ class TestResuming:
         assert run_experiment(counted, request_of(), tmp_path)
         assert counted.runs == 2
 
-    def test_seconds_are_those_of_all_sittings(self, tmp_path, request_of, monkeypatch):
-        # The clock is read when a run begins and when it ends: 3 and 4 seconds.
-        clock = iter([10.0, 13.0, 20.0, 24.0])
-        monkeypatch.setattr(sittings.time, "monotonic", lambda: next(clock))
-        counted = Counted()
-        counted.fails = True
-        with pytest.raises(RuntimeError):
-            run_experiment(counted, request_of(), tmp_path)
-        counted.fails = False
-        run_experiment(counted, request_of(), tmp_path)
-        done = runner.read_done(tmp_path / "counted")
-        assert (done["seconds"], done["sittings"]) == (7.0, 2)
-        assert done["seconds_are_all"]
-
-    def test_a_killed_sitting_counts_as_far_as_it_was_noted(
+    def test_seconds_are_not_all_where_an_attempt_failed_or_runs_are_shared(
         self, tmp_path, request_of, monkeypatch
     ):
-        monkeypatch.setattr(sittings, "_BETWEEN_NOTES", 0.01)
-        found = []
+        def done(seeds):
+            run_experiment(counted, request_of(seeds=seeds), tmp_path)
+            found = runner.read_done(tmp_path / "counted")
+            return found["seconds"], found["seconds_are_all"]
 
-        class Killed(Counted):
+        class Sharing(Counted):
             def run(self, job):
                 super().run(job)
-                # Both sittings last until some time was noted on disk.
-                path = job.work / sittings.SITTINGS
-                while not json.loads(path.read_text())[-1]["seconds"]:
-                    time.sleep(0.01)
-                found.append((path, path.read_bytes()))
+                if job.settings["seeds"] == 3:
+                    (job.work / SHARED_TRAINING).touch()
 
-        run_experiment(Killed(), request_of(), tmp_path)
-        # What a kill would have left just then.
-        shutil.rmtree(tmp_path / "counted")
-        path, content = found[0]
-        path.write_bytes(content)
-        (killed,) = json.loads(content)
-        run_experiment(Killed(), request_of(), tmp_path)
-        done = runner.read_done(tmp_path / "counted")
-        assert done["sittings"] == 2 and not done["seconds_are_all"]
-        assert done["seconds"] >= round(killed["seconds"] + 0.1, 1)
-
-    def test_times_of_an_earlier_version_are_read(self, tmp_path):
-        (tmp_path / sittings.SITTINGS).write_text("[1.5, 2.0]")
-        with sittings.Sitting(tmp_path) as sitting:
-            pass
-        found = sitting.totals()
-        assert found["seconds"] >= 3.5
-        assert found["sittings"] == 3 and found["seconds_are_all"]
+        # The clock is read when a run begins and when it ends.
+        clock = iter([10.0, 13.0, 20.0, 30.0, 34.0, 40.0, 45.0])
+        monkeypatch.setattr(runner.time, "monotonic", lambda: next(clock))
+        counted = Sharing()
+        assert done(1) == (3.0, True)
+        counted.fails = True
+        with pytest.raises(RuntimeError):
+            done(2)
+        counted.fails = False
+        assert done(2) == (4.0, False)
+        assert done(3) == (5.0, False)
 
     def test_one_process_at_a_time(self, tmp_path, request_of):
         class Started(Counted):

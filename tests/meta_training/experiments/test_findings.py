@@ -1,6 +1,5 @@
 """What experiments say: numbers recomputed by hand, and the report."""
 
-import csv
 import json
 import math
 import re
@@ -12,7 +11,6 @@ from learned_optimizer import load_weights
 from meta_training.experiments import imagenet_networks, runner
 from meta_training.experiments.ablations import VARIANTS, WHOLE
 from meta_training.experiments.catalogue import experiment
-from meta_training.experiments.pictures import save_figure
 from meta_training.experiments.report import report_text, write_report
 from meta_training.experiments.runner import Request, collect, run_experiment
 from meta_training.optimizers import as_trained
@@ -167,7 +165,26 @@ class TestFindings:
 
 
 class TestImagenet:
-    HEADER = ",".join(imagenet_networks.COLUMNS) + "\n"
+    REPORT = """# Comparison of optimizers
+
+    python -m imagenet.benchmark --models=resnet_v2_50
+
+generated images of 48 px. HierarchicalRNN: weights default-v2, sha256 fbb2.
+
+## resnet_v2_50
+
+![resnet_v2_50](resnet_v2_50.png)
+
+| optimizer, rate | loss at step 100 |
+| --- | ---: |
+| HierarchicalRNN() | 4.8175 |
+
+A loss is a mean.
+
+## The optimizers
+
+- HierarchicalRNN
+"""
 
     @pytest.fixture
     def results(self, tmp_path, monkeypatch):
@@ -175,135 +192,45 @@ class TestImagenet:
         monkeypatch.setattr(imagenet_networks, "RESULTS", folder)
         return folder
 
-    def test_reads_the_curves(self, results, tmp_path, request_of, monkeypatch):
-        folder = results / "small"
-        folder.mkdir(parents=True)
-        losses = {"hierarchical_rnn": [], "adam": []}
-        with open(folder / "curves.csv", "w") as file:
-            file.write(self.HEADER)
-            for optimizer, kept in losses.items():
-                for step in range(1, 251):
-                    kept.append(round(5 / (step + len(optimizer)), 6))
-                    rate, sha256 = ("", "abc") if "rnn" in optimizer else ("0.01", "")
-                    file.write(
-                        f"resnet_v2_50,{optimizer},{rate},0,{step},{step / 2},"
-                        f"{kept[-1]},0.5,{sha256}\n"
-                    )
-        settings = {
-            "model": "resnet_v2_50",
-            "dataset": "generated",
-            "image_size": 48,
-            "num_classes": 100,
-            "num_images": 10000,
-            "batch_size": 32,
+    def add(self, results, name, curves="curves.csv.xz", report=REPORT):
+        (results / name).mkdir(parents=True)
+        (results / name / "report.md").write_text(report)
+        (results / name / "resnet_v2_50.png").write_bytes(b"picture")
+        (results / name / curves).write_text("")
+
+    def test_collects_the_reports(self, results, tmp_path, request_of):
+        self.add(results, "small")
+        self.add(results, "times_alone", curves="timing.csv")
+        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
+        folder = tmp_path / "out" / "imagenet"
+        assert {path.name for path in folder.iterdir()} >= {
+            "small.md",
+            "small_resnet_v2_50.png",
+            "paragraph.md",
         }
-        run_folder = folder / "resnet_v2_50_hierarchical_rnn_seed0"
-        run_folder.mkdir()
-        (run_folder / "settings.json").write_text(json.dumps(settings))
-        titles = []
-        monkeypatch.setattr(
-            imagenet_networks,
-            "save_figure",
-            lambda figure, *arguments: (
-                titles.extend(axis.get_title() for axis in figure.axes),
-                save_figure(figure, *arguments),
-            ),
-        )
-        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        out = tmp_path / "out" / "imagenet"
-        text = (out / "paragraph.md").read_text()
-        images = "48 px, 100 classes, 10,000 for training, batches of 32"
-        assert "resnet_v2_50 on generated images (drawn by a program, not" in text
-        assert f"ImageNet), {images}." in text
-        assert "No results yet of Inception V3. " in text
-        title = " ".join(titles[0].split())
-        assert title == f"resnet v2 50 generated images, {images}"
-        assert "Budget" not in text
-        for optimizer, kept in losses.items():
-            assert f"{statistics.fmean(kept[-100:]):.4g} |" in text, optimizer
-        assert "| hierarchical_rnn | none to set |" in text
-        assert "| adam | 0.01 |" in text
-        assert "sha256 abc" in text and (out / "curves.png").stat().st_size > 5000
-        with open(out / "curves.csv", newline="") as file:
-            thinned = list(csv.DictReader(file))
-        assert len(thinned) == 2 * imagenet_networks.POINTS
-        first = [float(row["loss"]) for row in thinned[: imagenet_networks.POINTS]]
-        # 250 steps in 100 points: the first fifty are means of three.
-        wanted = statistics.fmean(losses["hierarchical_rnn"][:3])
-        assert first[0] == pytest.approx(wanted, rel=1e-4)
-        # New curves are new inputs.
-        assert not run_experiment(
-            experiment("imagenet"), request_of(), tmp_path / "out"
-        )
-        with open(folder / "curves.csv", "a") as file:
-            file.write("resnet_v2_50,adam,0.01,0,251,126,0.1,0.5,\n")
+        copied = (folder / "small.md").read_text()
+        assert "![resnet_v2_50](small_resnet_v2_50.png)" in copied
+        text = (folder / "paragraph.md").read_text()
+        assert "No results yet of Inception V3." in text
+        assert (
+            "[small](small.md): generated images of 48 px. HierarchicalRNN: weights "
+            "default-v2, sha256 fbb2.\n\n`resnet_v2_50`:\n\n| optimizer, rate |"
+        ) in text
+        assert cells(text) == [["HierarchicalRNN()", "4.8175"]]
+        assert "times_alone" not in text and "Budget" not in text
+
+    def test_is_done_again_for_other_reports_alone(self, results, tmp_path, request_of):
+        self.add(results, "small")
         assert run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        # So are other settings; no weights that are named are.
-        settings["dataset"] = "imagenet2012"
-        (run_folder / "settings.json").write_text(json.dumps(settings))
-        others = as_trained(load_weights("bootstrap-v1"))
-        request = Request("small", None, others)
-        assert run_experiment(experiment("imagenet"), request, tmp_path / "out")
-        assert not run_experiment(
-            experiment("imagenet"), request_of(), tmp_path / "out"
-        )
-        text = (out / "paragraph.md").read_text()
-        assert f"resnet_v2_50 on ImageNet, {images}." in text
-        # Runs of one network in one comparison see the same images.
-        (folder / "another").mkdir()
-        settings["batch_size"] = 16
-        (folder / "another" / "settings.json").write_text(json.dumps(settings))
-        with pytest.raises(ValueError, match="must have the same images.*Received"):
-            run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-
-    def test_another_schedule_is_told_and_shares_the_panel(
-        self, results, tmp_path, request_of, monkeypatch
-    ):
-        for schedule, loss in (("usual", 3.5), ("cosine", 3.25)):
-            run_folder = results / schedule / "resnet_v2_50_hierarchical_rnn_seed0"
-            run_folder.mkdir(parents=True)
-            settings = {
-                "model": "resnet_v2_50",
-                "optimizer": "hierarchical_rnn",
-                "schedule": schedule,
-                "dataset": "generated",
-                "image_size": 48,
-            }
-            (run_folder / "settings.json").write_text(json.dumps(settings))
-            (run_folder.parent / "curves.csv").write_text(
-                self.HEADER + f"resnet_v2_50,hierarchical_rnn,,0,1,1,{loss},0.5,abc\n"
-            )
-        drawn = []
-
-        def save(figure, *arguments):
-            for axis in figure.axes:
-                lines, names = axis.get_legend_handles_labels()
-                styles = [line.get_linestyle() for line in lines]
-                drawn.append(dict(zip(names, styles, strict=True)))
-            save_figure(figure, *arguments)
-
-        monkeypatch.setattr(imagenet_networks, "save_figure", save)
-        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        text = (tmp_path / "out" / "imagenet" / "paragraph.md").read_text()
-        for told in (
-            "none to set | 1 | 1 | 3.5 |",
-            "none to set; half a cosine to 0 | 1 | 1 | 3.25 |",
-        ):
-            assert f"| hierarchical_rnn | {told}" in text
-        (names,) = drawn
-        assert names == {"hierarchical rnn": "-", "hierarchical rnn, cosine": "--"}
+        others = Request("small", None, as_trained(load_weights("bootstrap-v1")))
+        assert not run_experiment(experiment("imagenet"), others, tmp_path / "out")
+        self.add(results, "more")
+        assert run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
 
     def test_says_when_there_are_none(self, results, tmp_path, request_of):
-        run_experiment(experiment("imagenet"), request_of(), tmp_path)
-        text = (tmp_path / "imagenet" / "paragraph.md").read_text()
+        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
+        text = (tmp_path / "out" / "imagenet" / "paragraph.md").read_text()
         assert "python -m imagenet.benchmark" in text
-
-    def test_refuses_other_columns(self, results, tmp_path, request_of):
-        results.mkdir(parents=True)
-        (results / "curves.csv").write_text("model,loss\n")
-        with pytest.raises(ValueError, match="must have the columns.*model, loss"):
-            run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        assert not (tmp_path / "out" / "imagenet").exists()
 
 
 class TestReport:
@@ -368,19 +295,6 @@ class TestReport:
         ):
             path.write_text(json.dumps(done | entries))
             assert words in report_text(results, tmp_path)[0]
-
-    def test_done_by_an_earlier_version(self, results, tmp_path):
-        """Its command named no weights where they were `default`."""
-        path = results / "full" / "cost" / "done.json"
-        done = json.loads(path.read_text())
-        command = "python -m meta_training.experiments cost --budget=full"
-        weights = {name: done["weights"][name] for name in ("name", "sha256")}
-        path.write_text(json.dumps(done | {"command": command, "weights": weights}))
-        write_report(results, tmp_path / "REPORT.md")
-        again = json.loads(path.read_text())
-        assert again["command"] == f"{command} --weights={weights['name']}"
-        assert f"`{again['command']}`" in (tmp_path / "REPORT.md").read_text()
-        assert again["weights"] == done["weights"]
 
     def test_what_has_no_budget_is_shown_without(self, results, tmp_path, request_of):
         imagenet = experiment("imagenet")

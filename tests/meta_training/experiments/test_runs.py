@@ -15,10 +15,10 @@ import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.rule.meta_parameters import specifications
-from meta_training.experiments import cost, runner, sittings, training, variant
+from meta_training.experiments import cost, runner, training, variant
 from meta_training.experiments.ablations import VARIANTS, WHOLE, architecture
 from meta_training.experiments.catalogue import experiment
-from meta_training.experiments.registry import Job
+from meta_training.experiments.registry import SHARED_TRAINING, Job
 from meta_training.optimizers import (
     HierarchicalRule,
     as_trained,
@@ -75,7 +75,7 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
         variant.train_and_evaluate(
             job, HierarchicalRule(architecture(name)), "a b", [0]
         )
-        return folders[-1], (job.work / sittings.SHARED).exists()
+        return folders[-1], (job.work / SHARED_TRAINING).exists()
 
     first, shared = train("one")
     assert not shared
@@ -86,20 +86,29 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
     assert train("one")[0] == first
 
 
-def test_a_start_without_its_card_is_drawn_again(tmp_path, monkeypatch):
+def test_each_seed_is_a_run_and_a_start_without_its_card_is_drawn_again(
+    tmp_path, monkeypatch
+):
     started = []
 
-    def remember(runs):
-        started.append([load_trained(config.init_weights) for config, _ in runs])
+    class Recorded:
+        def __init__(self, config, folder):
+            started.append(
+                (folder.name, config.seed, load_trained(config.init_weights))
+            )
 
-    monkeypatch.setattr(training, "train_side_by_side", remember)
+        def train(self):
+            pass
+
+    monkeypatch.setattr(training, "Trainer", Recorded)
     monkeypatch.setattr(training, "load_seeds", lambda *_: [])
     rule = HierarchicalRule(architecture("no tensor and global level"))
     for _ in range(2):
         training.meta_train(rule, "a", [0, 1], training.TRAINING["small"], tmp_path)
         # What a kill between the two files leaves.
         (tmp_path / "start1.json").unlink()
-    for one, other in zip(*started, strict=True):
+    assert [start[:2] for start in started] == [("seed0", 0), ("seed1", 1)] * 2
+    for (*_, one), (*_, other) in zip(started[:2], started[2:], strict=True):
         for name, value in one.meta_parameters.items():
             np.testing.assert_array_equal(value, other.meta_parameters[name])
 

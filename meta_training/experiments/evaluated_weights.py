@@ -1,13 +1,12 @@
-"""Which weights an experiment judged, and what their card says of them.
+"""The weights that an experiment evaluated, as `done.json` describes them.
 
-It stands in `done.json`, so that a report needs neither the weights nor what an alias
-stands for by then.
+So a report needs neither the weights nor what an alias meant at that time.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from learned_optimizer import list_weights, load_weights
+from learned_optimizer import list_weights
 from meta_training.optimizers import TrainedWeights, content_sha256
 
 
@@ -17,7 +16,7 @@ def sha256_of(weights: TrainedWeights) -> str:
 
 
 def entry_of(weights: TrainedWeights) -> dict[str, Any]:
-    """What `done.json` says of the weights that were judged."""
+    """What `done.json` says of the weights that were evaluated."""
     return {
         "name": weights.name,
         "sha256": sha256_of(weights),
@@ -25,21 +24,10 @@ def entry_of(weights: TrainedWeights) -> dict[str, Any]:
     }
 
 
-def completed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with its training, which those of earlier versions lack.
-
-    It is looked up in the card of shipped weights of that name and sha256.
-    """
-    if "training" in entry:
-        return dict(entry)
-    card = load_weights(entry["name"]).card if entry["name"] in list_weights() else {}
-    same = card.get("sha256") == entry["sha256"]
-    return {**entry, "training": _training_of(card if same else {})}
-
-
 def sentence(entry: Mapping[str, Any]) -> str:
     """How the weights of an entry were meta-trained, as far as their card says."""
-    training = entry["training"]
+    # Earlier versions did not note it.
+    training = entry.get("training") or _training_of({})
     parts = []
     if training["task_set"]:
         parts.append(f"meta-trained on the task set `{training['task_set']}`")
