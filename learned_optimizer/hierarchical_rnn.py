@@ -479,9 +479,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         Raises:
             ValueError: If something else is there, or the backend is another.
         """
-        from learned_optimizer.export import export_optimizer
+        from learned_optimizer.keras_step.exporting import export_optimizer
 
-        return export_optimizer(self, path)
+        # Not those of a subclass, which may need arguments.
+        return export_optimizer(self, path, HierarchicalRNN().get_config())
 
     def __reduce__(self):
         """What `copy` and `pickle` make of it: as of Keras's own, one not built."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from absl import app, flags, logging
 
+from learned_optimizer.interop.weight_files import FRESH_INITIAL_LEARNING_RATE
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import (
     from_released_names,
@@ -28,7 +29,6 @@ from learned_optimizer.rule.meta_parameters import (
 )
 from learned_optimizer.utils.atomic_write import temporary_sibling
 from learned_optimizer.weights import (
-    FRESH_INITIAL_LEARNING_RATE,
     Weights,
     load_weights,
     save_weights,

@@ -8,9 +8,9 @@ values beforehand: what follows from those at the start is found at the first up
 
 from keras import ops
 
-from learned_optimizer.keras_step.packed_step import LARGEST_GRADIENT, finite_tensors
 from learned_optimizer.rule import update_rule
 from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.gradients import LARGEST_GRADIENT, finite_tensors
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.nominal_rate import log_sizes
 from learned_optimizer.rule.update_rule import State, initial_state, state_shapes

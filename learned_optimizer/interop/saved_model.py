@@ -12,8 +12,8 @@ import math
 import tensorflow as tf
 
 from learned_optimizer.interop import ragged
+from learned_optimizer.interop.weight_files import Weights
 from learned_optimizer.rule.meta_parameters import specifications
-from learned_optimizer.weights import Weights
 
 
 class ExportedOptimizer(tf.Module):

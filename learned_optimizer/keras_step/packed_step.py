@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.gradients import LARGEST_GRADIENT, finite_tensors
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.parameter_level import STATE_FIELDS, pass_over_parameters
@@ -24,10 +25,6 @@ from learned_optimizer.rule.tensor_level import (
     sum_log_learning_rates,
 )
 from learned_optimizer.rule.update_rule import state_shapes
-
-# The square of a larger one, summed over a tensor, would overflow float32 and spoil
-# the state for good. The scaled gradient saturates long before.
-LARGEST_GRADIENT = 1e15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,20 +276,6 @@ def _rate_sums(settings, rates):
         sum_log_learning_rates(ops.convert_to_tensor(variable), layout, rows)
         for variable, rows in zip(rates, layout.shard_blocks, strict=True)
     )
-
-
-def finite_tensors(gradients, layout: Layout):
-    """`[tensors]` float32, 1 where all of a tensor's gradient is finite.
-
-    Args:
-        gradients: `[blocks, block_size]`.
-        layout: Where each tensor lies.
-    """
-    broken_blocks = ops.logical_not(ops.all(ops.isfinite(gradients), axis=-1))
-    broken = ops.segment_sum(
-        ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
-    )
-    return ops.cast(ops.equal(broken, 0), "float32")
 
 
 def _active(layout, collected):

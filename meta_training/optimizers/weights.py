@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from learned_optimizer.interop.weight_files import FRESH_INITIAL_LEARNING_RATE
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.arrays import arrays_from_npz
 from learned_optimizer.utils.atomic_write import atomic_write_all
 from learned_optimizer.weights import (
-    FRESH_INITIAL_LEARNING_RATE,
     Weights,
     list_weights,
     load_weights,

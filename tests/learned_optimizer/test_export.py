@@ -23,8 +23,10 @@ from learned_optimizer import (
     load_weights,
 )
 from learned_optimizer import export as export_command
-from learned_optimizer.export import CARD, export_weights
+from learned_optimizer.interop import saved_model_files
 from learned_optimizer.interop.ragged import flat_shapes
+from learned_optimizer.interop.saved_model_files import CARD, export_weights
+from learned_optimizer.keras_step import exporting
 from learned_optimizer.weights import ALIASES
 from tests.conftest import c_compiler
 from tests.learned_optimizer.by_hand import OptimizerByHand, perturbed_weights
@@ -599,7 +601,7 @@ def test_what_is_exported_is_what_the_optimizer_has_now(tmp_path):
 def test_settings_that_are_not_exported_are_named(settings, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(
-        export_command.logging, "warning", lambda text, *values: said.append(values)
+        exporting.logging, "warning", lambda text, *values: said.append(values)
     )
     HierarchicalRNN(**settings).export(tmp_path / "model")
     named = ", ".join(f"{name}={value!r}" for name, value in settings.items())
@@ -765,9 +767,9 @@ def test_an_export_that_fails_leaves_what_was_there(
     elif what == "the card":
         monkeypatch.setattr(pathlib.Path, "write_text", fail)
     elif what == "renaming":
-        monkeypatch.setattr("learned_optimizer.export.os.replace", fail)
+        monkeypatch.setattr(saved_model_files.os, "replace", fail)
     else:
-        monkeypatch.setattr("learned_optimizer.export.os.replace", replace_or_fail)
+        monkeypatch.setattr(saved_model_files.os, "replace", replace_or_fail)
     with pytest.raises(OSError, match="disk full"):
         export_weights(weights_of(DEFAULT), path)
     monkeypatch.undo()

@@ -21,7 +21,7 @@ GRID_Y, GRID_X = np.mgrid[-1.2:1.2:96j, -1.2:1.2:96j].astype(np.float32)
 @pytest.mark.parametrize("module", ["drawing", "jpegs", "shapes", "textures"])
 def test_draws_without_tensorflow(module):
     code = (
-        f"import sys, imagenet.{module}; "
+        f"import sys, imagenet.synthetic.{module}; "
         "sys.exit(sorted({'tensorflow', 'keras', 'jax'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
