@@ -20,7 +20,7 @@ __all__ = ["Weights", "fresh_weights", "list_weights", "load_weights", "save_wei
 FOLDER = pathlib.Path(__file__).parent / "weights"
 DEFAULT = "default"
 ALIASES = {
-    DEFAULT: "default-v2",
+    DEFAULT: "default-v3",
     "no_neural_networks": "no_neural_networks-v1",
     "released": "released-v2",
 }

@@ -3,8 +3,9 @@ r"""Sets the level of the learned rates by whole runs, see `calibration.py`.
 python -m meta_training.calibrate --weights=runs/a/weights.npz \
         --output=runs/a/calibrated.npz
 
-`--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first; with
-`--knobs=` nothing is searched, and that is all.
+`--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first, and
+`--zeros=direction_weights` sets whole arrays to 0; with `--knobs=` nothing is searched,
+and that is all.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import pathlib
 import tempfile
 import time
 
+import numpy as np
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
@@ -40,6 +42,7 @@ def define_flags():
     flags.DEFINE_float("high_learning_rate", 1e-1, "Upper end of them.")
     flags.DEFINE_list("knobs", list(KNOBS), "Arrays that are shifted, in this order.")
     flags.DEFINE_list("nominal", [], "NAME=NUMBER: switches of the nominal rate.")
+    flags.DEFINE_list("zeros", [], "Arrays that are set to 0 before the search.")
     flags.DEFINE_float("first_step", 1.0, "First length of a shift.", lower_bound=1e-6)
     flags.DEFINE_float("smallest_step", 0.25, "Its least length.", lower_bound=1e-6)
 
@@ -71,12 +74,13 @@ def main(arguments):
             FLAGS.high_learning_rate,
             seed=FLAGS.seed,
         )
-        unknown = sorted(set(FLAGS.knobs) - set(weights.meta_parameters))
-        if unknown:
-            raise ValueError(
-                f"--knobs must be among {sorted(weights.meta_parameters)}, "
-                f"received {unknown}"
-            )
+        for flag in ("knobs", "zeros"):
+            unknown = sorted(set(FLAGS[flag].value) - set(weights.meta_parameters))
+            if unknown:
+                raise ValueError(
+                    f"--{flag} must be among {sorted(weights.meta_parameters)}. "
+                    f"Received: {unknown}"
+                )
         # What cannot be written is to be known before anything is searched.
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
@@ -88,7 +92,8 @@ def main(arguments):
     def report(trial: Trial):
         logging.info("%s %+g: score %.4f", trial.knob, trial.shift, trial.score)
 
-    best, trials = weights.meta_parameters, []
+    zeros = {name: np.zeros_like(weights.meta_parameters[name]) for name in FLAGS.zeros}
+    best, trials = {**weights.meta_parameters, **zeros}, []
     if FLAGS.knobs:
         best, trials = calibration.search(
             best, FLAGS.knobs, FLAGS.first_step, FLAGS.smallest_step, report
@@ -97,6 +102,7 @@ def main(arguments):
         "of": weights.name,
         "sha256_before": weights.card.get("sha256"),
         "nominal": FLAGS.nominal,
+        "zeros": FLAGS.zeros,
         "task_set": FLAGS.task_set,
         "steps": FLAGS.steps,
         "initial_learning_rates": [FLAGS.low_learning_rate, FLAGS.high_learning_rate],

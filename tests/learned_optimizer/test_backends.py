@@ -33,7 +33,7 @@ OTHERS = [
 @pytest.mark.parametrize("way", ["apply_in_chunks", "fit"])
 def test_behaviours_come_out_as_by_hand(backend, way):
     assert keras.config.backend() == backend
-    names = ["everything", "attention_everything"]
+    names = ["everything", "attention_everything", "unused"]
     if way == "fit":
         names += ["not_finite_accumulated", "schedule", "no_output_scale"]
     for name in names:

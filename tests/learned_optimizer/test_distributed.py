@@ -84,7 +84,7 @@ def run_by_custom_loop(behaviour, strategy):
 
 GROUPS = {
     "clipping": ("clipnorm", "clipvalue", "global_clipnorm"),
-    "averages": ("averages", "accumulation"),
+    "averages": ("averages", "accumulation", "unused"),
     "decay and schedule": ("constraint", "schedule", "loss_scale_factor"),
     "not finite": ("not_finite", "not_finite_accumulated"),
     "everything": (

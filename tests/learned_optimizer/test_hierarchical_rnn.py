@@ -520,16 +520,21 @@ def test_sparse_gradients_are_their_dense_ones(arguments, wrap):
     np.testing.assert_array_equal(*results)
 
 
-def test_an_embedding_trains_in_fit():
+@pytest.mark.parametrize(
+    "weights, stays", [("default", True), ("default-v2", False), ("released", False)]
+)
+def test_rows_of_an_embedding_that_are_never_looked_up(weights, stays):
     model = keras.Sequential(
         [keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 4)]
     )
-    model.compile(make_optimizer(), loss="mse")
+    model.compile(make_optimizer(weights=weights), loss="mse")
     words = np.array([[0, 1, 2]] * 8)
     before = model.get_weights()[0]
     model.fit(words, np.ones((8, 3, 4)), batch_size=4, verbose=0)
     after = model.get_weights()[0]
     assert np.all(after[:3] != before[:3])
+    # `released` weights, as the paper's, add to each direction what the RNN reads out.
+    assert np.array_equal(after[3:], before[3:]) == stays
 
 
 @pytest.mark.parametrize("attention", [False, True])

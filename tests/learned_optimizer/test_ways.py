@@ -9,7 +9,7 @@ from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
 # Each compiles anew, so these are the quick ones: every behaviour in one way, one
 # behaviour in every way, and some more where the way matters most. The rest of the
 # table takes minutes and is marked slow.
-QUICK_IN_FIT = ("plain", "learning_rate", "accumulation")
+QUICK_IN_FIT = ("plain", "learning_rate", "accumulation", "unused")
 QUICK_WITH_ATTENTION = ("custom_loop", "fit_jit_compile")
 
 

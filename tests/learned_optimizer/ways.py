@@ -39,6 +39,8 @@ class Behaviour:
         switches: Switches of the architecture; None: the shipped weights.
         broken: Whether some of the gradients are not finite.
         constrained: Whether the parameters are kept from being negative.
+        unused: Elements, of all tensors behind one another, whose gradient is always
+            0; they must not move, bit for bit.
     """
 
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -46,6 +48,7 @@ class Behaviour:
     switches: dict[str, Any] | None = None
     broken: bool = False
     constrained: bool = False
+    unused: tuple[int, ...] = ()
 
     @property
     def weights(self):
@@ -55,6 +58,7 @@ class Behaviour:
 
     def problem(self, steps=6):
         problem = by_hand.Problem.make(steps)
+        problem.inputs[:, self.unused] = 0
         return problem.broken() if self.broken else problem
 
     def optimizer(self):
@@ -106,6 +110,8 @@ BEHAVIOURS = {
     "not_finite": Behaviour(dict(global_clipnorm=1.0), broken=True),
     "not_finite_accumulated": Behaviour(EVERYTHING, broken=True),
     "everything": Behaviour(EVERYTHING, constrained=True),
+    # Some elements of two tensors, and the whole of another.
+    "unused": Behaviour(unused=(0, 5, 13, 17)),
     "attention": Behaviour(switches=dict(attention=True)),
     "attention_and_decay": Behaviour(
         dict(learning_rate=0.5, weight_decay=0.3), switches=dict(attention=True)
@@ -147,7 +153,13 @@ def check(behaviour, outcome):
     expected = behaviour.expected()
     by_hand.assert_same_state(outcome.optimizer, outcome.variables, expected)
     wanted = expected.final_values() if outcome.finalized else expected.attended
-    by_hand.assert_same(by_hand.numbers(outcome.variables), wanted, where="values")
+    values = by_hand.numbers(outcome.variables)
+    by_hand.assert_same(values, wanted, where="values")
+    start, end = (
+        np.concatenate([np.ravel(value) for value in arrays])
+        for arrays in (behaviour.problem().values, values)
+    )
+    assert set(np.flatnonzero(start == end)) >= set(behaviour.unused)
 
 
 def variables_of(behaviour):

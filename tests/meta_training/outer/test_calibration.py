@@ -133,11 +133,23 @@ def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
     assert found.card["sha256"] == load_weights("default-v2").card["sha256"]
 
 
+def test_arrays_are_set_to_0_without_a_search(command):
+    before = load_weights("default-v2")
+    found = command("--weights=default-v2", "--zeros=direction_weights", "--knobs=")
+    assert found.config == before.config
+    for name, array in before.meta_parameters.items():
+        expected = np.zeros_like(array) if name == "direction_weights" else array
+        np.testing.assert_array_equal(found.meta_parameters[name], expected)
+    # So `default-v3` was made.
+    assert found.card["sha256"] == load_weights("default-v3").card["sha256"]
+
+
 @pytest.mark.parametrize(
     "bad, message",
     [
         ("--output=level.json", "end in .npz"),
         ("--knobs=level", "--knobs must be among"),
+        ("--zeros=level", "--zeros must be among"),
         ("--first_step=0.1", "--smallest_step must be at most --first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
