@@ -22,8 +22,8 @@ from absl import app, flags, logging
 from learned_optimizer.utils.backend import check_backend
 from meta_training.estimators import compiled_estimator, estimator
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
-from meta_training.inner.windows import UnrollOptions
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
+from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import load_trained
 from meta_training.outer.process_age import seconds_since_start
 from meta_training.outer.trainer import Trainer
@@ -58,11 +58,11 @@ def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> flo
     batch = ProblemBatch(
         [task] * 16, block_size, estimator_class.replicas, parts=FLAGS.parts
     )
-    options = TrajectoryOptions(
+    options = TrajectoryConfig(
         min_window_steps=STEPS, mean_window_steps=STEPS, max_window_steps=STEPS
     )
     made, estimate = compiled_estimator(
-        estimator_class, batch, weights.optimizer, UnrollOptions(max_steps=STEPS)
+        estimator_class, batch, weights.optimizer, UnrollConfig(max_steps=STEPS)
     )
     trajectories = Trajectories(batch, weights.optimizer, options, seed=0)
     carry = tf.nest.map_structure(tf.constant, trajectories.advance(0))
@@ -78,7 +78,7 @@ def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> flo
         found = estimate(meta_parameters, carry, state, steps, tf.constant(number))
         losses = np.array(found.window.losses)
         if not np.all(np.isfinite(losses)):
-            raise ValueError(f"losses must be finite, received {losses}")
+            raise ValueError(f"losses must be finite. Received: {losses}")
         return time.perf_counter() - began
 
     window(0)
@@ -100,14 +100,14 @@ def released_start() -> dict[str, float]:
 def main(arguments):
     """Runs what the flags ask for."""
     if len(arguments) > 1:
-        raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
+        raise app.UsageError(f"benchmark takes flags alone. Received: {arguments[1:]}")
     try:
         check_backend()
         unknown = sorted(set(FLAGS.only) - {*BENCHMARKS, "none"})
         if unknown:
             raise ValueError(
-                f"--only must be among {', '.join(BENCHMARKS)}, or none; "
-                f"received {unknown}"
+                f"--only must be among {', '.join(BENCHMARKS)}, or none. "
+                f"Received: {unknown}"
             )
     except ValueError as error:
         raise app.UsageError(str(error)) from error

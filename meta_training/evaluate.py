@@ -78,7 +78,7 @@ def find_tasks(name: str):
     if name in list_task_sets():
         return task_set(name)
     known = ", ".join(list_network_groups() + list_task_sets())
-    raise ValueError(f"tasks must be one of {known}; received {name!r}")
+    raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
 
 
 def find_weights(names: list[str]) -> list[TrainedWeights]:
@@ -104,7 +104,7 @@ def _numbers(name, texts):
     try:
         return tuple(sorted(float(text) for text in texts))
     except ValueError as error:
-        raise ValueError(f"{name} must be numbers, received {texts!r}") from error
+        raise ValueError(f"{name} must be numbers. Received: {texts!r}") from error
 
 
 def main(arguments):

@@ -102,7 +102,7 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
     path = report / "report.md"
     if not path.is_file():
         raise ValueError(
-            f"--reports must be folders with a report.md, received {str(report)!r}"
+            f"--reports must be folders with a report.md. Received: {str(report)!r}"
         )
     known = report / "weights.txt"
     text = known.read_text(encoding="utf-8") if known.is_file() else ""
@@ -124,29 +124,29 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
 def main(arguments):
     """Writes the weights and their card."""
     if len(arguments) > 1:
-        raise app.UsageError(f"publish takes flags alone, received {arguments[1:]}")
+        raise app.UsageError(f"publish takes flags alone. Received: {arguments[1:]}")
     try:
         if not re.fullmatch(r"[a-z_]+-v\d+", FLAGS.name):
             raise ValueError(
-                "--name must be lower-case words and a version, like default-v1; "
-                f"received {FLAGS.name!r}"
+                "--name must be lower-case words and a version, like default-v1. "
+                f"Received: {FLAGS.name!r}"
             )
         if not (any(FLAGS.commands) and FLAGS.limits.strip()):
             raise ValueError(
                 "--commands and --limits must be given: a card says how weights were "
-                f"made and what they cannot do; received commands {FLAGS.commands!r} "
+                f"made and what they cannot do. Received: commands {FLAGS.commands!r} "
                 f"and limits {FLAGS.limits!r}"
             )
         output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
         if output.exists():
             raise ValueError(
-                "published weights are never changed: raise the version; "
-                f"received {FLAGS.name!r}, which exists"
+                "published weights are never changed: raise the version. "
+                f"Received: {FLAGS.name!r}, which exists"
             )
         start = FLAGS.initial_learning_rate
         if start is not None and not 0 < start < math.inf:
             raise ValueError(
-                f"--initial_learning_rate must be positive, received {start!r}"
+                f"--initial_learning_rate must be positive. Received: {start!r}"
             )
         weights = load_weights(FLAGS.weights)
         sha256 = weights.card["sha256"]

@@ -33,6 +33,7 @@ from typing import Any
 from keras import ops
 
 from learned_optimizer.rule.layout import sum_blocks
+from learned_optimizer.utils.flags import check_settings, setting
 
 # The size of the parameters of a model in which all are zero.
 SIZE_OF_ZEROS = 0.1
@@ -42,67 +43,56 @@ SIZE_OF_ZEROS = 0.1
 class NominalRate:
     """The nominal learning rate, and what binds the learned ones to it.
 
-    Attributes:
-        ratio: Nominal learning rate at the first step, for parameters of size 1.
-        memory: Steps in which a deviation from it falls to 1/e, when the RNN adds
-            nothing.
-        decay_steps: Steps after which it has fallen to 1 / 2^power of what it was.
-        power: With what power of the steps it falls.
-        lowest: Least deviation of a log learning rate from it, negative.
-        highest: Largest deviation, positive.
-        largest: A tensor counts as at most so many times as large as the root mean
-            square of all parameters of its problem. None: as large as it is.
-        shallow_tensors: A problem of more tensors than that has sizes divided by the
-            square root of the ratio. None: none has.
-
     Raises:
         ValueError: If a value is out of its range.
     """
 
-    ratio: float = 0.05
-    memory: float = 50.0
-    decay_steps: float = 1000.0
-    power: float = 1.0
-    lowest: float = -8.0
-    highest: float = 1.0
-    largest: float | None = None
-    shallow_tensors: float | None = None
+    ratio: float = setting(
+        0.05,
+        "Nominal learning rate at the first step, for parameters of size 1.",
+        above=0,
+    )
+    memory: float = setting(
+        50.0,
+        "Steps in which a deviation from the nominal rate falls to 1/e.",
+        at_least=1,
+    )
+    decay_steps: float = setting(
+        1000.0, "Steps after which the nominal rate has fallen to 1 / 2^power.", above=0
+    )
+    power: float = setting(
+        1.0,
+        "With what power of the steps the nominal rate falls.",
+        at_least=0,
+        at_most=1,
+    )
+    lowest: float = setting(
+        -8.0, "Least deviation of log learning rates from the nominal one.", below=0
+    )
+    highest: float = setting(
+        1.0, "Largest deviation of log learning rates from the nominal one.", above=0
+    )
+    largest: float | None = setting(
+        None,
+        "A tensor counts for the nominal rate as at most this many times as large as "
+        "the root mean square of all parameters of its problem.",
+        above=0,
+        zero_is_none=True,
+    )
+    shallow_tensors: float | None = setting(
+        None,
+        "In a problem of more tensors than this, sizes are divided by the square root "
+        "of the ratio for the nominal rate.",
+        above=0,
+        zero_is_none=True,
+    )
 
     def __post_init__(self):
+        check_settings(self)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is None and field.default is None:
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not math.isfinite(value)
-            ):
-                raise ValueError(
-                    f"`nominal.{field.name}` must be a finite number. "
-                    f"Received: {value!r}"
-                )
-            object.__setattr__(self, field.name, float(value))
-        if not (self.ratio > 0 and self.memory >= 1 and self.decay_steps > 0):
-            raise ValueError(
-                "`nominal` needs a positive `ratio`, a `memory` of 1 or more and "
-                f"positive `decay_steps`. Received: {self}"
-            )
-        for name in ("largest", "shallow_tensors"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(
-                    f"`nominal.{name}` must be None or positive. Received: {value!r}"
-                )
-        if not 0 <= self.power <= 1:
-            raise ValueError(
-                f"`nominal.power` must be between 0 and 1. Received: {self.power}"
-            )
-        if not self.lowest < 0 < self.highest:
-            raise ValueError(
-                "`nominal.lowest` must be below 0 and `nominal.highest` above. "
-                f"Received: lowest={self.lowest}, highest={self.highest}"
-            )
+            if value is not None:
+                object.__setattr__(self, field.name, float(value))
 
     @classmethod
     def from_value(cls, value) -> "NominalRate | None":

@@ -49,12 +49,12 @@ def distribution(strategy: str, replicas: int | None = None) -> Distribution:
     """
     if strategy not in STRATEGIES:
         raise ValueError(
-            f"strategy must be one of {', '.join(STRATEGIES)}; received {strategy!r}"
+            f"strategy must be one of {', '.join(STRATEGIES)}. Received: {strategy!r}"
         )
     if replicas is not None and strategy != "mirrored":
         raise ValueError(
             "`replicas` goes with strategy mirrored alone (TF_CONFIG says how many "
-            f"processes the others have), received strategy {strategy}"
+            f"processes the others have). Received: strategy {strategy}"
         )
     if strategy == "mirrored":
         return Mirrored(replicas)

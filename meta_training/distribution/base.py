@@ -48,8 +48,8 @@ class Distribution(abc.ABC):
         if cohorts % self.num_replicas:
             raise ValueError(
                 "the cohorts of trajectories must divide among the replicas of "
-                f"strategy {self.name}: `cohorts` must be a multiple of their number, "
-                f"received cohorts={cohorts} and {self.num_replicas} replicas"
+                f"strategy {self.name}: `cohorts` must be a multiple of their number. "
+                f"Received: cohorts={cohorts} and {self.num_replicas} replicas"
             )
 
     def numbers(self, cohorts: int) -> range:

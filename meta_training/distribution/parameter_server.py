@@ -54,7 +54,7 @@ class ParameterServer(Distribution):
         if cohorts < self.num_replicas:
             raise ValueError(
                 f"strategy {self.name} needs a cohort of trajectories for each worker: "
-                f"`cohorts` must be {self.num_replicas} or more, received "
+                f"`cohorts` must be {self.num_replicas} or more. Received: "
                 f"cohorts={cohorts}"
             )
 

@@ -5,8 +5,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.unroll import Unroll
-from meta_training.inner.windows import Carry, UnrollOptions, Window
+from meta_training.inner.windows import Carry, UnrollConfig, Window
 from meta_training.optimizers.base import TrainableOptimizer
+from meta_training.registry import Registry
 
 
 class Estimate(NamedTuple):
@@ -37,7 +38,7 @@ class Estimator(abc.ABC):
         self,
         batch: ProblemBatch,
         optimizer: TrainableOptimizer,
-        options: UnrollOptions,
+        options: UnrollConfig,
         **settings,
     ):
         """Prepares the inner loop.
@@ -76,7 +77,7 @@ class Estimator(abc.ABC):
         """
 
 
-_estimators: dict[str, type[Estimator]] = {}
+_estimators: Registry[type[Estimator]] = Registry("an estimator")
 
 
 def register_estimator(name: str):
@@ -88,13 +89,9 @@ def register_estimator(name: str):
     Raises:
         ValueError: the name is taken.
     """
-    if name in _estimators:
-        raise ValueError(
-            f"an estimator must have a name of its own, received {name!r}, which exists"
-        )
 
     def register(estimator_class: type[Estimator]):
-        _estimators[name] = estimator_class
+        _estimators.add(name, estimator_class)
         return estimator_class
 
     return register
@@ -106,12 +103,9 @@ def estimator(name: str) -> type[Estimator]:
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    if name not in _estimators:
-        known = ", ".join(list_estimators())
-        raise ValueError(f"an estimator must be one of {known}; received {name!r}")
     return _estimators[name]
 
 
 def list_estimators() -> list[str]:
     """The names of all estimators, sorted."""
-    return sorted(_estimators)
+    return _estimators.names()

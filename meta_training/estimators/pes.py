@@ -34,7 +34,7 @@ class PersistentEvolutionStrategies(Estimator):
 
     def __init__(self, batch, optimizer, options, sigma=0.01, is_perturbed=None):
         if not sigma > 0:
-            raise ValueError(f"sigma must be positive, received {sigma!r}")
+            raise ValueError(f"sigma must be positive. Received: {sigma!r}")
         super().__init__(batch, optimizer, options)
         self.sigma = sigma
         self.is_perturbed = lambda name: (

@@ -1,5 +1,5 @@
 """The paper's experiments as commands: `python -m meta_training.experiments`.
 
-`registry` says what an experiment is, `catalogue` which exist; `runner` runs one, and
+`experiment` says what an experiment is, `catalogue` which exist; `runner` runs one, and
 `report` collects them.
 """

@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from learned_optimizer.utils.backend import check_backend
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.registry import BUDGETS
+from meta_training.experiments.experiment import BUDGETS
 from meta_training.experiments.report import write_report
 from meta_training.experiments.runner import Request, collect, run_experiment
 from meta_training.optimizers import load_trained

@@ -16,8 +16,8 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
+from meta_training.experiments.experiment import Experiment, register_experiment
 from meta_training.experiments.pictures import save_figure, subplots
-from meta_training.experiments.registry import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.held_out import list_network_groups

@@ -8,7 +8,7 @@ from meta_training.experiments import (
     imagenet_networks,
     initial_rates,
 )
-from meta_training.experiments.registry import experiment, list_experiments
+from meta_training.experiments.experiment import experiment, list_experiments
 
 __all__ = [
     "ablations",

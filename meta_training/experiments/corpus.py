@@ -10,7 +10,7 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
-from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment, register_experiment
 
 _FEW_RATES = [1e-3, 1e-2, 1e-1]
 

@@ -16,7 +16,7 @@ from meta_training.experiments.evaluated import (
     link,
     read_csv,
 )
-from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.optimizers import trainable_optimizer

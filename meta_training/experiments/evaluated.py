@@ -18,7 +18,7 @@ from meta_training.evaluation.comparison import Result, Settings, evaluate
 from meta_training.evaluation.figures import write_figures
 from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.evaluation.tables import write_tables
-from meta_training.experiments.registry import Job
+from meta_training.experiments.experiment import Job
 from meta_training.optimizers import TrainedWeights
 from meta_training.tasks.base import Task
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 import shutil
 
-from meta_training.experiments.registry import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment, register_experiment
 
 # Beside the package in a checkout; `imagenet` is not imported.
 RESULTS = pathlib.Path(__file__).parents[2] / "imagenet" / "results"

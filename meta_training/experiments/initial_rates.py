@@ -11,8 +11,8 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
+from meta_training.experiments.experiment import Experiment, register_experiment
 from meta_training.experiments.pictures import save_figure, subplots
-from meta_training.experiments.registry import Experiment, register_experiment
 
 
 @register_experiment

@@ -11,7 +11,7 @@ import re
 
 from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.registry import BUDGETS
+from meta_training.experiments.experiment import BUDGETS
 from meta_training.experiments.runner import PARAGRAPH, read_done, rewrite_paragraph
 
 # Targets of Markdown links that are files of an experiment's folder.

@@ -26,7 +26,7 @@ from learned_optimizer.utils.csv_log import compress
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import evaluated_weights
-from meta_training.experiments.registry import SHARED_TRAINING, Experiment, Job
+from meta_training.experiments.experiment import SHARED_TRAINING, Experiment, Job
 from meta_training.optimizers import TrainedWeights
 
 DONE = "done.json"
@@ -41,7 +41,7 @@ class Request:
     """What is to be run.
 
     Attributes:
-        budget: One of `registry.BUDGETS`.
+        budget: One of `experiment.BUDGETS`.
         seeds: Draws of each task instead of the budget's.
         weights: That are judged.
         weights_name: How the command line names them.

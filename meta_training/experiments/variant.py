@@ -25,7 +25,7 @@ from absl import app, flags, logging
 
 from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.evaluated import evaluate_tasks
-from meta_training.experiments.registry import SHARED_TRAINING, Job
+from meta_training.experiments.experiment import SHARED_TRAINING, Job
 from meta_training.experiments.training import load_seeds, meta_train
 from meta_training.optimizers import (
     TrainableOptimizer,

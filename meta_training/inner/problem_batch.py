@@ -146,9 +146,9 @@ class ProblemBatch:
                 are fewer tasks.
         """
         if not tasks:
-            raise ValueError("a batch must have one task or more, received none")
+            raise ValueError("a batch must have one task or more. Received: none")
         if not isinstance(parts, int) or parts < 1:
-            raise ValueError(f"parts must be a positive integer, received {parts!r}")
+            raise ValueError(f"parts must be a positive integer. Received: {parts!r}")
         self.tasks = tuple(tasks)
         self.objective_rows = objective_rows
         self._task_part = _deal_out(self.tasks, parts, objective_rows)

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
+from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, Window
 from meta_training.optimizers.base import TrainableOptimizer
@@ -29,74 +30,63 @@ _MANY_STEPS = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
-class TrajectoryOptions:
-    """How trajectories start, go on and end.
+class TrajectoryConfig:
+    """How trajectories start, go on and end; `setting` documents each field.
 
-    Attributes:
-        min_window_steps: Least inner steps of a window.
-        mean_window_steps: Their mean before the cut: the least plus an exponential
-            number, cut off at `max_window_steps`.
-        max_window_steps: Most inner steps of a window.
-        mean_horizon: Mean number of inner steps of a trajectory, exponentially
-            distributed; it ends with the window in which it reaches that number.
-        low_learning_rate: Lower end of the initial learning rates, log-uniform.
-        high_learning_rate: Their upper end.
-        spread_over_elements: As released: half of the log range is drawn for each
-            element, half once a tensor. Else a task has one rate.
-        scale_range: Each task's parameters are multiplied by a log-uniform factor
-            between 1 / scale_range and scale_range; 1: not at all. The initial
-            learning rate is relative to that scale.
-        scale_jitter: Standard deviation of a further log-normal factor a tensor.
-        redraw_probability: Chance that a task's learning rates are drawn anew at
-            the start of a window, while all else goes on (the cure of design,
-            section 5).
+    The mean number of inner steps of a window is that before the cut: the least plus an
+    exponential number, cut off at the most. The lengths of trajectories are
+    exponentially distributed, too; one ends with the window in which it reaches its
+    length. With `spread_over_elements`, as released, half of the log range of the
+    initial learning rates is drawn for each element, half once per tensor; else a task
+    has one rate. Learning rates are relative to the scale that `scale_range` draws.
     """
 
-    min_window_steps: int = 50
-    mean_window_steps: float = 250.0
-    max_window_steps: int = 500
-    mean_horizon: float = 10_250.0
-    low_learning_rate: float = 1e-6
-    high_learning_rate: float = 1e-2
-    spread_over_elements: bool = True
-    scale_range: float = 1.0
-    scale_jitter: float = 0.0
-    redraw_probability: float = 0.0
+    min_window_steps: int = setting(50, "Least inner steps of a window.", at_least=1)
+    mean_window_steps: float = setting(
+        250.0, "Mean inner steps of a window.", above=0, below=_MANY_STEPS
+    )
+    max_window_steps: int = setting(500, "Most inner steps of a window.", at_least=1)
+    mean_horizon: float = setting(
+        10_250.0, "Mean inner steps of a trajectory.", above=0, below=_MANY_STEPS
+    )
+    low_learning_rate: float = setting(
+        1e-6, "Lower end of the initial learning rates, log-uniform.", above=0
+    )
+    high_learning_rate: float = setting(
+        1e-2, "Upper end of the initial learning rates.", above=0
+    )
+    spread_over_elements: bool = setting(
+        True, "Whether initial learning rates differ by element."
+    )
+    scale_range: float = setting(
+        1.0,
+        "Each task's parameters are multiplied by a log-uniform factor between "
+        "1 / scale_range and scale_range; 1: not at all.",
+        at_least=1,
+    )
+    scale_jitter: float = setting(
+        0.0, "Standard deviation of a further log-normal factor per tensor.", at_least=0
+    )
+    redraw_probability: float = setting(
+        0.0,
+        "Chance that a task's learning rates are drawn anew at the start of a window, "
+        "while all else goes on.",
+        at_least=0,
+        at_most=1,
+    )
 
     def __post_init__(self):
-        if not 1 <= self.min_window_steps <= self.max_window_steps:
-            raise ValueError(
-                "min_window_steps must be positive and at most max_window_steps, "
-                f"received {self.min_window_steps} and {self.max_window_steps}"
-            )
-        for name in ("mean_horizon", "mean_window_steps"):
-            value = getattr(self, name)
-            if not 0 < value < _MANY_STEPS:
+        check_settings(self)
+        for low, high in (
+            ("min_window_steps", "max_window_steps"),
+            ("min_window_steps", "mean_window_steps"),
+            ("low_learning_rate", "high_learning_rate"),
+        ):
+            if getattr(self, low) > getattr(self, high):
                 raise ValueError(
-                    f"{name} must be positive and below {_MANY_STEPS:g}, "
-                    f"received {value!r}"
+                    f"{low} must be at most {high}. Received: "
+                    f"{low}={getattr(self, low)!r}, {high}={getattr(self, high)!r}"
                 )
-        if self.mean_window_steps < self.min_window_steps:
-            raise ValueError(
-                "mean_window_steps (--window_steps) must be min_window_steps or more. "
-                f"Received: mean_window_steps={self.mean_window_steps}, "
-                f"min_window_steps={self.min_window_steps}"
-            )
-        if not 0 < self.low_learning_rate <= self.high_learning_rate < math.inf:
-            raise ValueError(
-                "learning rates must be positive, the low one at most the high one, "
-                f"received {self.low_learning_rate} and {self.high_learning_rate}"
-            )
-        if not (1 <= self.scale_range < math.inf and 0 <= self.scale_jitter < math.inf):
-            raise ValueError(
-                "scale_range must be 1 or more and scale_jitter 0 or more, received "
-                f"{self.scale_range} and {self.scale_jitter}"
-            )
-        if not 0 <= self.redraw_probability <= 1:
-            raise ValueError(
-                "redraw_probability must be between 0 and 1, "
-                f"received {self.redraw_probability}"
-            )
 
 
 class Start(NamedTuple):
@@ -129,7 +119,7 @@ class Trajectories:
         self,
         batch: ProblemBatch,
         optimizer: TrainableOptimizer,
-        options: TrajectoryOptions,
+        options: TrajectoryConfig,
         seed: int,
         weights=None,
     ):
@@ -362,5 +352,5 @@ def _check_shapes(task: Task, parameters) -> None:
     if shapes != tuple(task.parameter_shapes):
         raise ValueError(
             f"the parameters of {task.name} must have the shapes "
-            f"{task.parameter_shapes}, received {shapes}"
+            f"{task.parameter_shapes}. Received: {shapes}"
         )

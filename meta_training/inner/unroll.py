@@ -21,7 +21,7 @@ import math
 import tensorflow as tf
 
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.windows import Carry, InnerState, UnrollOptions, Window
+from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers.base import TrainableOptimizer
 from meta_training.outer.meta_objectives import meta_objective, step_weights
 
@@ -37,7 +37,7 @@ class Unroll:
         self,
         batch: ProblemBatch,
         optimizer: TrainableOptimizer,
-        options: UnrollOptions,
+        options: UnrollConfig,
     ):
         self.batch = batch
         self.optimizer = optimizer

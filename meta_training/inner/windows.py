@@ -1,54 +1,57 @@
 """What a window of inner steps starts from, how it is run, and what it leads to."""
 
 import dataclasses
-import math
 from typing import Any, NamedTuple
 
-from meta_training.outer.meta_objectives import meta_objective
+from learned_optimizer.utils.flags import check_settings, setting
+from meta_training.outer.meta_objectives import (
+    list_meta_objectives,
+    meta_objective,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class UnrollOptions:
-    """How a window is unrolled.
+class UnrollConfig:
+    """How a window is unrolled; `setting` documents each field.
+
+    `clip_through_time` bounds each element of the gradient that flows from one inner
+    step back to the one before, for a loss of weight 1: the mean over the window of one
+    problem's values.
 
     Attributes:
-        max_steps: Most steps a window can have; memory is reserved for so many.
-        meta_objective: Name of the meta-objective.
-        counting: `released` or `corrected`, see `meta_objectives.step_weights`.
-        second_derivatives: Whether the meta-gradient flows through the gradients
-            that the optimizer gets.
-        clip_through_time: Bound on each element of the gradient that flows from one
-            inner step back to the one before, for a loss of weight 1: the mean over
-            the window of one problem's values. None: no bound. (Design, section 5,
-            gives it for the mean over 62 problems as well, 0.002: here 0.12.)
-        divergence_bound: A problem is cut off when its objective exceeds so many
-            times 1 + its first one.
+        max_steps: Most steps of a window, for which memory is reserved.
     """
 
     max_steps: int
-    meta_objective: str = "log"
-    counting: str = "released"
-    second_derivatives: bool = True
-    clip_through_time: float | None = None
-    divergence_bound: float = 1e10
+    meta_objective: str = setting(
+        "log", f"What is minimised: {', '.join(list_meta_objectives())}."
+    )
+    counting: str = setting(
+        "released",
+        "Which objectives count, see `meta_objectives.step_weights`.",
+        choices=("released", "corrected"),
+    )
+    second_derivatives: bool = setting(
+        True, "Whether the meta-gradient flows through the gradients of the tasks."
+    )
+    clip_through_time: float | None = setting(
+        None,
+        "Bound on what flows back between inner steps.",
+        above=0,
+        zero_is_none=True,
+    )
+    divergence_bound: float = setting(
+        1e10,
+        "A problem is cut off when its objective exceeds this times 1 + its first one.",
+        above=0,
+    )
 
     def __post_init__(self):
+        check_settings(self)
         meta_objective(self.meta_objective)
         if self.max_steps < 1:
-            raise ValueError(f"max_steps must be positive, received {self.max_steps}")
-        if self.counting not in ("released", "corrected"):
             raise ValueError(
-                f"counting must be released or corrected, received {self.counting!r}"
-            )
-        bound = self.clip_through_time
-        if bound is not None and not 0 < bound < math.inf:
-            raise ValueError(
-                f"clip_through_time must be positive or None, received {bound}"
-            )
-        if not 0 < self.divergence_bound < math.inf:
-            raise ValueError(
-                "divergence_bound must be positive and finite, "
-                f"received {self.divergence_bound}"
+                f"max_steps must be 1 or more. Received: {self.max_steps!r}"
             )
 
     @property

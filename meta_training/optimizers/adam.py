@@ -73,13 +73,13 @@ class TrainableAdam(TrainableOptimizer):
     def __post_init__(self):
         if not (0 < self.learning_rate < math.inf and 0 < self.epsilon < math.inf):
             raise ValueError(
-                "learning_rate and epsilon must be positive, "
-                f"received {self.learning_rate!r} and {self.epsilon!r}"
+                "learning_rate and epsilon must be positive. "
+                f"Received: {self.learning_rate!r} and {self.epsilon!r}"
             )
         if not (0 < self.beta_1 < 1 and 0 < self.beta_2 < 1):
             raise ValueError(
-                "beta_1 and beta_2 must be between 0 and 1, neither included, "
-                f"received {self.beta_1!r} and {self.beta_2!r}"
+                "beta_1 and beta_2 must be between 0 and 1, neither included. "
+                f"Received: {self.beta_1!r} and {self.beta_2!r}"
             )
 
     def specifications(self):

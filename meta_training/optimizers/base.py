@@ -30,6 +30,7 @@ import tensorflow as tf
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.meta_parameters import Specification
 from learned_optimizer.rule.update_rule import Step, Update
+from meta_training.registry import Registry
 
 LEVELS = ("parameter", "tensor", "problem")
 
@@ -163,8 +164,8 @@ class TrainableOptimizer(abc.ABC):
         known = {field.name for field in dataclasses.fields(cls)}
         if not set(values) <= known:
             raise ValueError(
-                f"{cls.name} has the settings {sorted(known)}, "
-                f"received {sorted(values)}"
+                f"{cls.name} has the settings {sorted(known)}. "
+                f"Received: {sorted(values)}"
             )
         return cls(**values)
 
@@ -222,7 +223,7 @@ def constant(name, released_name, value, shape=()) -> Specification:
     )
 
 
-_optimizers: dict[str, type[TrainableOptimizer]] = {}
+_optimizers: Registry[type[TrainableOptimizer]] = Registry("a trainable optimizer")
 
 
 def register_optimizer(optimizer_class: type[TrainableOptimizer]):
@@ -231,13 +232,7 @@ def register_optimizer(optimizer_class: type[TrainableOptimizer]):
     Raises:
         ValueError: the name is taken.
     """
-    name = optimizer_class.name
-    if name in _optimizers:
-        raise ValueError(
-            "a trainable optimizer must have a name of its own, "
-            f"received {name!r}, which exists"
-        )
-    _optimizers[name] = optimizer_class
+    _optimizers.add(optimizer_class.name, optimizer_class)
     return optimizer_class
 
 
@@ -253,14 +248,9 @@ def trainable_optimizer(
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    if name not in _optimizers:
-        known = ", ".join(list_optimizers())
-        raise ValueError(
-            f"a trainable optimizer must be one of {known}; received {name!r}"
-        )
     return _optimizers[name].from_dict(settings or {})
 
 
 def list_optimizers() -> list[str]:
     """The names of all trainable optimizers, sorted."""
-    return sorted(_optimizers)
+    return _optimizers.names()

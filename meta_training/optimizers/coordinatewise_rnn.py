@@ -100,17 +100,17 @@ class CoordinatewiseRNN(TrainableOptimizer):
             isinstance(size, int) and size > 0 for size in self.cell_sizes
         ):
             raise ValueError(
-                "cell_sizes must be one or more positive integers, "
-                f"received {self.cell_sizes!r}"
+                "cell_sizes must be one or more positive integers. "
+                f"Received: {self.cell_sizes!r}"
             )
         if self.cell not in CELLS:
             raise ValueError(
-                f"cell must be one of {', '.join(CELLS)}; received {self.cell!r}"
+                f"cell must be one of {', '.join(CELLS)}. Received: {self.cell!r}"
             )
         if not MIN_LOG_LEARNING_RATE < self.max_log_learning_rate <= 33:
             raise ValueError(
-                "max_log_learning_rate must be above -33 and at most 33, "
-                f"received {self.max_log_learning_rate!r}"
+                "max_log_learning_rate must be above -33 and at most 33. "
+                f"Received: {self.max_log_learning_rate!r}"
             )
 
     def cells(self) -> list[Cell]:

@@ -72,4 +72,4 @@ class GlobalLearningRate(TrainableOptimizer):
 def require_positive_rate(rate) -> None:
     """Raises ValueError unless an initial rate is a positive number."""
     if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-        raise ValueError(f"initial_rate must be a positive number, received {rate!r}")
+        raise ValueError(f"initial_rate must be a positive number. Received: {rate!r}")

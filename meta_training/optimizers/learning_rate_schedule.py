@@ -58,7 +58,7 @@ class LearningRateSchedule(TrainableOptimizer):
         require_positive_rate(self.initial_rate)
         if not (isinstance(self.num_steps, int) and self.num_steps > 0):
             raise ValueError(
-                f"num_steps must be a positive integer, received {self.num_steps!r}"
+                f"num_steps must be a positive integer. Received: {self.num_steps!r}"
             )
 
     def specifications(self):

@@ -121,8 +121,8 @@ def load_trained(weights) -> TrainedWeights:
         return as_trained(load_weights(weights))
     if not isinstance(card.get("config"), dict):
         raise ValueError(
-            f"the card of {path.name!r} must have an object 'config', "
-            f"received {card.get('config')!r}"
+            f"the card of {path.name!r} must have an object 'config'. "
+            f"Received: {card.get('config')!r}"
         )
     optimizer = trainable_optimizer(str(card["optimizer"]), card["config"])
     return TrainedWeights(
@@ -205,8 +205,8 @@ def starting_weights(
     weights = load_trained(init_weights)
     if weights.optimizer.name != name:
         raise ValueError(
-            f"init_weights must be those of the optimizer that is trained, {name}; "
-            f"received {str(init_weights)!r}, those of {weights.optimizer.name}"
+            f"init_weights must be those of the optimizer that is trained, {name}. "
+            f"Received: {str(init_weights)!r}, those of {weights.optimizer.name}"
         )
     if nominal is None:
         return weights
@@ -254,7 +254,7 @@ def _read_arrays(path, card, optimizer):
     if sha256 != card.get("sha256"):
         raise ValueError(
             f"{path.name!r} must have the sha256 of its card, {card.get('sha256')}: it "
-            f"is damaged, or not the file the card describes; received {sha256}"
+            f"is damaged, or not the file the card describes. Received: {sha256}"
         )
     arrays = arrays_from_npz(content, path.name)
     specifications = optimizer.specifications()
@@ -270,8 +270,8 @@ def _check_arrays(optimizer_name, wanted, arrays):
     """Raises ValueError unless the arrays are finite and have these names, shapes."""
     if set(arrays) != set(wanted):
         raise ValueError(
-            f"the arrays of {optimizer_name} must be {sorted(wanted)}, "
-            f"received {sorted(arrays)}"
+            f"the arrays of {optimizer_name} must be {sorted(wanted)}. "
+            f"Received: {sorted(arrays)}"
         )
     for name, shape in wanted.items():
         array = np.asarray(arrays[name])
@@ -282,6 +282,6 @@ def _check_arrays(optimizer_name, wanted, arrays):
         ):
             raise ValueError(
                 f"the array {name!r} of {optimizer_name} must be of finite floats in "
-                f"the shape {shape}, received dtype {array.dtype}, shape {array.shape}"
+                f"the shape {shape}. Received: dtype {array.dtype}, shape {array.shape}"
                 f"{'' if array.shape != shape else ', or a value that is not finite'}"
             )

@@ -70,11 +70,11 @@ class Calibration:
     ):
         require_positive_integers("steps", steps)
         if not tasks:
-            raise ValueError("calibration needs one task or more, received none")
+            raise ValueError("calibration needs one task or more. Received: none")
         if not 0 < low_learning_rate <= high_learning_rate:
             raise ValueError(
-                "learning rates must be positive, the low one at most the high one, "
-                f"received {low_learning_rate} and {high_learning_rate}"
+                "learning rates must be positive, the low one at most the high one. "
+                f"Received: {low_learning_rate} and {high_learning_rate}"
             )
         self.record_steps = record_steps(steps, _RECORDS)
         generator = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ class Calibration:
         for knob in knobs:
             if knob not in best:
                 raise ValueError(
-                    f"a knob must be one of {sorted(best)}, received {knob!r}"
+                    f"a knob must be one of {sorted(best)}. Received: {knob!r}"
                 )
             center, shift = best[knob], 0.0
             tried: dict[float, float] = {}

@@ -19,6 +19,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from meta_training.registry import Registry
+
 EPSILON = 1e-6
 
 
@@ -44,7 +46,7 @@ class MetaObjective:
     needs_positive_start: bool = False
 
 
-_meta_objectives: dict[str, MetaObjective] = {}
+_meta_objectives: Registry[MetaObjective] = Registry("a meta-objective")
 
 
 def register_meta_objective(
@@ -53,16 +55,18 @@ def register_meta_objective(
     counts_first_twice: bool = False,
     needs_positive_start: bool = False,
 ):
-    """A decorator that adds a meta-objective, see `MetaObjective`."""
-    if name in _meta_objectives:
-        raise ValueError(
-            f"a meta-objective must have a name of its own, received {name!r}, which "
-            "exists"
-        )
+    """A decorator that adds a meta-objective, see `MetaObjective`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
 
     def register(function):
-        _meta_objectives[name] = MetaObjective(
-            name, function, needs_positive, counts_first_twice, needs_positive_start
+        _meta_objectives.add(
+            name,
+            MetaObjective(
+                name, function, needs_positive, counts_first_twice, needs_positive_start
+            ),
         )
         return function
 
@@ -75,15 +79,12 @@ def meta_objective(name: str) -> MetaObjective:
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    if name not in _meta_objectives:
-        known = ", ".join(list_meta_objectives())
-        raise ValueError(f"a meta-objective must be one of {known}; received {name!r}")
     return _meta_objectives[name]
 
 
 def list_meta_objectives() -> list[str]:
     """The names of all meta-objectives, sorted."""
-    return sorted(_meta_objectives)
+    return _meta_objectives.names()
 
 
 @register_meta_objective("log", needs_positive=True, counts_first_twice=True)

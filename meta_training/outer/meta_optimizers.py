@@ -10,7 +10,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-LIST = ("adam", "rmsprop")
+META_OPTIMIZERS = ("adam", "rmsprop")
 _LARGEST_SLOPE = np.float32(1e18)
 
 
@@ -37,12 +37,6 @@ class MetaOptimizer:
         clip_value: float | None = None,
         clip_norm: float | None = None,
     ):
-        if name not in LIST:
-            raise ValueError(
-                f"a meta-optimizer must be one of {', '.join(LIST)}; received {name!r}"
-            )
-        if not learning_rate > 0:
-            raise ValueError(f"meta_learning_rate must be positive: {learning_rate!r}")
         self.name = name
         self.learning_rate = learning_rate
         self.decay_steps = decay_steps

@@ -22,6 +22,6 @@ def import_modules(names: Sequence[str]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise ValueError(
-                f"--modules must name modules that can be imported, received {name!r}: "
-                f"{error}"
+                "--modules must name modules that can be imported. Received: "
+                f"{name!r}: {error}"
             ) from error

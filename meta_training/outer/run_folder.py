@@ -74,8 +74,8 @@ class RunFolder:
         if differing:
             path = str(self.path / CHECKPOINT)
             raise ValueError(
-                f"{path!r} must be a checkpoint of these tasks and settings, "
-                f"received one of others: {'; '.join(differing[:5])}"
+                f"{path!r} must be a checkpoint of these tasks and settings. "
+                f"Received: one of others: {'; '.join(differing[:5])}"
             )
 
     def check_optimizer(self, optimizer: TrainableOptimizer) -> None:
@@ -94,7 +94,7 @@ class RunFolder:
             raise ValueError(
                 "a run goes on with the architecture that it began with: init_weights "
                 f"names another one now. {os.fspath(self.path)!r} has {found.name} "
-                f"with {found.to_dict()}, received {optimizer.name} with "
+                f"with {found.to_dict()}. Received: {optimizer.name} with "
                 f"{optimizer.to_dict()}"
             )
 

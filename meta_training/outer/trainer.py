@@ -126,7 +126,7 @@ class Trainer:
             config.check_folder(self.folder)
         with self._alone():
             if self.distribution.is_chief:
-                config.settle(self.folder)
+                config.write_or_verify(self.folder)
             # Where each process loads the start by itself, it may be another.
             agreed = {**config.to_dict(), "start": content_sha256(self._start)}
             self.distribution.check_agreement(

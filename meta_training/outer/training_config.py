@@ -1,147 +1,140 @@
 """What a meta-training run is: every setting, the presets, and their file.
 
-A run's settings lie in `config.json` in its folder. A run goes on only under the same
-settings; those of `MAY_CHANGE` alone may differ from sitting to sitting.
+A run's settings are in `config.json` in its folder. A run resumes only with the same
+settings, apart from those in `MAY_CHANGE`.
 """
 
 import dataclasses
 import fnmatch
 import json
-import math
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils.flags import check_settings, setting
 from meta_training import estimators
-from meta_training.inner.trajectories import TrajectoryOptions
-from meta_training.inner.windows import UnrollOptions
+from meta_training.inner.trajectories import TrajectoryConfig
+from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import (
     HierarchicalRule,
+    list_optimizers,
     nominal_rate_of,
     trainable_optimizer,
 )
-from meta_training.outer import meta_optimizers
+from meta_training.outer.meta_optimizers import META_OPTIMIZERS
 from meta_training.outer.run_folder import LOCK
-from meta_training.tasks import task_set
+from meta_training.tasks import list_task_sets, task_set
 
 FILE = "config.json"
-# What a run may change when it goes on. A new number of outer steps stretches the
-# decay of the learning rate from there on.
+# What may differ when a run resumes. Another number of outer steps stretches the decay
+# of the learning rate from there on.
 MAY_CHANGE = ("outer_steps", "checkpoint_every", "validate_every")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of a run.
+    """The settings of a run; `setting` documents each field.
 
     Attributes:
-        optimizer: Name of the trainable optimizer.
-        task_set: Name of the set of tasks.
-        copies: Instances of each task that train side by side.
-        cohorts: Cohorts of trajectories, each of all tasks and all copies, with a
-            seed of its own; the meta-gradient is the mean over them. They are what a
-            distribution deals out.
-        minibatch_weight: How much a task that draws minibatches counts.
-        noisy_weight: How much a task with gradient noise or zeroed elements counts.
-        deterministic_weight: How much any other task counts.
-        estimator: Name of the estimator of the meta-gradient.
-        trained_arrays: Names of the meta-parameter arrays that are trained; a name
-            ending in `*` stands for all that begin so. Empty: all arrays.
-        pes_sigma: Standard deviation of the perturbations of `pes`.
-        init_weights: Weights to start from, by name or path; None: fresh ones.
-        nominal: Whether the architecture has a nominal learning rate, see
-            `learned_optimizer.rule.nominal_rate`: its fields, or None for what the
-            weights have. The weights are widened where they had none.
-        outer_steps: Meta-parameter updates.
-        seed: Of everything random.
-        meta_optimizer: `adam` or `rmsprop`.
-        meta_learning_rate: Its learning rate at the start.
-        cosine_decay: Whether that rate falls to a fiftieth over the run.
-        clip_value: Bound on each element of the meta-gradient, None: none.
-        clip_norm: Bound on its norm, None: none.
-        block_size: Elements a block of the packed layout.
-        parts: Into how many parts a window's problems are dealt out, to keep so many
-            cores busy; what is drawn at random depends on it.
-        objective_rows: Rows on which objectives are recorded; None: all.
-        checkpoint_every: Outer steps between checkpoints.
-        validate_every: Outer steps between validations; 0: never.
+        nominal: The nominal learning rate of the architecture, see
+            `learned_optimizer.rule.nominal_rate`, or None for what the weights have.
+            Weights without one are widened.
         trajectories: How trajectories start and end.
         unroll: How windows are unrolled.
     """
 
-    optimizer: str = "hierarchical_rnn"
-    task_set: str = "released"
-    copies: int = 1
-    cohorts: int = 1
-    minibatch_weight: float = 1.0
-    noisy_weight: float = 1.0
-    deterministic_weight: float = 1.0
-    estimator: str = "truncated"
-    trained_arrays: tuple[str, ...] = ()
-    pes_sigma: float = 0.01
-    init_weights: str | None = None
+    optimizer: str = setting(
+        "hierarchical_rnn", f"What is trained: {', '.join(list_optimizers())}."
+    )
+    task_set: str = setting(
+        "released", f"The set of tasks: {', '.join(list_task_sets())}."
+    )
+    copies: int = setting(
+        1, "Instances of each task that train side by side.", at_least=1
+    )
+    cohorts: int = setting(
+        1,
+        "Cohorts of trajectories, each of all tasks and copies with a separate seed; "
+        "the meta-gradient is the mean over them. A distribution divides them among "
+        "its replicas or workers; by default one for each.",
+        at_least=1,
+    )
+    minibatch_weight: float = setting(
+        1.0, "Weight of tasks that draw minibatches.", at_least=0
+    )
+    noisy_weight: float = setting(
+        1.0, "Weight of tasks with noise or zeroed gradients.", at_least=0
+    )
+    deterministic_weight: float = setting(1.0, "Weight of all other tasks.", at_least=0)
+    estimator: str = setting(
+        "truncated",
+        f"Of the meta-gradient: {', '.join(estimators.list_estimators())}.",
+    )
+    trained_arrays: tuple[str, ...] = setting(
+        (), "Meta-parameter arrays that are trained, NAME or PREFIX*; empty: all."
+    )
+    pes_sigma: float = setting(
+        0.01, "Standard deviation of the perturbations of pes.", above=0
+    )
+    init_weights: str | None = setting(
+        None, "Name or path of the weights to start from; by default fresh ones."
+    )
     nominal: NominalRate | None = None
-    outer_steps: int = 1000
-    seed: int = 0
-    meta_optimizer: str = "rmsprop"
-    meta_learning_rate: float = 1e-6
-    cosine_decay: bool = False
-    clip_value: float | None = None
-    clip_norm: float | None = None
-    block_size: int = 16
-    parts: int = 1
-    objective_rows: int | None = None
-    checkpoint_every: int = 10
-    validate_every: int = 50
-    trajectories: TrajectoryOptions = TrajectoryOptions()
-    unroll: UnrollOptions = UnrollOptions(max_steps=500)
+    outer_steps: int = setting(1000, "Updates of the meta-parameters.", at_least=1)
+    seed: int = setting(0, "Of everything random.", at_least=0)
+    meta_optimizer: str = setting(
+        "rmsprop", "The optimizer of the meta-parameters.", choices=META_OPTIMIZERS
+    )
+    meta_learning_rate: float = setting(
+        1e-6, "Learning rate of the meta-optimizer at the first outer step.", above=0
+    )
+    cosine_decay: bool = setting(
+        False, "Whether the meta learning rate falls to a fiftieth over the run."
+    )
+    clip_value: float | None = setting(
+        None, "Bound on each element of the meta-gradient.", above=0, zero_is_none=True
+    )
+    clip_norm: float | None = setting(
+        None, "Bound on the norm of the meta-gradient.", above=0, zero_is_none=True
+    )
+    block_size: int = setting(
+        16, "Elements per block of the packed layout.", at_least=1
+    )
+    parts: int = setting(
+        1,
+        "Shards of a window's problems, one for each core; what is drawn at random "
+        "depends on it.",
+        at_least=1,
+    )
+    objective_rows: int | None = setting(
+        None,
+        "Rows of data on which objectives are recorded; by default all.",
+        at_least=1,
+        zero_is_none=True,
+    )
+    checkpoint_every: int = setting(10, "Outer steps between checkpoints.", at_least=1)
+    validate_every: int = setting(
+        50, "Outer steps between validations; 0: never.", at_least=0
+    )
+    trajectories: TrajectoryConfig = TrajectoryConfig()
+    unroll: UnrollConfig = UnrollConfig(max_steps=500)
 
     def __post_init__(self):
-        positive = ("copies", "cohorts", "outer_steps", "block_size", "parts")
-        for name in (*positive, "checkpoint_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} must be a positive integer, received {value!r}"
-                )
-        if self.validate_every < 0 or self.seed < 0:
-            raise ValueError(
-                "validate_every and seed must be 0 or more, "
-                f"received {self.validate_every} and {self.seed}"
-            )
-        for name in ("clip_value", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive or None, received {value!r}")
-        if not 0 < self.meta_learning_rate < math.inf:
-            raise ValueError(
-                "meta_learning_rate must be positive and finite, "
-                f"received {self.meta_learning_rate!r}"
-            )
-        if self.objective_rows is not None and self.objective_rows < 1:
-            raise ValueError(
-                "objective_rows must be a positive integer or None, "
-                f"received {self.objective_rows!r}"
-            )
+        object.__setattr__(self, "trained_arrays", tuple(self.trained_arrays))
+        check_settings(self)
+        trainable_optimizer(self.optimizer)
+        estimators.estimator(self.estimator)
         if self.trajectories.max_window_steps != self.unroll.max_steps:
             raise ValueError(
-                "max_steps of the unroll must be the most steps of a window, received "
+                "max_steps of the unroll must be max_window_steps. Received: "
                 f"{self.unroll.max_steps} and {self.trajectories.max_window_steps}"
             )
-        object.__setattr__(self, "trained_arrays", tuple(self.trained_arrays))
-        trainable_optimizer(self.optimizer)
         if self.nominal is not None and self.optimizer != HierarchicalRule.name:
             raise ValueError(
-                f"nominal is a setting of {HierarchicalRule.name}, received it with "
-                f"the optimizer {self.optimizer}"
-            )
-        estimators.estimator(self.estimator)
-        if self.meta_optimizer not in meta_optimizers.LIST:
-            raise ValueError(
-                f"meta_optimizer must be one of {', '.join(meta_optimizers.LIST)}; "
-                f"received {self.meta_optimizer!r}"
+                f"optimizer must be {HierarchicalRule.name} where nominal is set. "
+                f"Received: {self.optimizer}"
             )
 
     def tasks(self):
@@ -155,10 +148,10 @@ class TrainingConfig:
         )
 
     def check_trained(self, names: Iterable[str]) -> None:
-        """Refuses `trained_arrays` of which one is none of these names.
+        """Checks `trained_arrays` against the names that there are.
 
         Raises:
-            ValueError: So it is.
+            ValueError: One of them matches no name.
         """
         names = list(names)
         idle = [
@@ -168,7 +161,7 @@ class TrainingConfig:
         ]
         if idle:
             raise ValueError(
-                f"trained_arrays must be among {', '.join(names)}; received {idle}"
+                f"trained_arrays must be among {', '.join(names)}. Received: {idle}"
             )
 
     def weight(self, task) -> float:
@@ -185,8 +178,8 @@ class TrainingConfig:
         values["trained_arrays"] = list(self.trained_arrays)
         return values
 
-    def settle(self, folder: pathlib.Path) -> None:
-        """Makes `folder` the folder of this run, or finds that it is that.
+    def write_or_verify(self, folder: pathlib.Path) -> None:
+        """Writes `config.json`, or verifies that the one there is of this run.
 
         Raises:
             ValueError: See `check_folder`.
@@ -197,7 +190,7 @@ class TrainingConfig:
         atomic_write(folder / FILE, content.encode())
 
     def check_folder(self, folder: pathlib.Path) -> None:
-        """Finds out whether `folder` can be that of this run; writes nothing.
+        """Checks that `folder` is new, empty or that of this run; writes nothing.
 
         Raises:
             ValueError: The folder is that of a run of other settings, or holds
@@ -208,7 +201,7 @@ class TrainingConfig:
         path = folder / FILE
         wanted = self.to_dict()
         if path.is_file():
-            # Settings that came later than the run had their defaults in it.
+            # A run of an earlier version had the defaults of settings that came later.
             found = json.loads(path.read_text(encoding="utf-8"))
             defaults = TrainingConfig().to_dict()
             if found.get("nominal") is not None:
@@ -216,23 +209,23 @@ class TrainingConfig:
             found = _completed(found, defaults)
             names = sorted(set(found) | set(wanted))
             differing = [
-                f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+                f"{name}: {found.get(name)!r} there and {wanted.get(name)!r} now"
                 for name in names
                 if name not in MAY_CHANGE and found.get(name) != wanted.get(name)
             ]
             if differing:
                 raise ValueError(
-                    f"train_dir {str(folder)!r} holds a run of another configuration; "
-                    f"use a new folder, or these settings: {'; '.join(differing)}"
+                    "train_dir must be new or hold a run of the same settings. "
+                    f"Received: {str(folder)!r}, which has {'; '.join(differing)}"
                 )
-        # Who was killed as it settled left the file that it wrote aside.
+        # A process that was killed while it wrote the file left a temporary one.
         elif any(
             not p.name.startswith(f".{FILE}.") and p.name != LOCK
             for p in folder.iterdir()
         ):
             raise ValueError(
-                f"train_dir {str(folder)!r} must be empty or hold a run of this "
-                f"program: it has files and no {FILE}"
+                "train_dir must be empty or hold a run of this program. Received: "
+                f"{str(folder)!r}, which has files and no {FILE}"
             )
 
 
@@ -269,77 +262,66 @@ def preset(name: str, **changes) -> TrainingConfig:
         ValueError: There is no such preset, a value is out of its range, or
             `init_weights` cannot be loaded.
     """
-    if name not in _PRESETS:
+    if name not in PRESETS:
         raise ValueError(
-            f"preset must be one of {', '.join(_PRESETS)}; received {name!r}"
+            f"preset must be one of {', '.join(PRESETS)}. Received: {name!r}"
         )
-    values, trajectories, unroll = (dict(part) for part in _PRESETS[name])
-    nominal = {}
-    if changes.get("optimizer", HierarchicalRule.name) != HierarchicalRule.name:
+    values = {**PRESETS[name], **changes}
+
+    def take(config_class):
+        fields = [field.name for field in dataclasses.fields(config_class)]
+        return {name: values.pop(name) for name in fields if name in values}
+
+    trajectories = TrajectoryConfig(**take(TrajectoryConfig))
+    unroll = UnrollConfig(
+        **{**take(UnrollConfig), "max_steps": trajectories.max_window_steps}
+    )
+    if (
+        values.get("optimizer", HierarchicalRule.name) != HierarchicalRule.name
+        and "nominal" not in changes
+    ):
         values.pop("nominal", None)
-    for key, value in changes.items():
-        if key in _TRAJECTORY_FIELDS:
-            trajectories[key] = value
-        elif key in _UNROLL_FIELDS:
-            unroll[key] = value
-        elif key in _NOMINAL_FIELDS:
-            nominal[key] = value
-        else:
-            values[key] = value
+    nominal = take(NominalRate)
     if nominal or (values.get("nominal") and not changes.get("nominal")):
         base = changes.get("nominal") or nominal_rate_of(values.get("init_weights"))
         base = base or values.get("nominal") or NominalRate()
         values["nominal"] = dataclasses.replace(base, **nominal)
-    unroll["max_steps"] = trajectories["max_window_steps"]
-    return TrainingConfig(
-        **values,
-        trajectories=TrajectoryOptions(**trajectories),
-        unroll=UnrollOptions(**unroll),
-    )
+    return TrainingConfig(**values, trajectories=trajectories, unroll=unroll)
 
 
-_TRAJECTORY_FIELDS = {f.name for f in dataclasses.fields(TrajectoryOptions)}
-_UNROLL_FIELDS = {f.name for f in dataclasses.fields(UnrollOptions)}
-# The settings of the nominal rate, which a run has if one of them is given.
-_NOMINAL_FIELDS = {f.name for f in dataclasses.fields(NominalRate)}
-_PRESETS: dict[str, tuple[dict, dict, dict]] = {
-    "released": (
-        {
-            "task_set": "released",
-            "parts": 2,
-            "meta_optimizer": "rmsprop",
-            "meta_learning_rate": 1e-6,
-            "clip_value": 1e4,
-        },
-        {"mean_window_steps": 250.0, "max_window_steps": 1000},
-        {},
-    ),
-    "default": (
-        {
-            "task_set": "default",
-            "parts": 2,
-            "minibatch_weight": 2.0,
-            "deterministic_weight": 0.5,
-            "meta_optimizer": "adam",
-            "meta_learning_rate": 1e-3,
-            "cosine_decay": True,
-            "clip_norm": 1.0,
-            "block_size": 32,
-            "objective_rows": 64,
-            "nominal": NominalRate(),
-        },
-        {
-            "min_window_steps": 50,
-            "mean_window_steps": 150.0,
-            "max_window_steps": 300,
-            "mean_horizon": 3000.0,
-            "low_learning_rate": 1e-6,
-            "high_learning_rate": 1e-1,
-            "spread_over_elements": False,
-            "scale_range": 10.0,
-            "scale_jitter": 0.3,
-            "redraw_probability": 0.1,
-        },
-        {"clip_through_time": 0.06, "second_derivatives": False},
-    ),
+PRESETS: dict[str, dict[str, Any]] = {
+    "released": {
+        "task_set": "released",
+        "parts": 2,
+        "meta_optimizer": "rmsprop",
+        "meta_learning_rate": 1e-6,
+        "clip_value": 1e4,
+        "mean_window_steps": 250.0,
+        "max_window_steps": 1000,
+    },
+    "default": {
+        "task_set": "default",
+        "parts": 2,
+        "minibatch_weight": 2.0,
+        "deterministic_weight": 0.5,
+        "meta_optimizer": "adam",
+        "meta_learning_rate": 1e-3,
+        "cosine_decay": True,
+        "clip_norm": 1.0,
+        "block_size": 32,
+        "objective_rows": 64,
+        "nominal": NominalRate(),
+        "min_window_steps": 50,
+        "mean_window_steps": 150.0,
+        "max_window_steps": 300,
+        "mean_horizon": 3000.0,
+        "low_learning_rate": 1e-6,
+        "high_learning_rate": 1e-1,
+        "spread_over_elements": False,
+        "scale_range": 10.0,
+        "scale_jitter": 0.3,
+        "redraw_probability": 0.1,
+        "clip_through_time": 0.06,
+        "second_derivatives": False,
+    },
 }

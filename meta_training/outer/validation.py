@@ -61,12 +61,12 @@ class Validator:
         rates = tuple(initial_learning_rates)
         if not rates or not all(0 < rate < np.inf for rate in rates):
             raise ValueError(
-                "initial_learning_rates must be one or more positive numbers, "
-                f"received {initial_learning_rates!r}"
+                "initial_learning_rates must be one or more positive numbers. "
+                f"Received: {initial_learning_rates!r}"
             )
         networks = network_group("validation") if networks is None else networks
         if not networks:
-            raise ValueError("networks must have one member or more, received none")
+            raise ValueError("networks must have one member or more. Received: none")
         self.optimizer = optimizer
         self._loops = []
         for network in networks:

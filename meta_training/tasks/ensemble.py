@@ -6,8 +6,8 @@ and `default_networks` those networks alone: the weights that ship were trained 
 Each set of the released code is there under its own name, too (`list_task_sets()`).
 """
 
-from meta_training.tasks.registry import list_task_sets, register_task_set, task_set
 from meta_training.tasks.released import released_sets  # noqa: F401
 from meta_training.tasks.small_networks import default_set  # noqa: F401
+from meta_training.tasks.task_sets import list_task_sets, register_task_set, task_set
 
 __all__ = ["list_task_sets", "register_task_set", "task_set"]

@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 
 from meta_training.evaluation.tables import RUN_COLUMNS
-from meta_training.experiments.registry import BUDGETS, Experiment
+from meta_training.experiments.experiment import BUDGETS, Experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = [

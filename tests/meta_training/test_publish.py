@@ -129,7 +129,7 @@ def test_the_best_weights_of_a_run_end_their_own_curve(command, made, tmp_path):
 def test_a_start_that_is_none_is_refused(command, made, tmp_path):
     base = (f"--weights={made[0]}", "--name=some-v1", "--commands=made", "--limits=few")
     for start in ("0", "-1", "nan", "inf"):
-        with pytest.raises(app.UsageError, match="must be positive, received"):
+        with pytest.raises(app.UsageError, match="must be positive. Received:"):
             command(*base, f"--output={tmp_path}", f"--initial_learning_rate={start}")
     assert not list(tmp_path.glob("some*"))
 

@@ -12,7 +12,6 @@ from meta_training.tasks.combinators import (
     rescale,
     sparse_gradient,
 )
-from meta_training.tasks.registry import register_task_set, task_set
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.convolutional import ConvNet
 from meta_training.tasks.released.fully_connected import FullyConnected
@@ -43,6 +42,7 @@ from meta_training.tasks.released.test_functions import (
     StyblinskiTang,
 )
 from meta_training.tasks.small_networks.networks import Network
+from meta_training.tasks.task_sets import register_task_set, task_set
 
 RELEASED_SEED = 123
 

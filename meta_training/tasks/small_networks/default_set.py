@@ -10,7 +10,6 @@ differ in activation, initialisation, data and noise.
 
 import dataclasses
 
-from meta_training.tasks.registry import register_task_set
 from meta_training.tasks.released.released_sets import released
 from meta_training.tasks.released.softmax_regression import SoftmaxRegression
 from meta_training.tasks.small_networks.image_networks import ImageNetwork
@@ -27,6 +26,7 @@ from meta_training.tasks.small_networks.sequence_networks import (
     AttentionNetwork,
     RecurrentNetwork,
 )
+from meta_training.tasks.task_sets import register_task_set
 
 # (features, hidden sizes, classes, batch size)
 _PERCEPTRONS = (

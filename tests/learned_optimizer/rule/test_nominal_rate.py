@@ -215,15 +215,15 @@ def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"ratio": 0.0}, "positive `ratio`"),
-        ({"memory": 0.5}, "`memory` of 1 or more"),
-        ({"decay_steps": -1}, "positive `decay_steps`"),
-        ({"power": 1.5}, "between 0 and 1"),
+        ({"ratio": 0.0}, "ratio must be .* above 0"),
+        ({"memory": 0.5}, "memory must be .* 1 or more"),
+        ({"decay_steps": -1}, "decay_steps must be .* above 0"),
+        ({"power": 1.5}, "power must be .* at most 1"),
         ({"lowest": 1.0}, "below 0"),
         ({"highest": math.nan}, "finite number"),
         ({"highest": None}, "finite number"),
-        ({"largest": 0.0}, "None or positive"),
-        ({"shallow_tensors": -1}, "None or positive"),
+        ({"largest": 0.0}, "must be a finite number, above 0"),
+        ({"shallow_tensors": -1}, "must be a finite number, above 0"),
         ({"height": 1.0}, "has the fields"),
     ],
 )

@@ -147,9 +147,9 @@ class TestMirrored:
         with pytest.raises(ValueError, match="multiple.*cohorts=3 and 2 replicas"):
             Trainer(tiny(cohorts=3), tmp_path, distribution("mirrored", 2))
         assert not list(tmp_path.iterdir())
-        with pytest.raises(ValueError, match="at most the number of CPUs, received 3"):
+        with pytest.raises(ValueError, match="at most the number of CPUs. Received: 3"):
             distribution("mirrored", 3)
-        with pytest.raises(ValueError, match="1 or more, received 0"):
+        with pytest.raises(ValueError, match="1 or more. Received: 0"):
             distribution("mirrored", 0)
 
 
@@ -157,7 +157,7 @@ def test_parameter_server_needs_a_cohort_for_each_worker():
     server = object.__new__(distributions.ParameterServer)
     server.num_replicas = 3
     server.check(4)
-    with pytest.raises(ValueError, match="3 or more, received cohorts=2"):
+    with pytest.raises(ValueError, match="3 or more. Received: cohorts=2"):
         server.check(2)
 
 
@@ -318,17 +318,17 @@ FIRST = {"type": "worker", "index": 0}
         (
             "multi_worker",
             {"cluster": WORKERS, "task": {"type": "boss", "index": 0}},
-            "must be a job of its cluster, one of worker; received 'boss'",
+            "must be a job of its cluster, one of worker. Received: 'boss'",
         ),
         (
             "multi_worker",
             {"cluster": WORKERS, "task": {"type": "worker", "index": 2}},
-            "between 0 and 1.*received 2",
+            "between 0 and 1.* Received: 2",
         ),
         (
             "multi_worker",
             {"cluster": WORKERS, "task": {"type": "worker"}},
-            "between 0 and 1.*received None",
+            "between 0 and 1.* Received: None",
         ),
         (
             "multi_worker",

@@ -7,9 +7,9 @@ import tensorflow as tf
 from learned_optimizer import Config, load_weights
 from meta_training.estimators import estimator, list_estimators, register_estimator
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
-from meta_training.inner.windows import UnrollOptions, Window
+from meta_training.inner.windows import UnrollConfig, Window
 from meta_training.optimizers import HierarchicalRule
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.quadratics import Quadratic
@@ -18,10 +18,10 @@ META_PARAMETERS = {
     name: tf.constant(value)
     for name, value in load_weights("bootstrap-v1").meta_parameters.items()
 }
-TRAJECTORIES = TrajectoryOptions(
+TRAJECTORIES = TrajectoryConfig(
     min_window_steps=4, mean_window_steps=4, max_window_steps=4
 )
-OPTIONS = UnrollOptions(max_steps=4)
+OPTIONS = UnrollConfig(max_steps=4)
 
 
 def test_pes_follows_its_definition_over_two_windows():

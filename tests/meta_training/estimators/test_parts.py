@@ -8,8 +8,8 @@ from learned_optimizer import load_weights
 from learned_optimizer.rule.config import Config
 from meta_training.estimators import Estimate, InParts, compiled_estimator, estimator
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
-from meta_training.inner.windows import Carry, InnerState, UnrollOptions, Window
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
+from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers import HierarchicalRule
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.quadratics import Quadratic
@@ -27,7 +27,7 @@ TASKS = [
     Bowl(5.0),
 ]
 # Some trajectories end with the first window and start again, the others go on.
-OPTIONS = TrajectoryOptions(
+OPTIONS = TrajectoryConfig(
     min_window_steps=STEPS,
     mean_window_steps=STEPS,
     max_window_steps=STEPS,
@@ -46,7 +46,7 @@ def first_windows(count, name, parts, tasks=TASKS, attention=False):
     estimator_class = estimator(name)
     batch = ProblemBatch(tasks, 4, estimator_class.replicas, parts=parts)
     made, estimate = compiled_estimator(
-        estimator_class, batch, optimizer, UnrollOptions(max_steps=STEPS)
+        estimator_class, batch, optimizer, UnrollConfig(max_steps=STEPS)
     )
     assert isinstance(made, InParts) == (parts > 1)
     # No two tasks count alike.
@@ -135,7 +135,7 @@ def test_each_part_gets_what_is_its_own_and_all_comes_back_to_its_place():
     """Nothing is computed here: each part returns what it got."""
     batch = ProblemBatch(TASKS, 4, replicas=2, parts=3)
     optimizer = HierarchicalRule(Config(attention=True))
-    options = UnrollOptions(max_steps=STEPS)
+    options = UnrollConfig(max_steps=STEPS)
     made = InParts(estimator("pes"), batch, optimizer, options)
     assert len(made.parts) == 3
     numbers = iter(range(1, 10**6))

@@ -12,7 +12,7 @@ from meta_training.experiments import __main__ as command
 from meta_training.experiments import evaluated_weights, runner
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.evaluated import choose_tasks, read_csv
-from meta_training.experiments.registry import (
+from meta_training.experiments.experiment import (
     BUDGETS,
     SHARED_TRAINING,
     register_experiment,

@@ -18,7 +18,7 @@ from learned_optimizer.rule.meta_parameters import specifications
 from meta_training.experiments import cost, runner, training, variant
 from meta_training.experiments.ablations import VARIANTS, WHOLE, architecture
 from meta_training.experiments.catalogue import experiment
-from meta_training.experiments.registry import SHARED_TRAINING, Job
+from meta_training.experiments.experiment import SHARED_TRAINING, Job
 from meta_training.optimizers import (
     HierarchicalRule,
     as_trained,

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.optimizers import HierarchicalRule
 from meta_training.tasks.base import Task
 
@@ -50,7 +50,7 @@ def make():
     def trajectories(tasks=1, seed=0, **options):
         batch = ProblemBatch([Pair()] * tasks, 3)
         found = Trajectories(
-            batch, HierarchicalRule(), TrajectoryOptions(**options), seed
+            batch, HierarchicalRule(), TrajectoryConfig(**options), seed
         )
         made.append(found)
         return found
@@ -264,10 +264,10 @@ class TestScales:
 def test_a_task_whose_parameters_change_shape_is_refused():
     batch = ProblemBatch([Pair(), Shrinking()], 3)
     trajectories = Trajectories(
-        batch, HierarchicalRule(), TrajectoryOptions(**WINDOW), 0
+        batch, HierarchicalRule(), TrajectoryConfig(**WINDOW), 0
     )
     with pytest.raises(
-        ValueError, match=r"parameters of shrinking must .*\(3,\)\), received .*\(2,\)"
+        ValueError, match=r"parameters of shrinking must .*\(3,\)\). Received: .*\(2,\)"
     ):
         trajectories.advance(0)
     trajectories.close()

@@ -9,9 +9,9 @@ import tensorflow as tf
 from learned_optimizer import load_weights
 from learned_optimizer.rule.config import Config
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
-from meta_training.inner.windows import UnrollOptions
+from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import (
     GlobalLearningRate,
     HierarchicalRule,
@@ -23,7 +23,7 @@ from meta_training.tasks.base import Task
 from meta_training.tasks.released.fully_connected import FullyConnected
 from meta_training.tasks.released.quadratics import Quadratic
 
-TRAJECTORIES = TrajectoryOptions(
+TRAJECTORIES = TrajectoryConfig(
     min_window_steps=6, mean_window_steps=6, max_window_steps=6
 )
 META_PARAMETERS = {
@@ -75,7 +75,7 @@ def unrolled(tasks, seed=0, weights=None, **options):
     trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, seed, weights)
     carry = trajectories.advance(0)
     trajectories.close()
-    unroll = Unroll(batch, HierarchicalRule(), UnrollOptions(max_steps=6, **options))
+    unroll = Unroll(batch, HierarchicalRule(), UnrollConfig(max_steps=6, **options))
     function = tf.function(unroll.run_and_differentiate, autograph=False)
     return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
 
@@ -102,7 +102,7 @@ def test_the_second_loop_is_backpropagation_through_the_first(
     trajectories = Trajectories(batch, rule, TRAJECTORIES, 0)
     carry = trajectories.advance(0)
     trajectories.close()
-    options = UnrollOptions(max_steps=6, second_derivatives=second_derivatives)
+    options = UnrollConfig(max_steps=6, second_derivatives=second_derivatives)
     unroll = Unroll(batch, rule, options)
     window, found = tf.function(unroll.run_and_differentiate, autograph=False)(
         meta_parameters, carry, tf.constant(4), tf.constant(0)
@@ -186,7 +186,7 @@ def test_growth_beyond_the_bound_cuts_off_at_that_very_step():
     trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0)
     carry = trajectories.advance(0)
     trajectories.close()
-    options = UnrollOptions(
+    options = UnrollConfig(
         max_steps=6, meta_objective="relative", divergence_bound=bound
     )
     window = tf.function(Unroll(batch, optimizer, options).run, autograph=False)(
@@ -278,4 +278,4 @@ def test_step_weights(name, counting, wanted):
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        UnrollOptions(**{"max_steps": 5, **options})
+        UnrollConfig(**{"max_steps": 5, **options})

@@ -12,7 +12,7 @@ from learned_optimizer.rule.meta_parameters import (
 )
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.unroll import Unroll
-from meta_training.inner.windows import Carry, InnerState, UnrollOptions
+from meta_training.inner.windows import Carry, InnerState, UnrollConfig
 from meta_training.optimizers import HierarchicalRule
 from meta_training.tasks.released.fully_connected import FullyConnected
 from meta_training.tasks.released.quadratics import Quadratic
@@ -145,7 +145,7 @@ def test_meta_objective_and_meta_gradient(name, second, epsilon):
     objective = "log_numerator_epsilon" if epsilon else "log"
     if not golden["use_log_objective"]:
         objective = "linear"
-    options = UnrollOptions(
+    options = UnrollConfig(
         max_steps=24, meta_objective=objective, second_derivatives=bool(second)
     )
     unroll = Unroll(batch, HierarchicalRule(config), options)

@@ -8,9 +8,9 @@ import tensorflow as tf
 from learned_optimizer import Config
 from learned_optimizer.rule.layout import Layout, pack, unpack
 from meta_training.inner.problem_batch import ProblemBatch
-from meta_training.inner.trajectories import Trajectories, TrajectoryOptions
+from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
-from meta_training.inner.windows import UnrollOptions
+from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import (
     CoordinatewiseRNN,
     GlobalLearningRate,
@@ -274,7 +274,7 @@ def test_chunks_of_the_coordinatewise_rnn_are_the_whole():
 def test_the_meta_gradient_is_that_of_finite_differences(name):
     optimizer = SMALL[name]
     batch = ProblemBatch([Quadratic(3), Bowl(5.0)], 3)
-    options = TrajectoryOptions(
+    options = TrajectoryConfig(
         min_window_steps=4,
         mean_window_steps=4,
         max_window_steps=4,
@@ -284,7 +284,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(name):
     trajectories = Trajectories(batch, optimizer, options, 0)
     carry = trajectories.advance(0)
     trajectories.close()
-    unroll = Unroll(batch, optimizer, UnrollOptions(max_steps=4))
+    unroll = Unroll(batch, optimizer, UnrollConfig(max_steps=4))
     steps, seed = tf.constant(4), tf.constant(0)
     meta = {
         key: tf.constant(value)

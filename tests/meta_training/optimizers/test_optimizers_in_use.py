@@ -89,15 +89,15 @@ def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
 
 def test_a_run_from_before_the_setting_goes_on(tmp_path):
     config = preset("default", **TINY)
-    config.settle(tmp_path)
+    config.write_or_verify(tmp_path)
     path = tmp_path / FILE
     older = json.loads(path.read_text())
     del older["optimizer"], older["unroll"]["divergence_bound"]
     path.write_text(json.dumps(older))
     other = dataclasses.replace(config, optimizer="trainable_adam", nominal=None)
     with pytest.raises(ValueError, match="optimizer: 'hierarchical_rnn' there"):
-        other.settle(tmp_path)
-    config.settle(tmp_path)
+        other.write_or_verify(tmp_path)
+    config.write_or_verify(tmp_path)
     assert json.loads(path.read_text())["optimizer"] == "hierarchical_rnn"
 
 
@@ -171,7 +171,7 @@ class TestWeights:
         save_trained(fresh_trained(TrainableAdam()), tmp_path / "w.npz")
         with pytest.raises(ValueError, match="hierarchical RNN.*'trainable_adam'"):
             HierarchicalRNN(weights=tmp_path / "w.npz")
-        with pytest.raises(ValueError, match="learning_rate_schedule; received"):
+        with pytest.raises(ValueError, match="learning_rate_schedule. Received:"):
             starting_weights("learning_rate_schedule", tmp_path / "w.npz")
 
     @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ class TestWeights:
 
     def test_of_other_arrays_are_refused(self):
         weights = fresh_trained(LearningRateSchedule(num_steps=4))
-        with pytest.raises(ValueError, match=r"shape \(5,\), received"):
+        with pytest.raises(ValueError, match=r"shape \(5,\). Received:"):
             dataclasses.replace(weights, optimizer=LearningRateSchedule(num_steps=5))
         with pytest.raises(ValueError, match="must be .'log_learning_rate'."):
             dataclasses.replace(weights, optimizer=GlobalLearningRate())

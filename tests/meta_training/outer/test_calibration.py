@@ -154,7 +154,7 @@ def test_arrays_are_set_to_0_without_a_search(command):
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
         ("--nominal=largest=1", "received weights without one"),
-        ("--weights=default-v1 --nominal=largest", "NAME=NUMBER, received 'largest'"),
+        ("--weights=default-v1 --nominal=largest", "NAME=NUMBER. Received: 'largest'"),
         ("--weights=default-v1 --nominal=depth=1", "has the fields"),
         ("--weights=default-v1 --nominal=largest=-1", "None or positive"),
     ],

@@ -507,10 +507,10 @@ def test_the_card_counts_the_time_of_the_cores(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):
-    preset("default", **TINY).settle(tmp_path)
-    preset("default", **{**TINY, "outer_steps": 50}).settle(tmp_path)
+    preset("default", **TINY).write_or_verify(tmp_path)
+    preset("default", **{**TINY, "outer_steps": 50}).write_or_verify(tmp_path)
     with pytest.raises(ValueError, match="another configuration.*seed: 0 there, 1 now"):
-        preset("default", **TINY, seed=1).settle(tmp_path)
+        preset("default", **TINY, seed=1).write_or_verify(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def npz_of(arrays):
         (lambda whole: b"not an archive", "whole npz archive"),
         (
             lambda whole: npz_of({"a": np.zeros(3)}),
-            "of these tasks and settings, received .*: outer_step is missing",
+            "of these tasks and settings. Received: .*: outer_step is missing",
         ),
         (
             lambda whole: npz_of(
@@ -715,42 +715,6 @@ def test_unusable_objectives_are_refused(tmp_path, task_set, message):
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"mean_horizon": -1.0}, "mean_horizon must be positive"),
-        ({"outer_steps": 0}, "outer_steps must be a positive integer"),
-        ({"estimator": "none"}, "must be one of"),
-        ({"meta_optimizer": "none"}, "must be one of"),
-        ({"redraw_probability": 1.5}, "between 0 and 1"),
-        ({"max_window_steps": 2}, "at most max_window_steps"),
-        (
-            {"mean_window_steps": 2.5},
-            "must be min_window_steps or more. Received: mean_window_steps=2.5, "
-            "min_window_steps=3",
-        ),
-        ({"low_learning_rate": 0.0}, "learning rates must be positive"),
-        ({"high_learning_rate": float("inf")}, "learning rates must be positive"),
-        ({"clip_norm": -1.0}, "clip_norm must be positive or None, received -1.0"),
-        ({"clip_value": -1.0}, "clip_value must be positive or None"),
-        ({"clip_value": float("nan")}, "clip_value must be positive or None"),
-        ({"clip_through_time": float("inf")}, "clip_through_time must be positive"),
-        ({"meta_learning_rate": float("inf")}, "must be positive and finite"),
-        ({"objective_rows": -3}, "objective_rows must be a positive integer or None"),
-        ({"divergence_bound": -1.0}, "divergence_bound must be positive and finite"),
-        ({"divergence_bound": float("inf")}, "divergence_bound must be positive"),
-        ({"mean_horizon": 1e300}, "mean_horizon must be positive and below"),
-        ({"scale_range": float("inf")}, "scale_range must be 1 or more"),
-        ({"scale_jitter": float("inf")}, "scale_jitter 0 or more"),
-    ],
-)
-def test_bad_settings_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        preset("default", **{**TINY, **changes})
-    with pytest.raises(ValueError, match="preset must be one of"):
-        preset("none")
-
-
 @pytest.mark.parametrize("second_derivatives", [True, False])
 def test_a_chaotic_task_leaves_the_others_their_gradient(
     tmp_path, second_derivatives, monkeypatch
@@ -811,7 +775,7 @@ def test_a_step_that_is_skipped_is_told_of(tmp_path, monkeypatch):
 
 def test_arrays_that_there_are_not_cannot_be_trained(tmp_path):
     config = preset("default", **TINY, trained_arrays=("learning_*", "typo"))
-    with pytest.raises(ValueError, match=r"must be among .*; received \['typo'\]"):
+    with pytest.raises(ValueError, match=r"must be among .*Received: \['typo'\]"):
         Trainer(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -1,10 +1,8 @@
 """Where settings come from: presets, weights and flags, and the folder of a run."""
 
 import dataclasses
-import functools
 import json
 import pathlib
-import runpy
 import shutil
 
 import numpy as np
@@ -13,6 +11,7 @@ from absl import flags
 
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
+from meta_training import train
 from meta_training.optimizers import starting_weights
 from meta_training.outer.training_config import FILE, preset
 
@@ -42,22 +41,14 @@ EARLIER_COMMANDS = {
 
 
 @pytest.fixture
-def config_of(monkeypatch):
+def config_of():
     """The settings that the command line of `train` gives, as a function of it."""
-    values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    for kind in ("string", "enum", "integer", "float", "boolean", "list"):
-        define = getattr(flags, f"DEFINE_{kind}")
-        monkeypatch.setattr(
-            flags, f"DEFINE_{kind}", functools.partial(define, flag_values=values)
-        )
-    # Anew, for its flags are defined as it is imported.
-    train = runpy.run_module("meta_training.train")
 
     def config(*arguments):
-        values.unparse_flags()
+        values = flags.FlagValues()
+        train.define_train_flags(values)
         values(["train", "--train_dir=unused", *arguments])
-        return train["config_from_flags"]()
+        return train.config_from_flags(values=values)
 
     return config
 
@@ -153,12 +144,14 @@ class TestNominalRate:
             assert nominal_at_the_start(found) == OTHER
 
     def test_is_what_a_run_goes_on_with(self, tmp_path):
-        preset("default", init_weights="default-v2").settle(tmp_path)
+        preset("default", init_weights="default-v2").write_or_verify(tmp_path)
         written = json.loads((tmp_path / FILE).read_text())
         assert written["nominal"] == dataclasses.asdict(DEEP)
-        preset("default", init_weights="default-v2").settle(tmp_path)
+        preset("default", init_weights="default-v2").write_or_verify(tmp_path)
         with pytest.raises(ValueError, match="nominal: .*'largest': 1.0.* there"):
-            preset("default", init_weights="default-v2", largest=2.0).settle(tmp_path)
+            preset("default", init_weights="default-v2", largest=2.0).write_or_verify(
+                tmp_path
+            )
 
     def test_weights_that_are_not_there_are_refused(self):
         with pytest.raises(ValueError, match="nowhere"):
@@ -167,22 +160,22 @@ class TestNominalRate:
 
 def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
     (tmp_path / f".{FILE}.4711").write_text('{"seed"')
-    preset("default").settle(tmp_path)
+    preset("default").write_or_verify(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["seed"] == 0
     other = tmp_path / "other"
     other.mkdir()
     (other / f".{FILE}").write_text("{}")
     with pytest.raises(ValueError, match="must be empty"):
-        preset("default").settle(other)
+        preset("default").write_or_verify(other)
 
 
 @pytest.mark.parametrize("name, command", EARLIER_COMMANDS.items())
 def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, command):
     arguments = command.split()
     shutil.copy(EARLIER_RUNS / f"{name}.json", tmp_path / FILE)
-    config_of(*arguments).settle(tmp_path)
-    with pytest.raises(ValueError, match="another configuration.*seed: . there"):
-        config_of(*arguments, "--seed=99").settle(tmp_path)
+    config_of(*arguments).write_or_verify(tmp_path)
+    with pytest.raises(ValueError, match="of the same settings.*seed: . there"):
+        config_of(*arguments, "--seed=99").write_or_verify(tmp_path)
 
 
 def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path):
@@ -191,7 +184,7 @@ def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path
         config_of(
             *("--task_set=default_networks", "--init_weights=bootstrap-v1"),
             "--largest=1",
-        ).settle(tmp_path)
+        ).write_or_verify(tmp_path)
 
 
 def test_zero_switches_bounds_off(config_of):
@@ -199,3 +192,39 @@ def test_zero_switches_bounds_off(config_of):
     assert config.clip_norm is None and config.unroll.clip_through_time is None
     assert config.objective_rows is None
     assert np.isclose(config_of("--clip_norm=2").clip_norm, 2.0)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"mean_horizon": -1.0}, "mean_horizon must be .* above 0"),
+        ({"mean_horizon": 1e300}, "mean_horizon must be .* below 1000000000000"),
+        ({"outer_steps": 0}, "outer_steps must be a whole number, 1 or more"),
+        ({"seed": 1.0}, "seed must be a whole number"),
+        ({"estimator": "none"}, "estimator must be one of pes, truncated"),
+        ({"meta_optimizer": "none"}, "meta_optimizer must be one of adam, rmsprop"),
+        ({"meta_objective": "none"}, "meta-objective must be one of linear"),
+        ({"optimizer": "adam"}, "trainable optimizer must be one of"),
+        ({"optimizer": "trainable_adam", "ratio": 0.1}, "optimizer must be hier"),
+        ({"redraw_probability": 1.5}, "redraw_probability must be .* at most 1"),
+        ({"max_window_steps": 2}, "min_window_steps must be at most max_window_steps"),
+        ({"mean_window_steps": 2.5}, "must be at most mean_window_steps"),
+        ({"low_learning_rate": 0.0}, "low_learning_rate must be .* above 0"),
+        ({"low_learning_rate": 1.0}, "must be at most high_learning_rate"),
+        ({"high_learning_rate": float("inf")}, "must be a finite number"),
+        ({"clip_norm": -1.0}, "clip_norm must be a finite number, above 0"),
+        ({"clip_value": float("nan")}, "clip_value must be a finite number"),
+        ({"objective_rows": -3}, "objective_rows must be .* 1 or more"),
+        ({"divergence_bound": -1.0}, "divergence_bound must be .* above 0"),
+        ({"scale_range": 0.5}, "scale_range must be .* 1 or more"),
+        ({"scale_jitter": -1.0}, "scale_jitter must be .* 0 or more"),
+    ],
+)
+def test_bad_settings_are_refused(changes, message):
+    with pytest.raises(ValueError, match=f"{message}.*Received: "):
+        preset("default", **changes)
+
+
+def test_presets_are_those_there_are():
+    with pytest.raises(ValueError, match="preset must be one of .* Received: 'none'"):
+        preset("none")

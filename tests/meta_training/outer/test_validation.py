@@ -107,10 +107,10 @@ def test_large_networks_have_one_rate_and_fewer_steps():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(steps=0), "steps and large_steps must be positive integers, received"),
-        (dict(initial_learning_rates=(1e-3, 0)), "positive numbers, received"),
-        (dict(initial_learning_rates=()), "positive numbers, received"),
-        (dict(networks=[]), "one member or more, received none"),
+        (dict(steps=0), "steps and large_steps must be positive integers"),
+        (dict(initial_learning_rates=(1e-3, 0)), "positive numbers. Received:"),
+        (dict(initial_learning_rates=()), "positive numbers. Received:"),
+        (dict(networks=[]), "one member or more. Received: none"),
     ],
 )
 def test_errors_state_the_rule_and_what_came(options, message):

@@ -13,12 +13,12 @@ from meta_training.tasks import (
     list_task_sets,
     log_objective,
     register_task_set,
-    registry,
     rescale,
     sparse_gradient,
     stack_instances,
     stack_parameters,
     task_set,
+    task_sets,
 )
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.convolutional import ConvNet
@@ -407,8 +407,8 @@ ERRORS = [
     (lambda: ImageNetwork((9, 8, 1), (4,), 3), "multiples of 2, .* received"),
     (lambda: RecurrentNetwork(0, 4, 8, 3), "steps, features and units must be"),
     (lambda: AttentionNetwork(5, 6, 9, 4), r"multiple of heads \(2\), received 9"),
-    (lambda: register_task_set("released"), "received 'released', which exists"),
-    (lambda: task_set("relased"), "one of bowl_problems, .* received 'relased'"),
+    (lambda: register_task_set("released"), "must be new. Received: 'released'"),
+    (lambda: task_set("relased"), "one of bowl_problems, .* Received: 'relased'"),
 ]
 
 
@@ -432,4 +432,4 @@ def test_a_task_of_ones_own():
         expected = np.sum(instance["curvature"] * parameters[0] ** 2, axis=-1)
         np.testing.assert_allclose(value, expected, rtol=1e-5)
     finally:
-        registry._task_sets.pop("valleys", None)
+        task_sets._task_sets._members.pop("valleys", None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from meta_training.optimizers import TrainedWeights
+from meta_training.registry import Registry
 
 BUDGETS = ("small", "full")
 # A file in `Job.work`: some meta-training was done before, for another job.
@@ -110,7 +111,7 @@ _ORDER = (
     "ablations",
     "cost",
 )
-_experiments: dict[str, Experiment] = {}
+_experiments: Registry[Experiment] = Registry("an experiment")
 
 
 def register_experiment(experiment_class: type[Experiment]):
@@ -120,23 +121,25 @@ def register_experiment(experiment_class: type[Experiment]):
         ValueError: The name is taken, or a budget is missing.
     """
     name = experiment_class.name
-    if name in _experiments or name in ("all", "report"):
+    if name in ("all", "report"):
         raise ValueError(
-            f"an experiment must have a name of its own. Received: {name!r}"
+            "The name of an experiment must be none of the command's words all and "
+            f"report. Received: {name!r}"
         )
     if set(experiment_class.budgets) != set(BUDGETS):
         raise ValueError(
-            f"an experiment must have the budgets {', '.join(BUDGETS)}. "
+            f"An experiment must have the budgets {', '.join(BUDGETS)}. "
             f"Received: {sorted(experiment_class.budgets)}"
         )
-    _experiments[name] = experiment_class()
+    _experiments.add(name, experiment_class())
     return experiment_class
 
 
 def list_experiments() -> list[str]:
     """The names of all experiments, in the order of a report: others come last."""
-    others = [name for name in _experiments if name not in _ORDER]
-    return [name for name in _ORDER if name in _experiments] + others
+    names = _experiments.names()
+    others = [name for name in names if name not in _ORDER]
+    return [name for name in _ORDER if name in names] + others
 
 
 def experiment(name: str) -> Experiment:
@@ -145,9 +148,4 @@ def experiment(name: str) -> Experiment:
     Raises:
         ValueError: There is none; the message lists those that exist.
     """
-    if name not in _experiments:
-        raise ValueError(
-            f"an experiment must be one of {', '.join(list_experiments())}. "
-            f"Received: {name!r}"
-        )
     return _experiments[name]

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from meta_training.registry import Registry
 from meta_training.tasks.base import Task
 
-_task_sets: dict[str, Callable[[], list[Task]]] = {}
+_task_sets: Registry[Callable[[], list[Task]]] = Registry("a task set")
 
 
 def register_task_set(name: str):
@@ -16,13 +17,9 @@ def register_task_set(name: str):
     Raises:
         ValueError: the name is taken.
     """
-    if name in _task_sets:
-        raise ValueError(
-            f"a task set must have a name of its own, received {name!r}, which exists"
-        )
 
     def register(function: Callable[[], list[Task]]):
-        _task_sets[name] = function
+        _task_sets.add(name, function)
         return function
 
     return register
@@ -34,12 +31,9 @@ def task_set(name: str) -> list[Task]:
     Raises:
         ValueError: no set has that name; the message lists those that exist.
     """
-    if name not in _task_sets:
-        known = ", ".join(list_task_sets())
-        raise ValueError(f"a task set must be one of {known}; received {name!r}")
     return list(_task_sets[name]())
 
 
 def list_task_sets() -> list[str]:
     """The names of all task sets, sorted."""
-    return sorted(_task_sets)
+    return _task_sets.names()

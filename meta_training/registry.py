@@ -1,0 +1,41 @@
+"""Named things that users may add to: task sets, estimators, optimizers and others."""
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things by name; an error lists the names there are.
+
+    Args:
+        kind: What one of them is, with its article: "a task set".
+    """
+
+    def __init__(self, kind: str):
+        self._kind = kind
+        self._members: dict[str, T] = {}
+
+    def add(self, name: str, member: T) -> None:
+        """Adds one.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if name in self._members:
+            raise ValueError(
+                f"The name of {self._kind} must be new. Received: {name!r}"
+            )
+        self._members[name] = member
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._members:
+            raise ValueError(
+                f"{self._kind[0].upper()}{self._kind[1:]} must be one of "
+                f"{', '.join(self.names())}. Received: {name!r}"
+            )
+        return self._members[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._members)
