@@ -168,7 +168,7 @@ def test_estimators_go_by_name():
     assert list_estimators() == ["pes", "truncated"]
     with pytest.raises(ValueError, match="must be one of pes, truncated"):
         estimator("none")
-    with pytest.raises(ValueError, match="name of its own"):
+    with pytest.raises(ValueError, match="must be new"):
         register_estimator("pes")
     batch = ProblemBatch([Bowl(5.0)], 2)
     with pytest.raises(ValueError, match="no settings"):

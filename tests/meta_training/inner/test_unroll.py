@@ -271,9 +271,9 @@ def test_step_weights(name, counting, wanted):
     "options, message",
     [
         ({"meta_objective": "none"}, "must be one of"),
-        ({"counting": "twice"}, "released or corrected"),
-        ({"clip_through_time": 0.0}, "positive or None"),
-        ({"max_steps": 0}, "positive"),
+        ({"counting": "twice"}, "counting must be one of released, corrected"),
+        ({"clip_through_time": 0.0}, "must be a finite number, above 0"),
+        ({"max_steps": 0}, "must be 1 or more"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -208,7 +208,7 @@ class TestWeights:
     [
         (lambda: trainable_optimizer("none"), "must be one of coordinatewise_rnn"),
         (lambda: trainable_optimizer("trainable_adam", {"x": 1}), "has the settings"),
-        (lambda: register_optimizer(TrainableAdam), "a name of its own"),
+        (lambda: register_optimizer(TrainableAdam), "must be new"),
         (lambda: TrainableAdam(beta_1=1.0), "between 0 and 1"),
         (lambda: TrainableAdam(learning_rate=0.0), "must be positive"),
         (lambda: GlobalLearningRate(-1.0), "positive number"),
@@ -221,7 +221,7 @@ class TestWeights:
             lambda: preset(
                 "default", optimizer="trainable_adam", nominal=NominalRate()
             ),
-            "nominal is a setting of hierarchical_rnn",
+            "optimizer must be hierarchical_rnn where nominal is set",
         ),
     ],
 )

@@ -407,7 +407,7 @@ ERRORS = [
     (lambda: ImageNetwork((9, 8, 1), (4,), 3), "multiples of 2, .* received"),
     (lambda: RecurrentNetwork(0, 4, 8, 3), "steps, features and units must be"),
     (lambda: AttentionNetwork(5, 6, 9, 4), r"multiple of heads \(2\), received 9"),
-    (lambda: register_task_set("released"), "must be new. Received: 'released'"),
+    (lambda: register_task_set("released")(list), "must be new. Received: 'released'"),
     (lambda: task_set("relased"), "one of bowl_problems, .* Received: 'relased'"),
 ]
 
