@@ -82,23 +82,23 @@ def cluster_of_environment(
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{VARIABLE} must be JSON ({error}), received {text!r}") from (
-            error
-        )
+        raise ValueError(
+            f"{VARIABLE} must be JSON ({error}). Received: {text!r}"
+        ) from (error)
     if not isinstance(found, dict):
         found = {}
     jobs, task = found.get("cluster"), found.get("task")
     if not isinstance(jobs, dict) or not isinstance(task, dict):
         raise ValueError(
-            f"{VARIABLE} must have a `cluster` and a `task`, as in {_EXAMPLE}; "
-            f"received {text!r}"
+            f"{VARIABLE} must have a `cluster` and a `task`, as in {_EXAMPLE}. "
+            f"Received: {text!r}"
         )
     _check_jobs(strategy, jobs, allowed)
     kind, index = task.get("type"), task.get("index")
     if kind not in jobs:
         raise ValueError(
             f"the task type of {VARIABLE} must be a job of its cluster, one of "
-            f"{', '.join(sorted(jobs))}; received {kind!r}"
+            f"{', '.join(sorted(jobs))}. Received: {kind!r}"
         )
     if isinstance(index, str) and index.isdecimal():
         index = int(index)
@@ -106,7 +106,7 @@ def cluster_of_environment(
         raise ValueError(
             f"the task index of {VARIABLE} must be between 0 and "
             f"{len(jobs[kind]) - 1}, the number of processes of job {kind} being "
-            f"{len(jobs[kind])}; received {index!r}"
+            f"{len(jobs[kind])}. Received: {index!r}"
         )
     return Cluster({job: tuple(jobs[job]) for job in jobs}, kind, index)
 
@@ -125,8 +125,8 @@ def _check_jobs(strategy, jobs, allowed):
             for address in addresses
         ):
             raise ValueError(
-                f"job {job} of {VARIABLE} must be a list of addresses host:port, "
-                f"received {addresses!r}"
+                f"job {job} of {VARIABLE} must be a list of addresses host:port. "
+                f"Received: {addresses!r}"
             )
         twice = [a for a in addresses if a in seen or addresses.count(a) > 1]
         if twice:

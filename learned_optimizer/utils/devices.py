@@ -13,7 +13,7 @@ def local_devices(replicas: int | None) -> list[str]:
         ValueError: there are fewer.
     """
     if replicas is not None and replicas < 1:
-        raise ValueError(f"`replicas` must be 1 or more, received {replicas}")
+        raise ValueError(f"`replicas` must be 1 or more. Received: {replicas}")
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU" and replicas is not None:
         _make_logical_cpus(replicas)
@@ -21,8 +21,8 @@ def local_devices(replicas: int | None) -> list[str]:
     replicas = there if replicas is None else replicas
     if replicas > there:
         raise ValueError(
-            f"`replicas` of strategy mirrored must be at most the number of {kind}s, "
-            f"received {replicas}, found {there}"
+            f"`replicas` of strategy mirrored must be at most the number of {kind}s. "
+            f"Received: {replicas}, found {there}"
         )
     return [f"{kind}:{number}" for number in range(replicas)]
 
