@@ -18,7 +18,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -36,14 +36,13 @@ from meta_training.runs import (
     draw_runs,
     record_steps,
 )
-from meta_training.runs.draws import Draws
 from meta_training.runs.loop import group_size
 from meta_training.tasks.base import Task, require_positive_integers
 
 # Twelve rates half a decade apart; Keras's defaults are among them.
 LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
 # Part of every cache key: to be raised when a loop, a draw or a network changes.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 # Numbers optimized side by side in one loop: more leave every cache of a processor.
 _NUMBERS_AT_ONCE = 4_000_000
 # Runs of a draw that a chunk has room for. The noise of a task depends on its chunk.
@@ -95,7 +94,10 @@ class Result:
         families: the family of each.
         steps: `[records]`.
         losses: `[records, rates, tasks, seeds]` on the whole training set.
-        test_accuracy: `[rates, tasks, seeds]` at the end; nan where there is none.
+        evaluation_losses: the same under the running averages of batch normalisation;
+            `losses` themselves where a task has none.
+        test_accuracy: `[rates, tasks, seeds]` at the end, under running averages; nan
+            where there is none.
         seconds_per_step: `[tasks]`, of one run, as part of a loop of many.
     """
 
@@ -107,6 +109,7 @@ class Result:
     families: tuple[str, ...]
     steps: np.ndarray
     losses: np.ndarray
+    evaluation_losses: np.ndarray
     test_accuracy: np.ndarray
     seconds_per_step: np.ndarray
 
@@ -195,13 +198,12 @@ def evaluate(
         chunk = [tasks[index][1] for index in members]
         for name, one, _, rates in compared:
             if one is None:
-                losses, accuracy, seconds = run_chunk.baseline(chunk, name, rates)
+                trained = run_chunk.baseline(chunk, name, rates)
             else:
-                losses, accuracy, seconds = run_chunk.learned(chunk, one, rates)
-            _check_starts(chunk, losses)
+                trained = run_chunk.learned(chunk, one, rates)
+            _check_starts(chunk, trained.losses)
             for place, index in enumerate(members):
-                own = losses[:, :, place], accuracy[:, place], seconds
-                found[name][index] = own
+                found[name][index] = trained.of_task(place)
     labels = tuple(name for name, _ in tasks)
     families = tuple(task.family for _, task in tasks)
     return [
@@ -213,9 +215,10 @@ def evaluate(
             labels,
             families,
             settings.record_steps,
-            np.stack([part[0] for part in found[name]], axis=2),
-            np.stack([part[1] for part in found[name]], axis=1),
-            np.array([part[2] for part in found[name]]),
+            np.stack([part.losses for part in found[name]], axis=2),
+            np.stack([part.evaluation_losses for part in found[name]], axis=2),
+            np.stack([part.accuracy for part in found[name]], axis=1),
+            np.array([part.seconds for part in found[name]]),
         )
         for name, one, default, rates in compared
     ]
@@ -271,12 +274,29 @@ def _check_starts(tasks, losses):
         )
 
 
-class _ChunkRunner:
-    """Runs a chunk of tasks with one optimizer.
+class _Trained(NamedTuple):
+    """What came of a chunk of tasks, in the order of a cache file.
 
-    Returns losses `[records, rates, tasks, seeds]`, test accuracies
-    `[rates, tasks, seeds]` and the seconds of a step of one run.
+    Attributes:
+        losses: `[records, rates, tasks, seeds]`.
+        evaluation_losses: The same.
+        accuracy: `[rates, tasks, seeds]`, on test rows.
+        seconds: Of a step of one run.
     """
+
+    losses: np.ndarray
+    evaluation_losses: np.ndarray
+    accuracy: np.ndarray
+    seconds: np.ndarray
+
+    def of_task(self, place: int) -> "_Trained":
+        """Those of one task, without its axis."""
+        losses = (losses[:, :, place] for losses in self[:2])
+        return _Trained(*losses, self.accuracy[:, place], self.seconds)
+
+
+class _ChunkRunner:
+    """Runs a chunk of tasks with one optimizer."""
 
     def __init__(self, settings, cache, log):
         self._settings, self._cache, self._log = settings, cache, log
@@ -346,10 +366,11 @@ class _ChunkRunner:
             self._compiled = (program, loop)
         runs = self._compiled[1](settings.record_steps, arguments)
         shape = (len(rates), len(tasks), settings.seeds)
-        found = (
+        found = _Trained(
             runs.losses.reshape(-1, *shape),
-            _test_accuracy(tasks[0], runs, draws).reshape(shape),
-            runs.seconds / settings.steps / len(run_rates),
+            runs.evaluation_losses.reshape(-1, *shape),
+            _test_accuracy(tasks[0], runs).reshape(shape),
+            np.array(runs.seconds / settings.steps / len(run_rates)),
         )
         _write_cached(path, found)
         self._log(f"{described}: {len(run_rates)} runs, {runs.seconds:.1f} s")
@@ -374,7 +395,7 @@ def _sources_of_others(tasks) -> dict[str, Any]:
     return {"sources": sources} if sources else {}
 
 
-def _test_accuracy(task: Task, runs: Runs, draws: Draws) -> np.ndarray:
+def _test_accuracy(task: Task, runs: Runs) -> np.ndarray:
     """`[runs]` accuracies on test rows; nan where the task has none."""
     count = runs.losses.shape[1]
     if not (hasattr(task, "test_instance") and hasattr(task, "accuracy")):
@@ -387,29 +408,33 @@ def _test_accuracy(task: Task, runs: Runs, draws: Draws) -> np.ndarray:
     }
     instance = {name: tf.constant(array) for name, array in stacked.items()}
     groups = [
-        [tf.constant(value[first : first + size]) for value in runs.values]
+        tf.nest.map_structure(
+            lambda array, first=first: tf.constant(array[first : first + size]),
+            (runs.values, runs.averages),
+        )
         for first in range(0, count, size)
     ]
-    accuracy = tf.function(
-        task.accuracy, autograph=False, jit_compile=True
-    ).get_concrete_function(groups[0], instance)
-    return np.concatenate([accuracy(group, instance).numpy() for group in groups])
+
+    @tf.function(autograph=False, jit_compile=True)
+    def accuracy(values, averages, instance):
+        return task.accuracy(values, instance, averages or None)
+
+    return np.concatenate([accuracy(*group, instance).numpy() for group in groups])
 
 
 def _read_cached(path):
     """What `_write_cached` wrote, or None: a damaged file is run again."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return archive["losses"], archive["accuracy"], float(archive["seconds"])
+            return _Trained(*(archive[name] for name in _Trained._fields))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def _write_cached(path, found):
-    losses, accuracy, seconds = found
     aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
     try:
-        np.savez(aside, losses=losses, accuracy=accuracy, seconds=seconds)
+        np.savez(aside, **found._asdict())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

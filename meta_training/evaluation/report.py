@@ -61,6 +61,7 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         "baseline, means over seeds compared.",
         _wins(results),
         *_tasks(results),
+        *_running_averages(results),
         "## Wall clock",
         _clock(results),
         "## Final against best",
@@ -212,6 +213,34 @@ def _clock(results):
         "Microseconds per step of one run, recording included, when all runs of an "
         "optimizer go side by side in one loop.\n\n" + markdown_table(header, rows)
     )
+
+
+def _running_averages(results):
+    """Tasks with batch normalisation: the loss of `evaluate`, all along and at last."""
+    header = ["task", "optimizer", "loss", "under running averages", "largest ratio"]
+    rows = []
+    for label, result, by_metric in _settings(results):
+        for task, rate in enumerate(by_metric[1].rates):
+            losses = result.losses[:, rate, task]
+            evaluated = result.evaluation_losses[:, rate, task]
+            if np.array_equal(losses, evaluated, equal_nan=True):
+                continue
+            late = result.steps >= result.steps[-1] / 4
+            ratios = evaluated[late] / (losses[late] + LOSS_FLOOR)
+            ends = np.median([losses[-1], evaluated[-1]], axis=1)
+            rows.append(
+                [result.tasks[task], label, *(f"{end:.3g}" for end in ends)]
+                + [f"{np.max(ratios):.3g}"]
+            )
+    if not rows:
+        return []
+    return [
+        "## Under running averages",
+        "Networks with batch normalisation: medians over seeds of the final loss, and "
+        f"of the one that running averages give; the largest ratio of it to the loss + "
+        f"{LOSS_FLOOR:g} at any record of the last three quarters.",
+        markdown_table(header, rows),
+    ]
 
 
 def _progress_table(results):

@@ -58,9 +58,9 @@ class _HeldOut:
         data = load_data(self.data_set)
         return {"data": data.test_inputs, "labels": data.test_targets}
 
-    def predict(self, parameters, instance):
-        activate = layers.activation_function(self.activation)
-        return self.outputs(parameters, instance["data"], activate)
+    def activation_of(self, instance):
+        del instance
+        return layers.activation_function(self.activation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,8 @@ class HeldOutGatedRecurrentNetwork(_HeldOut, ClassifierNetwork):
         start[1] = np.concatenate(parts, axis=1).astype(np.float32)
         return start
 
-    def outputs(self, parameters, data, activate):
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
         kernel, recurrent, bias, *readout = parameters
         inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
         gates, candidate = (

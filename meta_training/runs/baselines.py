@@ -10,6 +10,8 @@ An optimizer of runs has
     gradient_values(values, state) -> where the gradients are taken
     step(values, gradients, state, iteration, arguments) -> values, state
     evaluation_values(values, state) -> where losses are recorded
+    fresh_statistics, whether the statistics of batch normalisation are to be computed
+        anew from all rows where losses are recorded, since training never was there
 
 `iteration` counts from 0; `arguments` are tensors that may change between calls
 without a new compilation: for a baseline `learning_rate`, `[runs]`, and `total_steps`,
@@ -58,8 +60,6 @@ class Baseline:
 
     # How many tensors of the values' shapes the state holds.
     slots = 0
-    # Whether the statistics of batch normalisation are to be computed anew where
-    # losses are recorded, since training never was there.
     fresh_statistics = False
 
     def __init__(self, schedule=constant, weight_decay=0.0):

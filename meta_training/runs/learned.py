@@ -29,6 +29,8 @@ class LearnedRuns:
         runs: How many there are.
     """
 
+    fresh_statistics = False
+
     def __init__(self, optimizer: TrainableOptimizer, shapes, runs: int):
         self.optimizer = optimizer
         self.shapes = tuple(tuple(shape) for shape in shapes)

@@ -2,7 +2,8 @@
 
 A run is one optimizer setting on one draw (see `draws`). All runs go side by side
 along the leading axis; minibatches and noise are made once a draw and shared by its
-runs. Losses are those of the whole training set, recorded at given steps.
+runs. Losses are those of the whole training set, recorded at given steps. Where a task
+has batch normalisation the loop carries its running averages, as Keras does.
 """
 
 import time
@@ -20,6 +21,8 @@ _COPIED_BYTES = 128_000_000
 # Rows of data times runs that the whole training set is evaluated on at once: with
 # more, activations leave the cache, and those of a few hundred runs take gigabytes.
 _ROWS_AT_ONCE = 4_000
+# Of the running averages of batch normalisation, as in Keras.
+AVERAGES_MOMENTUM = 0.99
 
 
 class Runs(NamedTuple):
@@ -27,15 +30,21 @@ class Runs(NamedTuple):
 
     Attributes:
         record_steps: `[records]`, ascending from 0.
-        losses: `[records, runs]` on the whole training set; may be non-finite.
+        losses: `[records, runs]` on the whole training set, batch normalisation going
+            by its statistics; may be non-finite.
+        evaluation_losses: the same under running averages, what `evaluate` of Keras
+            gives; `losses` themselves where a task has none.
         values: the final parameters, `[runs, *shape]` a tensor, where the last losses
             were recorded.
+        averages: the running averages at the end, `[runs, *shape]` a tensor.
         seconds: how long the loop ran, without its compilation.
     """
 
     record_steps: np.ndarray
     losses: np.ndarray
+    evaluation_losses: np.ndarray
     values: list[np.ndarray]
+    averages: list[np.ndarray]
     seconds: float
 
 
@@ -77,6 +86,7 @@ class TrainingLoop:
         settings = len(self.draw_of_run) // count
         return (
             self.task.batch_size is None
+            and not self.task.statistics_shapes
             and each * len(self.draw_of_run) > _COPIED_BYTES
             and np.array_equal(self.draw_of_run, np.tile(np.arange(count), settings))
         )
@@ -110,10 +120,10 @@ class TrainingLoop:
             # of the steps.
             self._concrete(tf.zeros_like(marks), arguments, self._draws)
         begin = time.perf_counter()
-        losses, values = self._concrete(marks, arguments, self._draws)
-        losses = losses.numpy()
+        found = self._concrete(marks, arguments, self._draws)
+        found = tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
         seconds = time.perf_counter() - begin
-        return Runs(record_steps, losses, [value.numpy() for value in values], seconds)
+        return Runs(record_steps, *found, seconds)
 
     def _train(self, record_steps, arguments, draws):
         """The loop over records, each a loop over steps: losses and final values."""
@@ -122,44 +132,61 @@ class TrainingLoop:
         state = self.optimizer.start(values, arguments)
         fixed = self._fixed_arrays(draws, draw_of_run)
         records = record_steps.shape[0]
-        losses = tf.TensorArray(
-            tf.float32, records, element_shape=[len(self.draw_of_run)]
-        )
+        runs = len(self.draw_of_run)
+        # Means start at 0 and variances at 1.
+        averages = [
+            tf.fill([runs, *shape], float(index % 2))
+            for index, shape in enumerate(self.task.statistics_shapes)
+        ]
+        losses = tf.TensorArray(tf.float32, records, element_shape=[2, runs])
 
-        def loss(values, state):
-            values = self.optimizer.evaluation_values(values, state)
-            return self._whole_loss(values, draws, fixed, draw_of_run)
-
-        losses = losses.write(0, loss(values, state))
-
-        def step(iteration, values, state):
-            gradients = self._gradients(
+        def step(iteration, values, averages, state):
+            gradients, statistics = self._gradients(
                 self.optimizer.gradient_values(values, state),
                 iteration,
                 draws,
                 fixed,
                 draw_of_run,
             )
+            averages = [
+                average + (1 - AVERAGES_MOMENTUM) * (statistic - average)
+                for average, statistic in zip(averages, statistics, strict=True)
+            ]
             values, state = self.optimizer.step(
                 values, gradients, state, iteration, arguments
             )
-            return iteration + 1, values, state
+            return iteration + 1, values, averages, state
 
-        def record(index, losses, values, state):
-            _, values, state = tf.while_loop(
+        def evaluate(values, averages, state):
+            values = self.optimizer.evaluation_values(values, state)
+            shared = draws, fixed, draw_of_run
+            loss, statistics = self._whole_loss(values, None, *shared)
+            evaluation_loss = loss
+            if self.optimizer.fresh_statistics:
+                averages = statistics
+            elif averages:
+                evaluation_loss, _ = self._whole_loss(values, averages, *shared)
+            return tf.stack([loss, evaluation_loss]), values, averages
+
+        def record(index, losses, values, averages, state):
+            _, values, averages, state = tf.while_loop(
                 lambda iteration, *_: iteration < record_steps[index],
                 step,
-                (record_steps[index - 1], values, state),
+                (record_steps[index - 1], values, averages, state),
             )
-            return index + 1, losses.write(index, loss(values, state)), values, state
+            loss, *_ = evaluate(values, averages, state)
+            return index + 1, losses.write(index, loss), values, averages, state
 
-        _, losses, values, state = tf.while_loop(
+        losses = losses.write(0, evaluate(values, averages, state)[0])
+        _, losses, *final = tf.while_loop(
             lambda index, *_: index < records,
             record,
-            (tf.constant(1), losses, values, state),
+            (tf.constant(1), losses, values, averages, state),
             maximum_iterations=records,
         )
-        return losses.stack(), self.optimizer.evaluation_values(values, state)
+        _, values, averages = evaluate(*final)
+        losses = losses.stack()
+        return losses[:, 0], losses[:, 1], values, averages
 
     def _fixed_arrays(self, draws, draw_of_run):
         """The instance arrays that are the same at every step, a run each."""
@@ -181,25 +208,27 @@ class TrainingLoop:
                 name: fixed[name] if name in fixed else tf.gather(array, draw_of_run)
                 for name, array in minibatch.items()
             }
+        statistics = []
         if self._shares_instances:
             _, gradients = self._by_setting(values, instance)
         else:
-            _, gradients = self._differentiate(values, instance)
-        if not (self._has_noise or self._has_zeros):
-            return gradients
-        return [
-            self._disturb(gradient, index, iteration, draws, draw_of_run)
-            for index, gradient in enumerate(gradients)
-        ]
+            _, gradients, statistics = self._differentiate(values, instance)
+        if self._has_noise or self._has_zeros:
+            gradients = [
+                self._disturb(gradient, index, iteration, draws, draw_of_run)
+                for index, gradient in enumerate(gradients)
+            ]
+        return gradients, statistics
 
     def _differentiate(self, values, instance):
-        """The objectives `[runs]` and their gradients."""
+        """The objectives `[runs]`, their gradients, and batch statistics."""
         with tf.GradientTape() as tape:
             tape.watch(values)
-            losses = self.task.objective(values, instance)
-        return losses, tape.gradient(
+            losses, statistics = self.task.objective_and_statistics(values, instance)
+        gradients = tape.gradient(
             losses, values, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
+        return losses, gradients, statistics
 
     def _by_setting(self, values, instance):
         """The same, one set of draws after the other on the same instances."""
@@ -207,7 +236,7 @@ class TrainingLoop:
         count = next(iter(instance.values())).shape[0]
         specifications = [tf.TensorSpec([count, *shape[1:]]) for shape in shapes]
         losses, gradients = tf.map_fn(
-            lambda own: self._differentiate(own, instance),
+            lambda own: self._differentiate(own, instance)[:2],
             [tf.reshape(value, [-1, count, *value.shape[1:]]) for value in values],
             fn_output_signature=(tf.TensorSpec([count]), specifications),
             parallel_iterations=1,
@@ -230,33 +259,46 @@ class TrainingLoop:
             gradient = tf.where(tf.gather(keep, draw_of_run), gradient, 0.0)
         return gradient
 
-    def _whole_loss(self, values, draws, fixed, draw_of_run):
-        """`[runs]` objectives on all rows, a group of runs at a time."""
+    def _whole_loss(self, values, averages, draws, fixed, draw_of_run):
+        """`[runs]` objectives on all rows, a group of runs at a time, and statistics.
+
+        Batch normalisation goes by `averages`, or by the statistics of all rows.
+        """
         if self._shares_instances:
-            return self._by_setting(values, fixed)[0]
+            return self._by_setting(values, fixed)[0], []
         if self.task.batch_size is None:
-            return self.task.objective(values, fixed)
-        size = group_size(len(self.draw_of_run), self.task.rows)
+            return self.task.objective_and_statistics(values, fixed, averages)
+        rows = self.task.recorded_rows or self.task.rows
+        size = group_size(len(self.draw_of_run), rows)
 
         def grouped(tensor):
             return tf.reshape(tensor, [-1, size, *tensor.shape[1:]])
 
         def group_loss(group):
-            values, draw_of_group, fixed = group
+            values, averages, draw_of_group, fixed = group
             instance = {
-                name: fixed[name] if name in fixed else tf.gather(array, draw_of_group)
+                name: fixed[name]
+                if name in fixed
+                else tf.gather(array[:, :rows], draw_of_group)
                 for name, array in draws["instance"].items()
             }
-            return self.task.objective(values, instance)
+            return self.task.objective_and_statistics(
+                values, instance, averages or None
+            )
 
-        groups = tf.nest.map_structure(grouped, (values, draw_of_run, fixed))
-        losses = tf.map_fn(
+        groups = (values, averages or [], draw_of_run, fixed)
+        found = tf.map_fn(
             group_loss,
-            groups,
-            fn_output_signature=tf.TensorSpec([size], tf.float32),
+            tf.nest.map_structure(grouped, groups),
+            fn_output_signature=(
+                tf.TensorSpec([size], tf.float32),
+                [tf.TensorSpec([size, *s]) for s in self.task.statistics_shapes],
+            ),
             parallel_iterations=1,
         )
-        return tf.reshape(losses, [-1])
+        return tf.nest.map_structure(
+            lambda tensor: tf.reshape(tensor, [-1, *tensor.shape[2:]]), found
+        )
 
 
 def group_size(runs: int, rows: int) -> int:

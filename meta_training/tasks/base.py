@@ -57,7 +57,7 @@ Shapes = tuple[tuple[int, ...], ...]
 class Task(abc.ABC):
     """The description of one optimization problem; subclasses are dataclasses.
 
-    A classifier also has `accuracy(parameters, instance)`, `[tasks]`.
+    A classifier also has `accuracy(parameters, instance, averages=None)`, `[tasks]`.
 
     Attributes:
         noise_stdev: standard deviation of the Gaussian noise that the trainer adds
@@ -83,6 +83,8 @@ class Task(abc.ABC):
 
     # Without annotation: as a ClassVar it would fix the place of a subclass's field.
     rows = None
+    # How many of the first rows a recorded loss is of; None: all.
+    recorded_rows = None
     row_arrays: ClassVar[tuple[str, ...]] = ()
     numbers: ClassVar[tuple[str, ...]] = ()
     positive: ClassVar[bool] = True
@@ -144,6 +146,30 @@ class Task(abc.ABC):
         Returns:
             `[tasks]` float32. Compiles with XLA and can be differentiated twice.
         """
+
+    @property
+    def statistics_shapes(self) -> Shapes:
+        """Shapes of the running averages of batch normalisation, in order.
+
+        A mean and a variance for each such layer. They start at 0 and 1, training
+        carries them beside the parameters, and no optimizer sees them.
+        """
+        return ()
+
+    def objective_and_statistics(self, parameters, instance, averages=None):
+        """The objective, and the statistics that batch normalisation found.
+
+        Args:
+            parameters: as for `objective`.
+            instance: as for `objective`.
+            averages: `[tasks, *shape]` tensors by which to normalise, one for each of
+                `statistics_shapes`; None: by the statistics of the rows themselves.
+
+        Returns:
+            `[tasks]` objectives; tensors like `averages`, of these rows.
+        """
+        del averages
+        return self.objective(parameters, instance), []
 
     def minibatch(
         self, instance: Mapping[str, tf.Tensor], row_indices: tf.Tensor

@@ -63,7 +63,8 @@ class ImageNetwork(ClassifierNetwork):
         draw = random_data.IMAGE_SOURCES[self.source]
         return draw(generator, self.rows, self.image_shape, self.classes)
 
-    def outputs(self, parameters, data, activate):
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
         stride = 2 if self.reduction == "stride" else 1
         images = data
         for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):

@@ -87,17 +87,47 @@ def dense_shapes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
-def normalise(values, axis: int, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
-    """Mean 0 and variance 1 over `axis`, then times `scale` plus `offset`.
+def layer_normalise(values, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
+    """Each row to mean 0 and variance 1, then times `scale` plus `offset`.
 
-    `values` is `[tasks, rows, units]`, `scale` and `offset` are `[tasks, units]`:
-    axis 1 is batch normalisation with the statistics of the minibatch, axis 2 layer
-    normalisation.
+    `values` is `[tasks, rows, units]`, `scale` and `offset` are `[tasks, units]`.
     """
-    centred = values - tf.reduce_mean(values, axis=axis, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), axis=axis, keepdims=True)
+    centred = values - tf.reduce_mean(values, axis=2, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=2, keepdims=True)
     normalised = centred * tf.math.rsqrt(variance + epsilon)
     return normalised * scale[:, tf.newaxis, :] + offset[:, tf.newaxis, :]
+
+
+class BatchNormalisation:
+    """Batch normalisation of several layers, as `keras.layers.BatchNormalization`.
+
+    Called by one layer after the other. The statistics that each found are kept in
+    `statistics`: means and variances, `[tasks, units]`.
+
+    Args:
+        averages: Means and variances to normalise by, in the same order. None: each
+            layer normalises by those it finds.
+    """
+
+    def __init__(self, averages=None):
+        self.statistics: list[tf.Tensor] = []
+        self._averages = None if averages is None else iter(averages)
+
+    def __call__(self, values, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
+        """Of `[tasks, rows, ..., units]`; `scale` and `offset` are `[tasks, units]`."""
+        axes = list(range(1, values.shape.rank - 1))
+        mean = tf.reduce_mean(values, axis=axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(values - mean), axis=axes, keepdims=True)
+        self.statistics += [tf.squeeze(mean, axes), tf.squeeze(variance, axes)]
+
+        def spread(vector):
+            return tf.reshape(vector, tf.shape(mean))
+
+        if self._averages is not None:
+            mean = spread(next(self._averages))
+            variance = spread(next(self._averages))
+        normalised = (values - mean) * tf.math.rsqrt(variance + epsilon)
+        return normalised * spread(scale) + spread(offset)
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:

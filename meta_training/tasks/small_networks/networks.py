@@ -45,8 +45,15 @@ class Network(Task):
         """Draws data and labels (or targets), both with `rows` rows."""
 
     @abc.abstractmethod
-    def outputs(self, parameters, data, activate):
-        """The `[tasks, rows, outputs]` of the network; `activate` is a function."""
+    def outputs(self, parameters, data, activate, batch_normalise):
+        """The `[tasks, rows, outputs]` of the network.
+
+        `activate` is a function, `batch_normalise` a `layers.BatchNormalisation`.
+        """
+
+    @abc.abstractmethod
+    def loss(self, outputs, instance):
+        """The `[tasks]` losses of the network's outputs."""
 
     def sample_instance(self, generator):
         data, labels = self.sample_data(generator)
@@ -59,12 +66,28 @@ class Network(Task):
             for shape in self.parameter_shapes
         ]
 
-    def predict(self, parameters, instance):
-        """The network's `[tasks, rows, outputs]` on the data of an instance."""
-        activate = functools.partial(
-            layers.activate, coefficients=instance["activation"]
-        )
-        return self.outputs(parameters, instance["data"], activate)
+    def activation_of(self, instance):
+        """The function that `outputs` activates by."""
+        return functools.partial(layers.activate, coefficients=instance["activation"])
+
+    def predict(self, parameters, instance, averages=None):
+        """The network's `[tasks, rows, outputs]` on the data of an instance.
+
+        Batch normalisation goes by `averages`, or by the rows themselves.
+        """
+        return self._predict(parameters, instance, layers.BatchNormalisation(averages))
+
+    def _predict(self, parameters, instance, batch_normalise):
+        activate = self.activation_of(instance)
+        return self.outputs(parameters, instance["data"], activate, batch_normalise)
+
+    def objective(self, parameters, instance):
+        return self.loss(self.predict(parameters, instance), instance)
+
+    def objective_and_statistics(self, parameters, instance, averages=None):
+        batch_normalise = layers.BatchNormalisation(averages)
+        outputs = self._predict(parameters, instance, batch_normalise)
+        return self.loss(outputs, instance), batch_normalise.statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +118,10 @@ class ClassifierNetwork(Network):
         )
         return instance
 
-    def objective(self, parameters, instance):
-        logits = self.predict(parameters, instance)
-        return layers.cross_entropy(logits, instance["labels"])
+    def loss(self, outputs, instance):
+        return layers.cross_entropy(outputs, instance["labels"])
 
-    def accuracy(self, parameters, instance):
+    def accuracy(self, parameters, instance, averages=None):
         """The `[tasks]` fraction of rows that are classified correctly."""
-        logits = self.predict(parameters, instance)
+        logits = self.predict(parameters, instance, averages)
         return layers.fraction_correct(logits, instance["labels"])

@@ -9,7 +9,7 @@ from meta_training.tasks.base import require_member, require_positive_integers
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork, Network
 
-_NORMALISED_AXIS = {"none": None, "batch": 1, "layer": 2}
+_NORMALISATIONS = ("none", "batch", "layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Perceptron(ClassifierNetwork):
         super().__post_init__()
         require_positive_integers("hidden_sizes", *self.hidden_sizes)
         require_positive_integers("features", self.features)
-        require_member("normalisation", self.normalisation, _NORMALISED_AXIS)
+        require_member("normalisation", self.normalisation, _NORMALISATIONS)
         require_member("source", self.source, random_data.VECTOR_SOURCES)
 
     @property
@@ -62,16 +62,25 @@ class Perceptron(ClassifierNetwork):
         draw = random_data.VECTOR_SOURCES[self.source]
         return draw(generator, self.rows, self.features, self.classes)
 
-    def outputs(self, parameters, data, activate):
-        axis = _NORMALISED_AXIS[self.normalisation]
-        each = 2 if axis is None else 3
+    @property
+    def statistics_shapes(self):
+        if self.normalisation != "batch":
+            return ()
+        return tuple((units,) for units in self.hidden_sizes for _ in range(2))
+
+    def outputs(self, parameters, data, activate, batch_normalise):
+        normalise = {
+            "batch": batch_normalise,
+            "layer": layers.layer_normalise,
+        }.get(self.normalisation)
+        each = 3 if normalise else 2
         hidden = data
         for first in range(0, len(parameters) - 2, each):
             kernel, *others = parameters[first : first + each]
-            if axis is None:
-                hidden = layers.dense(hidden, kernel, *others)
+            if normalise:
+                hidden = normalise(tf.matmul(hidden, kernel), *others)
             else:
-                hidden = layers.normalise(tf.matmul(hidden, kernel), axis, *others)
+                hidden = layers.dense(hidden, kernel, *others)
             hidden = activate(hidden)
         return layers.dense(hidden, *parameters[-2:])
 
@@ -118,14 +127,15 @@ class Regression(Network):
         noise = generator.normal(0, self.target_noise, targets.shape)
         return data, (targets + noise).astype(np.float32)
 
-    def outputs(self, parameters, data, activate):
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
         hidden = data
         for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
             hidden = activate(layers.dense(hidden, kernel, bias))
         return layers.dense(hidden, *parameters[-2:])
 
-    def objective(self, parameters, instance):
-        error = self.predict(parameters, instance) - instance["labels"]
+    def loss(self, outputs, instance):
+        error = outputs - instance["labels"]
         return tf.reduce_mean(tf.square(error), axis=[1, 2])
 
 

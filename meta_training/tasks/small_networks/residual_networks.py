@@ -71,12 +71,19 @@ class _ResidualNetwork(ClassifierNetwork):
         """The stride of each block."""
         return [1] * len(self.block_shapes)
 
-    def outputs(self, parameters, data, activate):
+    @property
+    def statistics_shapes(self):
+        # Of the layers before each kernel of a block, and of the last one.
+        kernels = [kernel for block in self.block_shapes for kernel in block[:2]]
+        units = [kernel[-2] for kernel in kernels] + [kernels[-1][-1]]
+        return tuple((count,) for count in units for _ in range(2))
+
+    def outputs(self, parameters, data, activate, batch_normalise):
         remaining = iter(parameters)
 
         def normalised(values):
             scale, offset = next(remaining), next(remaining)
-            return activate(_batch_normalise(values, scale, offset))
+            return activate(batch_normalise(values, scale, offset))
 
         hidden = self.layer(data, next(remaining))
         for kernels, stride in zip(self.block_shapes, self.strides(), strict=True):
@@ -197,10 +204,3 @@ class ResidualImageNetwork(_ResidualNetwork):
 
     def features(self, values):
         return tf.reduce_mean(values, axis=[2, 3])
-
-
-def _batch_normalise(values, scale, offset):
-    """Over rows, and pixels if there are any, of `[tasks, rows, ..., units]`."""
-    shape = tf.shape(values)
-    flat = tf.reshape(values, [shape[0], -1, values.shape[-1]])
-    return tf.reshape(layers.normalise(flat, 1, scale, offset), shape)

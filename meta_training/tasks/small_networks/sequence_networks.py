@@ -54,7 +54,8 @@ class RecurrentNetwork(ClassifierNetwork):
             generator, self.rows, self.steps, self.features, self.classes
         )
 
-    def outputs(self, parameters, data, activate):
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
         kernel, recurrent, bias, *readout = parameters
         inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
         state = activate(inputs[0])
@@ -120,7 +121,8 @@ class AttentionNetwork(ClassifierNetwork):
             generator, self.rows, self.tokens, self.features, self.classes
         )
 
-    def outputs(self, parameters, data, activate):
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
         embedding, first, projection, merge, second, widen, narrow, readout = (
             parameters[start : start + 2] for start in range(0, len(parameters), 2)
         )
@@ -128,10 +130,10 @@ class AttentionNetwork(ClassifierNetwork):
         # A layer acts on each token alone, so that rows and tokens are one axis to it.
         flat = tf.reshape(data, [-1, rows * self.tokens, self.features])
         stream = layers.dense(flat, *embedding)
-        normalised = layers.normalise(stream, 2, *first)
+        normalised = layers.layer_normalise(stream, *first)
         attended = self._attend(layers.dense(normalised, *projection), rows)
         stream += layers.dense(attended, *merge)
-        normalised = layers.normalise(stream, 2, *second)
+        normalised = layers.layer_normalise(stream, *second)
         hidden = activate(layers.dense(normalised, *widen))
         stream += layers.dense(hidden, *narrow)
         tokens = tf.reshape(stream, [-1, rows, self.tokens, self.width])

@@ -43,6 +43,7 @@ def result(losses, rates=(1e-3, 1e-2), steps=(0, 1, 2), default=1e-3, **changes)
         families=("family",) * tasks,
         steps=np.array(steps),
         losses=losses,
+        evaluation_losses=losses,
         test_accuracy=np.full(losses.shape[1:], np.nan),
         seconds_per_step=np.ones(tasks),
     )
@@ -204,6 +205,22 @@ def test_figures_of_many_tasks_show_what_was_computed():
         [(5 * logs[0] + logs[1]) / 6, logs[3], (logs[2] + logs[3]) / 2],
         atol=1e-5,
     )
+
+
+def test_reports_of_batch_normalised_tasks_have_the_loss_under_averages(
+    tmp_path, few_bootstraps
+):
+    learned, adam, _ = many_tasks(3)
+    assert (
+        "Under running averages" not in write_report([adam], tmp_path, "").read_text()
+    )
+    evaluated = learned.losses.copy()
+    evaluated[-2, 0, 1] *= 40
+    evaluated[-1, 0, 1] *= 3
+    changed = dataclasses.replace(learned, evaluation_losses=evaluated)
+    text = write_report([changed, adam], tmp_path, "").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| task_1 | runs")]
+    assert row == "| task_1 | runs/a/weights, 0.001 | 0.5 | 1.5 | 39.9 |"
 
 
 # End to end.

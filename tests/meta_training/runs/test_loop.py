@@ -1,11 +1,13 @@
 """The loop of stacked runs: what is drawn once a draw, and what runs share."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.runs import loop as loop_module
 from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 
 def test_noise_and_zeros_are_drawn_once_a_draw():
@@ -49,3 +51,67 @@ def test_large_instances_are_shared_by_runs(monkeypatch):
     np.testing.assert_allclose(found[0].values[0], found[1].values[0], rtol=1e-4)
     loop = TrainingLoop(task, optimizer, [2, 0], draws)
     assert not loop._shares_instances
+
+
+def test_running_averages_are_those_of_keras():
+    """A batch-normalised network against the same one of Keras's layers, by `evaluate`.
+
+    The schedule-free optimizer is judged by statistics of all rows instead.
+    """
+    task = Perceptron(6, (7, 5), 3, "batch", rows=64, batch_size=16)
+    steps = 30
+    draws = draw_runs([task], [5], steps)
+    inputs = hidden = keras.Input([6])
+    for units in task.hidden_sizes:
+        hidden = keras.layers.Dense(units, use_bias=False)(hidden)
+        hidden = keras.layers.BatchNormalization()(hidden)
+        hidden = keras.layers.Activation("relu")(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+    for variable, value in zip(model.trainable_variables, draws.start, strict=True):
+        variable.assign(value[0])
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    data, labels = draws.instance["data"][0], draws.instance["labels"][0]
+    expected = [model.evaluate(data, labels, batch_size=64, verbose=0)]
+    for (rows,) in draws.row_indices:
+        model.train_on_batch(data[rows], labels[rows])
+        expected.append(model.evaluate(data, labels, batch_size=64, verbose=0))
+    arguments = {"learning_rate": np.array([0.01], np.float32)}
+    runs = TrainingLoop(task, BASELINES["Adam"][0], [0], draws)(
+        np.arange(steps + 1), arguments
+    )
+    np.testing.assert_allclose(runs.evaluation_losses[:, 0], expected, rtol=1e-4)
+    assert np.all(np.abs(runs.losses - runs.evaluation_losses)[1:] > 1e-3)
+    averages = [v.numpy() for v in model.non_trainable_variables if "moving" in v.path]
+    for ours, theirs in zip(runs.averages, averages, strict=True):
+        np.testing.assert_allclose(ours[0], theirs, rtol=1e-4, atol=1e-5)
+
+    schedule_free, _ = BASELINES["Schedule-free AdamW"]
+    runs = TrainingLoop(task, schedule_free, [0], draws)([0, steps], arguments)
+    np.testing.assert_array_equal(runs.evaluation_losses, runs.losses)
+    for variable, value in zip(model.trainable_variables, runs.values, strict=True):
+        variable.assign(value[0])
+    for variable, value in zip(
+        [v for v in model.non_trainable_variables if "moving" in v.path],
+        runs.averages,
+        strict=True,
+    ):
+        variable.assign(value[0])
+    loss = model.evaluate(data, labels, batch_size=64, verbose=0)
+    np.testing.assert_allclose(runs.losses[-1, 0], loss, rtol=1e-4)
+
+
+def test_losses_are_recorded_on_the_rows_that_a_task_names(monkeypatch):
+    task = Perceptron(6, (7,), 3, rows=64, batch_size=16)
+    draws = draw_runs([task], [5], 1)
+    monkeypatch.setattr(Perceptron, "recorded_rows", 20)
+    arguments = {"learning_rate": np.array([0.01], np.float32)}
+    runs = TrainingLoop(task, BASELINES["Adam"][0], [0], draws)([0, 1], arguments)
+    instance = {
+        name: array[:, :20] if name in task.row_arrays else array
+        for name, array in draws.instance.items()
+    }
+    expected = task.objective(draws.start, instance)
+    np.testing.assert_allclose(runs.losses[0], expected, rtol=1e-5)

@@ -50,14 +50,20 @@ def test_mean_pool():
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_normalise(axis):
+def test_normalisation(axis):
     values = np.random.default_rng(0).normal(3, 2, (2, 9, 4)).astype(np.float32)
     scale = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
-    found = layers.normalise(values, axis, tf.constant(scale), tf.constant(-scale))
+    batch_normalise = layers.BatchNormalisation()
+    normalise = batch_normalise if axis == 1 else layers.layer_normalise
+    found = normalise(tf.constant(values), tf.constant(scale), tf.constant(-scale))
     mean = values.mean(axis=axis, keepdims=True)
     deviation = np.sqrt(values.var(axis=axis, keepdims=True) + 1e-3)
     expected = (values - mean) / deviation * scale[:, None] - scale[:, None]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    if axis == 1:
+        statistics = batch_normalise.statistics
+        np.testing.assert_allclose(statistics[0], mean[:, 0], rtol=1e-4)
+        np.testing.assert_allclose(statistics[1], values.var(axis=1), rtol=1e-3)
 
 
 def test_cross_entropy():
