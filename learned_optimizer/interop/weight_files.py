@@ -172,8 +172,8 @@ def _check_start(rate):
         )
 
 
-def read_weights(path: pathlib.Path) -> Weights:
-    """The weights of an `.npz` file, verified against the card beside it.
+def read_files(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The card beside an `.npz` file and its arrays, verified against the card.
 
     Raises:
         ValueError: The card is missing, or the file is not the one it describes.
@@ -190,14 +190,7 @@ def read_weights(path: pathlib.Path) -> Weights:
         raise ValueError(
             f"The card {card_path.name!r} must be JSON. Received: {error}"
         ) from error
-    card = card if isinstance(card, dict) else {}
-    # `meta_training` trains other optimizers, too, and names them in the card.
-    if card.get("optimizer", "hierarchical_rnn") != "hierarchical_rnn":
-        raise ValueError(
-            f"{path.name!r} must hold weights of the hierarchical RNN. Received: "
-            f"weights of {card['optimizer']!r}, which only `meta_training` can use"
-        )
-    missing = {"config", "sha256"} - set(card)
+    missing = {"config", "sha256"} - set(card if isinstance(card, dict) else {})
     if missing:
         raise ValueError(
             f"The card {card_path.name!r} must be an object with 'config' and "
@@ -215,13 +208,29 @@ def read_weights(path: pathlib.Path) -> Weights:
             f"{path.name!r} must have the sha256 of its card, {card['sha256']}: it is "
             f"damaged, or not the file the card describes. Received: {sha256}"
         )
+    return card, arrays_from_npz(content, path.name)
+
+
+def read_weights(path: pathlib.Path) -> Weights:
+    """The weights of an `.npz` file, verified against the card beside it.
+
+    Raises:
+        ValueError: The card is missing, the file is not the one it describes, or they
+            are not of the hierarchical RNN.
+    """
+    card, arrays = read_files(path)
+    # `meta_training` trains other optimizers, too, and names them in the card.
+    if card.get("optimizer", "hierarchical_rnn") != "hierarchical_rnn":
+        raise ValueError(
+            f"{path.name!r} must hold weights of the hierarchical RNN. Received: "
+            f"weights of {card['optimizer']!r}, which only `meta_training` can use"
+        )
     config = Config.from_dict(card["config"])
-    arrays = arrays_from_npz(content, path.name)
     held = arrays.pop(_CONFIG, None)
     meta_parameters = from_released_names(config, arrays)
     if held is not None and held.tobytes() != _config_bytes(card["config"]):
         raise ValueError(
-            f"The 'config' of the card {card_path.name!r} must be the one that "
+            f"The 'config' of the card {path.stem + '.json'!r} must be the one that "
             f"{path.name!r} holds, {held.tobytes().decode(errors='replace')}. "
             f"Received: {card['config']}"
         )
@@ -251,15 +260,9 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
     Returns:
         The sha256 of the npz.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        path = path.with_name(path.name + ".npz")
-    buffer = io.BytesIO()
     config = weights.config.to_dict()
     arrays = to_released_names(weights.config, weights.meta_parameters)
     arrays[_CONFIG] = np.frombuffer(_config_bytes(config), np.uint8)
-    np.savez(buffer, **arrays)
-    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
     entries = {
         **weights.card,
         **(card or {}),
@@ -269,10 +272,30 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "meta_parameters": sum(
             array.size for array in weights.meta_parameters.values()
         ),
-        "sha256": sha256,
     }
-    text = json.dumps(entries, indent=1) + "\n"
-    atomic_write_all(
-        {path: buffer.getvalue(), path.with_suffix(".json"): text.encode()}
-    )
+    return write_files(path, arrays, entries)
+
+
+def write_files(path, arrays: Mapping[str, np.ndarray], card: dict[str, Any]) -> str:
+    """Writes arrays as an `.npz` and their card beside it, both atomically.
+
+    Args:
+        path: Path of the `.npz`; the ending may be left out.
+        arrays: By name.
+        card: Its entries; the sha256 is added.
+
+    Returns:
+        The sha256 of the npz.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        path = path.with_name(path.name + ".npz")
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    sha256 = hashlib.sha256(content).hexdigest()
+    # Not where an earlier card has it.
+    card.pop("sha256", None)
+    text = json.dumps({**card, "sha256": sha256}, indent=1) + "\n"
+    atomic_write_all({path: content, path.with_suffix(".json"): text.encode()})
     return sha256

@@ -9,18 +9,19 @@ class `HierarchicalRNN` refuses them.
 
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from learned_optimizer.interop.weight_files import FRESH_INITIAL_LEARNING_RATE
+from learned_optimizer.interop.weight_files import (
+    FRESH_INITIAL_LEARNING_RATE,
+    read_files,
+    write_files,
+)
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.arrays import arrays_from_npz
-from learned_optimizer.utils.atomic_write import atomic_write_all
 from learned_optimizer.weights import (
     Weights,
     list_weights,
@@ -111,38 +112,37 @@ def load_trained(weights) -> TrainedWeights:
             are not those of the optimizer.
     """
     path = pathlib.Path(weights)
-    if not path.name:
-        # Nothing that an ending could be added to.
-        return as_trained(load_weights(weights))
-    if path.suffix != ".npz":
+    if path.name and path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    card = {} if str(weights) in list_weights() else _read_card(path)
+    if str(weights) in list_weights() or not path.is_file():
+        return as_trained(load_weights(weights))
+    card, arrays = read_files(path)
     if card.get("optimizer", HierarchicalRule.name) == HierarchicalRule.name:
         return as_trained(load_weights(weights))
-    if not isinstance(card.get("config"), dict):
-        raise ValueError(
-            f"the card of {path.name!r} must have an object 'config'. "
-            f"Received: {card.get('config')!r}"
-        )
     optimizer = trainable_optimizer(str(card["optimizer"]), card["config"])
+    specifications = optimizer.specifications()
+    wanted = {spec.released_name: spec.shape for spec in specifications}
+    _check_arrays(optimizer.name, wanted, arrays)
     return TrainedWeights(
         str(card.get("name", path.stem)),
         optimizer,
-        _read_arrays(path, card, optimizer),
+        {
+            spec.name: arrays[spec.released_name].astype(np.float32)
+            for spec in specifications
+        },
         float(card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)),
         card,
     )
 
 
 def save_trained(weights: TrainedWeights, path, card=None) -> None:
-    """Writes `path` (an .npz) and its card beside it, each whole or not at all.
+    """Writes `path` (an .npz) and its card beside it, both atomically.
 
     Args:
         weights: What to write.
         path: Where to; its folder must exist.
         card: More entries of the card: how the weights were trained, say.
     """
-    path = pathlib.Path(path)
     optimizer = weights.optimizer
     if isinstance(optimizer, HierarchicalRule):
         plain = Weights(
@@ -154,19 +154,10 @@ def save_trained(weights: TrainedWeights, path, card=None) -> None:
         )
         save_weights(plain, path, card)
         return
-    if path.suffix != ".npz":
-        path = path.with_name(path.name + ".npz")
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        **{
-            spec.released_name: np.asarray(
-                weights.meta_parameters[spec.name], np.float32
-            )
-            for spec in optimizer.specifications()
-        },
-    )
-    content = buffer.getvalue()
+    arrays = {
+        spec.released_name: np.asarray(weights.meta_parameters[spec.name], np.float32)
+        for spec in optimizer.specifications()
+    }
     entries = {
         **weights.card,
         **(card or {}),
@@ -175,10 +166,8 @@ def save_trained(weights: TrainedWeights, path, card=None) -> None:
         "config": optimizer.to_dict(),
         "default_initial_learning_rate": weights.initial_learning_rate,
         "meta_parameters": sum(v.size for v in weights.meta_parameters.values()),
-        "sha256": hashlib.sha256(content).hexdigest(),
     }
-    text = json.dumps(entries, indent=1) + "\n"
-    atomic_write_all({path: content, path.with_suffix(".json"): text.encode()})
+    write_files(path, arrays, entries)
 
 
 def starting_weights(
@@ -233,37 +222,6 @@ def nominal_rate_of(init_weights) -> NominalRate | None:
         return None
     optimizer = load_trained(init_weights).optimizer
     return optimizer.config.nominal if isinstance(optimizer, HierarchicalRule) else None
-
-
-def _read_card(path) -> dict[str, Any]:
-    """The card beside `path`; `{}` if there is none that can be read."""
-    try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        # `load_weights` says what is wrong.
-        return {}
-    return card if isinstance(card, dict) else {}
-
-
-def _read_arrays(path, card, optimizer):
-    """The arrays of the npz under their names, verified."""
-    if not path.is_file():
-        raise ValueError(f"weights need {path.name!r} beside their card; it is missing")
-    content = path.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != card.get("sha256"):
-        raise ValueError(
-            f"{path.name!r} must have the sha256 of its card, {card.get('sha256')}: it "
-            f"is damaged, or not the file the card describes. Received: {sha256}"
-        )
-    arrays = arrays_from_npz(content, path.name)
-    specifications = optimizer.specifications()
-    wanted = {spec.released_name: spec.shape for spec in specifications}
-    _check_arrays(optimizer.name, wanted, arrays)
-    return {
-        spec.name: arrays[spec.released_name].astype(np.float32)
-        for spec in specifications
-    }
 
 
 def _check_arrays(optimizer_name, wanted, arrays):

@@ -180,7 +180,7 @@ class TestWeights:
             (lambda card: card.update(sha256="0"), "sha256 of its card"),
             (lambda card: card.update(optimizer="none"), "must be one of"),
             (lambda card: card.update(config={"x": 1}), "has the settings"),
-            (lambda card: card.update(config=None), "an object 'config'"),
+            (lambda card: card.update(config=None), "must be an object"),
             (lambda card: card.update(optimizer="global_learning_rate"), "settings"),
         ],
     )
