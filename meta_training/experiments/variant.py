@@ -1,39 +1,23 @@
-r"""Meta-trains and evaluates one optimizer in a separate process:
+"""Meta-trains and evaluates one optimizer in a separate process.
 
-    python -m meta_training.experiments.variant --parent=PID --job=WORK/job.json
-
-XLA keeps whatever a process has compiled, a gigabyte for an architecture and more; an
-experiment with ten of them would fill the memory. What the process leaves is on disk:
-the weights of each seed, and in the cache of evaluations all that it ran.
+XLA keeps whatever a process has compiled, a gigabyte or more for an architecture; an
+experiment with ten of them would fill the memory. The process leaves its results on
+disk: the weights of each seed, and all that it ran in the cache of evaluations.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
-import pathlib
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-# Before TensorFlow is imported: its notes on the processor are no news here.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from absl import logging
 
-from absl import app, flags, logging
-
-from learned_optimizer.utils.atomic_write import atomic_write
 from meta_training.experiments.evaluated import evaluate_tasks
 from meta_training.experiments.experiment import SHARED_TRAINING, Job
 from meta_training.experiments.training import load_seeds, meta_train
-from meta_training.optimizers import (
-    TrainableOptimizer,
-    TrainedWeights,
-    trainable_optimizer,
-)
-
-JOB = "job.json"
+from meta_training.optimizers import TrainableOptimizer, TrainedWeights
 
 
 def train_and_evaluate(
@@ -49,7 +33,7 @@ def train_and_evaluate(
         job: The experiment; its settings name `training`, and what is evaluated.
         optimizer: What is trained, with its settings.
         label: Of the weights.
-        seeds: Of start and training, a run each.
+        seeds: Of initial weights and training, a run each.
 
     Returns:
         The weights, whose evaluation is in the cache.
@@ -58,32 +42,21 @@ def train_and_evaluate(
         RuntimeError: The process failed.
     """
     work = job.trained / _folder_name(optimizer, label, job.settings["training"])
-    path = work / JOB
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["settings"] != dict(job.settings):
-            job.work.mkdir(parents=True, exist_ok=True)
-            (job.work / SHARED_TRAINING).touch()
+    if work.exists():
+        job.work.mkdir(parents=True, exist_ok=True)
+        (job.work / SHARED_TRAINING).touch()
     work.mkdir(parents=True, exist_ok=True)
-    description = {
-        "optimizer": optimizer.name,
-        "optimizer_settings": optimizer.to_dict(),
-        "label": label,
-        "seeds": list(seeds),
-        "settings": dict(job.settings),
-        "work": os.fspath(work),
-        "cache": os.fspath(job.cache),
-    }
-    atomic_write(path, (json.dumps(description, indent=1) + "\n").encode())
-    module = "meta_training.experiments.variant"
-    status = subprocess.run(
-        [sys.executable, "-m", module, f"--parent={os.getpid()}", f"--job={path}"],
-        check=False,
-    ).returncode
-    if status:
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_variant,
+        args=(dict(job.settings), optimizer, label, list(seeds), work, job.cache),
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
         raise RuntimeError(
-            "meta-training and evaluation must end well; started again, they go on "
-            f"from the last checkpoint. Received: exit status {status} for {label!r}"
+            "Meta-training and evaluation must end without an error; started again, "
+            "they resume from the last checkpoint. Received: exit status "
+            f"{process.exitcode} for {label!r}"
         )
     return load_seeds(label, seeds, work)
 
@@ -95,43 +68,16 @@ def _folder_name(optimizer, label, training) -> str:
     return f"{label.replace(' ', '_').replace(',', '')}_{digest[:12]}"
 
 
-def run_variant(description: Mapping[str, Any]) -> None:
-    """Does what `train_and_evaluate` asks for, here."""
-    settings = description["settings"]
-    weights = meta_train(
-        trainable_optimizer(
-            description["optimizer"], description["optimizer_settings"]
-        ),
-        description["label"],
-        description["seeds"],
-        settings["training"],
-        pathlib.Path(description["work"]),
-    )
-    cache = pathlib.Path(description["cache"])
+def run_variant(settings, optimizer, label, seeds, work, cache) -> None:
+    """Does what `train_and_evaluate` asks for; the process ends with its parent."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    weights = meta_train(optimizer, label, seeds, settings["training"], work)
     evaluate_tasks(settings, weights, (), cache, logging.info)
 
 
-def main(arguments):
-    """Runs the job and ends with the process that asked for it, should that end."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    parent = flags.FLAGS.parent
-    if os.getppid() != parent:
-        sys.exit(1)  # It ended while TensorFlow was imported.
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    run_variant(json.loads(pathlib.Path(flags.FLAGS.job).read_text(encoding="utf-8")))
-
-
-def _end_with(parent):
-    # An orphan would write to the checkpoints that a new call goes on from.
-    while os.getppid() == parent:
-        time.sleep(1)
+def _end_with_parent():
+    # An orphan would write to the checkpoints that a new call resumes from.
+    multiprocessing.parent_process().join()
     os._exit(1)
-
-
-if __name__ == "__main__":
-    flags.DEFINE_integer("parent", None, "The process that waits.", required=True)
-    flags.DEFINE_string("job", None, "What to do, as JSON.", required=True)
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)

@@ -2,13 +2,12 @@
 
 import csv
 import dataclasses
-import json
 import math
-import os
-import pathlib
 import re
 import subprocess
 import sys
+import time
+import types
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from meta_training.optimizers import (
     HierarchicalRule,
     as_trained,
     load_trained,
-    trainable_optimizer,
 )
 from tests.meta_training.experiments_by_hand import cells
 
@@ -57,25 +55,45 @@ def test_the_whole_is_the_architecture_of_weights_that_ship():
     assert dataclasses.replace(shipped, nominal=nominal) == later
 
 
-def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
-    tmp_path, weights, monkeypatch
-):
-    folders = []
+class Ended:
+    """A process that ends at once, with the status that its class has."""
 
-    def remember(command, check):
-        folders.append(pathlib.Path(command[-1].removeprefix("--job=")).parent)
-        return subprocess.CompletedProcess(command, 0)
+    exitcode = 0
 
-    monkeypatch.setattr(variant.subprocess, "run", remember)
+    def __init__(self, target, args):
+        self.started.append(args)
+
+    def start(self):
+        pass
+
+    def join(self):
+        pass
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The class of processes of variants; `started` has their arguments."""
+    found = type("Process", (Ended,), {"started": []})
+    monkeypatch.setattr(
+        variant.multiprocessing,
+        "get_context",
+        lambda method: types.SimpleNamespace(Process=found),
+    )
     monkeypatch.setattr(variant, "load_seeds", lambda *_: [])
+    return found
 
+
+def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
+    tmp_path, weights, processes
+):
     def train(work, changes=None, training=None, name="whole"):
         settings = {"training": training or {"outer_steps": 4}, **(changes or {})}
         job = Job(settings, weights, tmp_path, tmp_path / work, tmp_path / "cache")
         variant.train_and_evaluate(
             job, HierarchicalRule(architecture(name)), "a b", [0]
         )
-        return folders[-1], (job.work / SHARED_TRAINING).exists()
+        _, _, _, _, folder, _ = processes.started[-1]
+        return folder, (job.work / SHARED_TRAINING).exists()
 
     first, shared = train("one")
     assert not shared
@@ -84,6 +102,18 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
     assert train("three", training={"outer_steps": 5})[0] != first
     assert train("four", name="attention added")[0] != first
     assert train("one")[0] == first
+
+
+def test_a_variant_that_fails_is_named(tmp_path, weights, processes):
+    processes.exitcode = 3
+    job = Job(
+        {"training": {}}, weights, tmp_path, tmp_path / "work", tmp_path / "cache"
+    )
+    rule = HierarchicalRule(architecture("attention added"))
+    with pytest.raises(RuntimeError, match="status 3 for 'with attention'"):
+        variant.train_and_evaluate(job, rule, "with attention", [4, 5])
+    ((_, trained, label, seeds, _, _),) = processes.started
+    assert (trained, label, seeds) == (rule, "with attention", [4, 5])
 
 
 def test_each_seed_is_a_run_and_a_start_without_its_card_is_drawn_again(
@@ -113,47 +143,34 @@ def test_each_seed_is_a_run_and_a_start_without_its_card_is_drawn_again(
             np.testing.assert_array_equal(value, other.meta_parameters[name])
 
 
-def test_a_variant_whose_parent_is_gone_does_nothing(tmp_path):
-    job = tmp_path / "job.json"
-    job.write_text("{}")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "meta_training.experiments.variant"),
-            # The parent is this process: one that ended has another number.
-            *(f"--parent={os.getpid() + 1}", f"--job={job}"),
-        ],
-        capture_output=True,
-        text=True,
+def test_a_variant_ends_with_its_parent(tmp_path):
+    """A process that is killed takes its child along, which would sleep for long."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import multiprocessing, pathlib, sys, threading, time\n"
+        "from meta_training.experiments.variant import _end_with_parent\n"
+        "def child(path):\n"
+        "    threading.Thread(target=_end_with_parent, daemon=True).start()\n"
+        "    while True:\n"
+        "        pathlib.Path(path).write_text(str(time.time()))\n"
+        "        time.sleep(0.05)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    process = context.Process(target=child, args=(sys.argv[1],))\n"
+        "    process.start()\n"
+        "    process.join()\n"
     )
-    assert done.returncode == 1
-    assert "Error" not in done.stderr
-
-
-def test_a_variant_that_fails_is_named(tmp_path, weights, monkeypatch):
-    commands = []
-
-    def fail(command, check):
-        commands.append(command)
-        return subprocess.CompletedProcess(command, 3)
-
-    monkeypatch.setattr(variant.subprocess, "run", fail)
-    job = Job(
-        {"training": {}}, weights, tmp_path, tmp_path / "work", tmp_path / "cache"
-    )
-    config = architecture("attention added")
-    with pytest.raises(RuntimeError, match="status 3 for 'with attention'"):
-        variant.train_and_evaluate(
-            job, HierarchicalRule(config), "with attention", [4, 5]
-        )
-    (command,) = commands
-    path = command[-1].removeprefix("--job=")
-    with open(path, encoding="utf-8") as file:
-        description = json.load(file)
-    assert description["seeds"] == [4, 5]
-    rule = trainable_optimizer(
-        description["optimizer"], description["optimizer_settings"]
-    )
-    assert rule == HierarchicalRule(config)
+    beat = tmp_path / "beat"
+    parent = subprocess.Popen([sys.executable, script, beat])
+    end = time.monotonic() + 120
+    while not beat.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    time.sleep(2)
+    last = beat.read_text()
+    time.sleep(1)
+    assert beat.read_text() == last
 
 
 @pytest.mark.slow
