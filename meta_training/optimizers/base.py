@@ -45,12 +45,15 @@ class TrainableOptimizer(abc.ABC):
         uses_attention: Whether gradients are taken elsewhere than at the values.
         max_log_learning_rate: Upper bound of what is drawn for a state's
             `log_learning_rate`.
+        takes_horizon: Whether `initial_state` takes `total_steps`, `[tensors]`: the
+            steps of each tensor's run, 0 where they are not known.
     """
 
     name: ClassVar[str]
     state_type: ClassVar[type]
     state_levels: ClassVar[Mapping[str, str]]
     uses_attention: bool = False
+    takes_horizon: bool = False
     max_log_learning_rate: float = 33.0
 
     @abc.abstractmethod

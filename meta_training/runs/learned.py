@@ -20,8 +20,11 @@ class LearnedRuns:
     """A trainable optimizer as an optimizer of runs, see `baselines`.
 
     Its `arguments` are `meta_parameters`, their dict, and `log_learning_rate`,
-    `[runs]`, the logarithm of each run's initial rate. As with the Keras class, a
-    tensor whose gradient is not finite is left as it is.
+    `[runs]`, the logarithm of each run's initial rate. Where there is `log_scale`,
+    `[runs, tensors]`, the optimizer sees each tensor multiplied by its exponential:
+    the tasks are rescaled. `total_steps`, `[runs]`, is for an optimizer that takes a
+    horizon, 0 for runs that do not know theirs. As with the Keras class, a tensor whose gradient is not
+    finite is left as it is.
 
     Args:
         optimizer: What trains.
@@ -48,11 +51,17 @@ class LearnedRuns:
 
     def start(self, values, arguments):
         rates = tf.gather(arguments["log_learning_rate"], self.layout.block_problem)
+        horizon = {}
+        if self.optimizer.takes_horizon and "total_steps" in arguments:
+            horizon["total_steps"] = tf.gather(
+                arguments["total_steps"], self.layout.tensor_problem
+            )
         state = self.optimizer.initial_state(
             self.layout,
             arguments["meta_parameters"],
             rates[:, tf.newaxis],
-            self.pack(values),
+            self.pack(values) * self._scale(arguments),
+            **horizon,
         )
         state = type(state)(*(tf.convert_to_tensor(field) for field in state))
         return state, list(values)
@@ -67,7 +76,8 @@ class LearnedRuns:
 
     def step(self, values, gradients, state, iteration, arguments):
         del iteration
-        packed = self.pack(gradients)
+        scale = self._scale(arguments)
+        packed = self.pack(gradients) / scale
         is_finite = tf.reduce_all(tf.math.is_finite(packed), axis=1)
         bad_blocks = 1 - tf.cast(is_finite, tf.float32)
         bad_tensors = tf.math.unsorted_segment_sum(
@@ -77,11 +87,18 @@ class LearnedRuns:
         step = self.optimizer.compute_step(
             packed, state[0], self.layout, arguments["meta_parameters"], active
         )
-        new_values = self._subtract(values, step.step)
+        new_values = self._subtract(values, step.step / scale)
         attended = new_values
         if step.attended_step is not None:
-            attended = self._subtract(values, step.attended_step)
+            attended = self._subtract(values, step.attended_step / scale)
         return new_values, (step.state, attended)
+
+    def _scale(self, arguments):
+        """`[blocks, 1]`, or 1: what the optimizer sees over what the task sees."""
+        if "log_scale" not in arguments:
+            return 1.0
+        scales = tf.exp(tf.reshape(arguments["log_scale"], [-1]))
+        return tf.gather(scales, self.layout.block_tensor)[:, tf.newaxis]
 
     def _subtract(self, values, step):
         changes = self.unpack(step)

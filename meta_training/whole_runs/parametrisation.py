@@ -1,0 +1,141 @@
+"""Vectors of numbers that stand for meta-parameters: what a population differs in.
+
+`PARAMETRISATIONS` names which numbers those are; 0 stands for the weights that a search
+starts from. A number multiplies a whole array by its exponential, or is added to one
+element or to all of an array; for the nominal rate it does so to one of its fields.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from meta_training.optimizers import HierarchicalRule, TrainedWeights
+from meta_training.optimizers.nominal_numbers import PREFIX, RuleWithNominalNumbers
+
+# Fields of the nominal rate: how a number changes each, and its bounds.
+_NOMINAL: dict[str, tuple[Callable, float, float]] = {
+    "ratio": (lambda value, x: value * np.exp(x), 1e-8, np.inf),
+    "memory": (lambda value, x: value * np.exp(x), 1.0, np.inf),
+    "decay_steps": (lambda value, x: value * np.exp(x), 1.0, np.inf),
+    "power": (lambda value, x: value + x, 0.0, 1.0),
+    "lowest": (lambda value, x: value * np.exp(x), -np.inf, -1e-3),
+    "highest": (lambda value, x: value * np.exp(x), 1e-3, np.inf),
+}
+# An element that a readout lacks is changed as if all were of this size.
+_LEAST_UNIT = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Some numbers of the vector: `size` of them, for one array or field."""
+
+    name: str
+    kind: str
+    size: int
+    unit: float = 1.0
+
+
+class Parametrisation:
+    """What the numbers of a search are, see `PARAMETRISATIONS`.
+
+    Attributes:
+        size: How many there are.
+
+    Args:
+        weights: What 0 stands for.
+        name: `scales`: one number for each array, to multiply it, or to add to it where
+            it is a bias or a logit; `readouts`: all elements of the readouts and of
+            the shortcut beside; both with the fields of the nominal rate. `all`: every
+            element of every array.
+
+    Raises:
+        ValueError: There is no parametrisation of that name.
+    """
+
+    def __init__(self, weights: TrainedWeights, name: str):
+        if name not in PARAMETRISATIONS:
+            raise ValueError(
+                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}. "
+                f"Received: {name!r}"
+            )
+        self._start = weights
+        self._parts = []
+        for array_name, array in weights.meta_parameters.items():
+            if weights.optimizer.is_fixed(array_name):
+                continue
+            size = float(np.sqrt(np.mean(np.square(array))))
+            if name == "all":
+                self._parts.append(_Part(array_name, "elements", array.size))
+            elif name == "readouts" and _is_readout(array_name):
+                unit = max(size, _LEAST_UNIT)
+                self._parts.append(_Part(array_name, "elements", array.size, unit))
+            elif array.ndim < 2:
+                self._parts.append(_Part(array_name, "shift", 1))
+            elif size > 0:
+                self._parts.append(_Part(array_name, "scale", 1))
+        nominal = None
+        if isinstance(weights.optimizer, HierarchicalRule):
+            nominal = weights.optimizer.config.nominal
+        if nominal is not None and name != "all":
+            self._parts += [_Part(PREFIX + field, "nominal", 1) for field in _NOMINAL]
+        self.size = sum(part.size for part in self._parts)
+
+    @property
+    def optimizer(self):
+        """The optimizer that takes what `arrays` gives."""
+        optimizer = self._start.optimizer
+        if isinstance(optimizer, HierarchicalRule):
+            return RuleWithNominalNumbers(optimizer.config)
+        return optimizer
+
+    def arrays(self, point: np.ndarray) -> dict[str, np.ndarray]:
+        """Meta-parameters and numbers of the nominal rate, from `[size]` numbers."""
+        found = dict(self._start.meta_parameters)
+        begin = 0
+        for part in self._parts:
+            numbers = np.asarray(point[begin : begin + part.size], np.float64)
+            begin += part.size
+            if part.kind == "nominal":
+                field = part.name.removeprefix(PREFIX)
+                change, low, high = _NOMINAL[field]
+                start = getattr(self._start.optimizer.config.nominal, field)
+                value = np.clip(change(start, numbers[0]), low, high)
+            else:
+                array = found[part.name]
+                if part.kind == "scale":
+                    value = array * np.exp(numbers[0])
+                else:
+                    # One number is added to all elements.
+                    shape = array.shape if part.kind == "elements" else ()
+                    value = array + part.unit * numbers.reshape(shape)
+            found[part.name] = np.asarray(value, np.float32)
+        return found
+
+    def weights(self, point: np.ndarray, name: str) -> TrainedWeights:
+        """The same as weights called `name`."""
+        arrays = self.arrays(point)
+        numbers = {
+            key.removeprefix(PREFIX): float(arrays.pop(key))
+            for key in list(arrays)
+            if key.startswith(PREFIX)
+        }
+        optimizer = self._start.optimizer
+        if numbers:
+            nominal = dataclasses.replace(optimizer.config.nominal, **numbers)
+            config = dataclasses.replace(optimizer.config, nominal=nominal)
+            optimizer = HierarchicalRule(config)
+        return dataclasses.replace(
+            self._start,
+            name=name,
+            optimizer=optimizer,
+            meta_parameters=arrays,
+            card={},
+        )
+
+
+PARAMETRISATIONS = ("scales", "readouts", "all")
+
+
+def _is_readout(name):
+    return name.endswith(("_weights", "_shortcut"))

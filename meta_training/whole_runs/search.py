@@ -1,0 +1,280 @@
+"""The outer loop over generations: draw, train, tell the estimator, save.
+
+Beside the population two more members train on every generation's draws: the weights
+that the search started from and where it stands now. Their scores, on draws that
+neither has seen, are the curve of the search, `search.csv`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import threading
+import time
+
+import numpy as np
+from absl import logging
+
+from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils.csv_log import CsvLog
+from learned_optimizer.utils.flags import check_settings, setting
+from meta_training.optimizers import TrainedWeights, content_sha256, load_trained
+from meta_training.outer.progress import Progress
+from meta_training.outer.run_folder import RunFolder
+from meta_training.tasks import task_set
+from meta_training.whole_runs.estimators import ESTIMATORS, agreement
+from meta_training.whole_runs.generations import RunOptions, WholeRuns
+from meta_training.whole_runs.parametrisation import (
+    PARAMETRISATIONS,
+    Parametrisation,
+)
+from meta_training.whole_runs.reference import REFERENCE, ReferenceTable
+
+CONFIG, CURVE = "config.json", "search.csv"
+# What a search may change when it goes on.
+MAY_CHANGE = ("inner_steps", "patience", "threads", "reference")
+_COLUMNS = (
+    *("generation", "inner_steps", "seconds", "start_score", "center_score"),
+    *("mean_score", "best_score", "agreement", "sigma"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """The settings of a search; those of `runs` are written beside them.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    weights: str = setting("default", "Name or path of the weights it starts from.")
+    task_set: str = setting("default_networks", "What the runs train.")
+    parametrisation: str = setting(
+        "readouts", "Which numbers are searched.", choices=PARAMETRISATIONS
+    )
+    estimator: str = setting(
+        "cma", "How scores become a step.", choices=tuple(ESTIMATORS)
+    )
+    members: int = setting(16, "Members of a generation.", at_least=2)
+    sigma: float = setting(
+        0.1, "Standard deviation of the numbers at the start.", above=0
+    )
+    learning_rate: float = setting(0.01, "Of Adam, where it is used.", above=0)
+    inner_steps: int = setting(
+        30_000_000, "Steps of all runs, after which it ends.", at_least=1
+    )
+    patience: int = setting(
+        20,
+        "It ends where both halves of so many generations disagree on average.",
+        at_least=1,
+        zero_is_none=True,
+    )
+    seed: int = setting(0, "Of everything random.", at_least=0)
+    threads: int = setting(1, "Families of tasks that run side by side.", at_least=1)
+    reference: str = setting(str(REFERENCE), "The reference table.")
+    runs: RunOptions = RunOptions()
+
+    def __post_init__(self):
+        check_settings(self)
+
+    def write_or_verify(self, folder: pathlib.Path) -> None:
+        """Makes `folder` that of this search, or finds that it is.
+
+        Raises:
+            ValueError: It is that of a search of other settings, or holds other files.
+        """
+        wanted = json.loads(json.dumps(dataclasses.asdict(self)))
+        path = folder / CONFIG
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            differing = [
+                f"{name}: {found.get(name)!r} there, {value!r} now"
+                for name, value in wanted.items()
+                if name not in MAY_CHANGE and found.get(name) != value
+            ]
+            if differing:
+                raise ValueError(
+                    "a search must go on under the settings that it began with. "
+                    f"Received: the folder {str(folder)!r} with {'; '.join(differing)}"
+                )
+        elif folder.is_dir() and any(
+            not p.name.startswith(".") for p in folder.iterdir()
+        ):
+            raise ValueError(
+                "the folder of a search must be empty or hold one. "
+                f"Received: {str(folder)!r}, which has files and no {CONFIG}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+class Terminated(Exception):
+    """SIGTERM came; the checkpoint of the last generation is there."""
+
+
+class Search:
+    """One search in its folder.
+
+    Attributes:
+        config: The settings.
+        estimator: Where the population stands.
+        generation: Those that are done.
+
+    Args:
+        config: The settings.
+        folder: A new or empty one, or that of a search of the same settings.
+
+    Raises:
+        ValueError: The settings cannot be searched with, and then `folder` is left as
+            it was; or it is that of another search.
+    """
+
+    def __init__(self, config: SearchConfig, folder):
+        self.config = config
+        self.folder = pathlib.Path(folder)
+        self._files = RunFolder(self.folder)
+        self._progress = Progress()
+        self._start = load_trained(config.weights)
+        self._parameters = Parametrisation(self._start, config.parametrisation)
+        self.estimator = ESTIMATORS[config.estimator](
+            self._parameters.size,
+            config.members,
+            config.sigma,
+            config.seed,
+            config.learning_rate,
+        )
+        self._runs = WholeRuns(
+            task_set(config.task_set),
+            self._parameters.optimizer,
+            ReferenceTable.load(pathlib.Path(config.reference)),
+            config.runs,
+            config.threads,
+        )
+        self._agreements: list[float] = []
+        self._terminated = threading.Event()
+        with self._files.alone():
+            config.write_or_verify(self.folder)
+            self._restore()
+
+    @property
+    def generation(self) -> int:
+        """Generations done."""
+        return self._progress.outer_step
+
+    @property
+    def weights(self) -> TrainedWeights:
+        """Where the search stands."""
+        return self._parameters.weights(self.estimator.center, "weights")
+
+    def train(self, until: int | None = None) -> TrainedWeights:
+        """Goes on until the inner steps are spent, or `until` generations are done.
+
+        Raises:
+            Terminated: SIGTERM came.
+            ValueError: Another process searches in the folder.
+            OSError: A checkpoint cannot be written; the last one is left whole.
+        """
+        with self._files.alone(), self._terminating():
+            log = CsvLog(self.folder / CURVE, _COLUMNS, self.generation - 1, digits=6)
+            try:
+                while not self._is_done(until):
+                    log.write({"generation": self.generation, **self._generation()})
+                    log.flush()
+                    self._progress.outer_step += 1
+                    self._save()
+            finally:
+                log.close()
+        return self.weights
+
+    def _is_done(self, until):
+        if until is not None and self.generation >= until:
+            return True
+        recent = self._agreements[-(self.config.patience or 1) :]
+        if len(recent) == self.config.patience and np.mean(recent) <= 0:
+            logging.warning(
+                "the halves of the last %d generations disagree: their scores are "
+                "noise, and the search ends",
+                len(recent),
+            )
+            return True
+        return self._progress.inner_steps >= self.config.inner_steps
+
+    def _generation(self) -> dict[str, float]:
+        began = time.monotonic()
+        center = self.estimator.center
+        points = self.estimator.ask(self.generation)
+        drawn = self._runs.draw(
+            np.random.default_rng([self.config.seed, self.generation, 1])
+        )
+        judged = [np.zeros_like(center), center, *points]
+        scores = self._runs.scores(
+            drawn, [self._parameters.arrays(point) for point in judged], self._check
+        ).mean(axis=1)
+        self._agreements.append(agreement(points - center, scores[2:]))
+        self.estimator.tell(points, scores[2:])
+        self._progress.inner_steps += self._runs.inner_steps(drawn) * len(judged)
+        self._progress.seconds += time.monotonic() - began
+        logging.info(
+            "generation %d: the start has %.3f, the center %.3f, the best %.3f",
+            self.generation,
+            scores[0],
+            scores[1],
+            scores[2:].max(),
+        )
+        return {
+            "inner_steps": self._progress.inner_steps,
+            "seconds": self._progress.seconds,
+            "start_score": scores[0],
+            "center_score": scores[1],
+            "mean_score": scores[2:].mean(),
+            "best_score": scores[2:].max(),
+            "agreement": self._agreements[-1],
+            "sigma": self.estimator.sigma,
+        }
+
+    def _check(self):
+        if self._terminated.is_set():
+            raise Terminated(
+                f"generation {self.generation} was left, as SIGTERM asks; the search "
+                "goes on from the one before"
+            )
+
+    @contextlib.contextmanager
+    def _terminating(self):
+        """SIGTERM ends the search after the run that it is in."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _save(self):
+        arrays = self._progress.to_arrays()
+        arrays["agreements"] = np.array(self._agreements)
+        for name, array in self.estimator.state().items():
+            arrays[f"estimator/{name}"] = array
+        card = {
+            **self._progress.on_card(),
+            "start_sha256": content_sha256(self._start),
+            "search": dataclasses.asdict(self.config),
+        }
+        self._files.save(arrays, self.weights, card)
+
+    def _restore(self):
+        arrays = self._files.read_checkpoint()
+        if not arrays:
+            return
+        self._progress.restore(arrays)
+        self._agreements = arrays["agreements"].tolist()
+        self.estimator.restore(
+            {
+                name.removeprefix("estimator/"): array
+                for name, array in arrays.items()
+                if name.startswith("estimator/")
+            }
+        )
+        logging.info("resumed after generation %d", self.generation)
