@@ -54,6 +54,7 @@ EXTRAS = {
         "matplotlib",
         "scikit-learn",
         "tqdm",
+        "cma>=4.0",
     ],
     # The tests build a wheel with the setuptools of this environment; from 70.1 it
     # does so without the package `wheel`, from 77 it knows SPDX license names.

@@ -19,12 +19,16 @@ _BLOCK_COST = 8
 class LearnedRuns:
     """A trainable optimizer as an optimizer of runs, see `baselines`.
 
-    Its `arguments` are `meta_parameters`, their dict, and `log_learning_rate`,
-    `[runs]`, the logarithm of each run's initial rate. Where there is `log_scale`,
-    `[runs, tensors]`, the optimizer sees each tensor multiplied by its exponential:
-    the tasks are rescaled. `total_steps`, `[runs]`, is for an optimizer that takes a
-    horizon, 0 for runs that do not know theirs. As with the Keras class, a tensor whose gradient is not
-    finite is left as it is.
+    Its `arguments` are
+
+    - `meta_parameters`, their dict,
+    - `log_learning_rate`, `[runs]`, the logarithm of each run's initial rate,
+    - `log_scale`, `[runs, tensors]`, where tasks are rescaled: the optimizer sees each
+      tensor multiplied by its exponential,
+    - `total_steps`, `[runs]`, for an optimizer that takes a horizon; 0 for runs that do
+      not know theirs.
+
+    As with the Keras class, a tensor whose gradient is not finite is left as it is.
 
     Args:
         optimizer: What trains.

@@ -56,6 +56,7 @@ class PopulationEstimator(abc.ABC):
         self.center = np.zeros(size)
         self.prepare()
 
+    @abc.abstractmethod
     def prepare(self) -> None:
         """Makes what a subclass carries on from generation to generation."""
 
@@ -141,7 +142,7 @@ class SeparableCovarianceAdaptation(CovarianceAdaptation):
 class EvolutionStrategies(PopulationEstimator):
     """Antithetic evolution strategies, by ranks, with Adam.
 
-    Half of the points are drawn, the others lie opposite to them (Salimans et al. 2017).
+    Half of the points are drawn, the others lie opposite (Salimans et al. 2017).
 
     Raises:
         ValueError: The number of members is odd.
@@ -201,7 +202,7 @@ def rank_gradient(steps: np.ndarray, scores: np.ndarray) -> np.ndarray:
     # Equal scores have equal ranks, the mean of theirs.
     _, group = np.unique(scores, return_inverse=True)
     ranks = (np.bincount(group, ranks) / np.bincount(group))[group]
-    utilities = ranks / max(len(scores) - 1, 1) - 0.5
+    utilities = (ranks - ranks.mean()) / max(len(scores) - 1, 1)
     scale = max(float(np.mean(np.square(steps))), 1e-300)
     return utilities @ steps / (len(scores) * scale)
 

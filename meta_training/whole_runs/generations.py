@@ -194,7 +194,7 @@ class WholeRuns:
             self._loops[number] = TrainingLoop(
                 task, runs, np.arange(count), drawn.draws
             )
-        marks = _record_steps(drawn.horizon)
+        marks = record_steps(drawn.horizon)
         scores = []
         for meta_parameters in members:
             check()
@@ -217,7 +217,7 @@ class WholeRuns:
         return sum(d.horizon * len(d.draws.tasks) for d in drawn.values())
 
 
-def _record_steps(horizon: int) -> np.ndarray:
+def record_steps(horizon: int) -> np.ndarray:
     """`[records]` steps from 0 to the horizon; always as many."""
     marks = np.geomspace(max(1.0, _FIRST_RECORD * horizon), horizon, _RECORDS)
     return np.concatenate([[0], np.round(marks)]).astype(np.int32)

@@ -91,6 +91,10 @@ class Parametrisation:
 
     def arrays(self, point: np.ndarray) -> dict[str, np.ndarray]:
         """Meta-parameters and numbers of the nominal rate, from `[size]` numbers."""
+        values = self._values(point)
+        return {name: np.asarray(value, np.float32) for name, value in values.items()}
+
+    def _values(self, point):
         found = dict(self._start.meta_parameters)
         begin = 0
         for part in self._parts:
@@ -109,17 +113,17 @@ class Parametrisation:
                     # One number is added to all elements.
                     shape = array.shape if part.kind == "elements" else ()
                     value = array + part.unit * numbers.reshape(shape)
-            found[part.name] = np.asarray(value, np.float32)
+            found[part.name] = value
         return found
 
     def weights(self, point: np.ndarray, name: str) -> TrainedWeights:
         """The same as weights called `name`."""
-        arrays = self.arrays(point)
-        numbers = {
-            key.removeprefix(PREFIX): float(arrays.pop(key))
-            for key in list(arrays)
-            if key.startswith(PREFIX)
-        }
+        arrays, numbers = {}, {}
+        for key, value in self._values(point).items():
+            if key.startswith(PREFIX):
+                numbers[key.removeprefix(PREFIX)] = float(value)
+            else:
+                arrays[key] = np.asarray(value, np.float32)
         optimizer = self._start.optimizer
         if numbers:
             nominal = dataclasses.replace(optimizer.config.nominal, **numbers)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from meta_training.outer.array_files import load_arrays, save_arrays
+from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.tasks.base import Task
 from meta_training.whole_runs.reference import HORIZONS, LOSS_FLOOR, ReferenceTable

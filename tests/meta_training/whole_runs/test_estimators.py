@@ -1,0 +1,75 @@
+"""Each estimator on a quadratic whose gradient is known."""
+
+import numpy as np
+import pytest
+
+from meta_training.whole_runs.estimators import ESTIMATORS, agreement, rank_gradient
+
+BOTTOM = np.array([1.0, -2.0, 0.5, 0.0])
+SLOPES = np.array([1.0, 4.0, 0.5, 2.0])
+
+
+def score(points):
+    return -np.sum(SLOPES * np.square(points - BOTTOM), axis=-1)
+
+
+def go_on(estimator, generations):
+    for generation in generations:
+        points = estimator.ask(generation)
+        estimator.tell(points, score(points))
+    return estimator
+
+
+def make(name, members=12):
+    return ESTIMATORS[name](4, members, 0.3, seed=3, learning_rate=0.05)
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_the_bottom_is_found_and_a_resumed_search_is_the_same(name):
+    whole = go_on(make(name), range(120))
+    np.testing.assert_allclose(whole.center, BOTTOM, atol=0.15)
+    half = go_on(make(name), range(50))
+    resumed = make(name)
+    resumed.restore(half.state())
+    np.testing.assert_array_equal(half.center, resumed.center)
+    go_on(resumed, range(50, 120))
+    np.testing.assert_array_equal(whole.center, resumed.center)
+
+
+def test_ranks_point_along_the_gradient():
+    steps = 0.01 * np.random.default_rng(0).standard_normal((4000, 4))
+    gradient = 2 * SLOPES * BOTTOM
+    found = rank_gradient(steps, score(steps))
+    cosine = found @ gradient / np.linalg.norm(found) / np.linalg.norm(gradient)
+    assert cosine > 0.99
+    # Ranks alone count.
+    np.testing.assert_allclose(found, rank_gradient(steps, np.exp(score(steps))))
+    # Equal scores say nothing.
+    np.testing.assert_allclose(rank_gradient(steps, np.zeros(4000)), 0, atol=1e-12)
+
+
+def test_two_halves_agree_where_scores_mean_something():
+    generator = np.random.default_rng(1)
+    steps = 0.01 * generator.standard_normal((400, 4))
+    assert agreement(steps, score(steps)) > 0.9
+    noise = [agreement(steps, generator.standard_normal(400)) for _ in range(50)]
+    assert abs(np.mean(noise)) < 0.25
+    assert agreement(steps[:2], np.zeros(2)) == 0
+
+
+def test_pairs_lie_opposite_and_have_neighbouring_places():
+    estimator = make("evolution_strategies")
+    points = estimator.ask(0)
+    np.testing.assert_allclose(points[::2], -points[1::2])
+    assert not np.array_equal(points, estimator.ask(1))
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+def test_a_population_has_two_members_or_more(name):
+    with pytest.raises(ValueError, match="2 members or more. Received: 1"):
+        make(name, 1)
+
+
+def test_pairs_need_an_even_number():
+    with pytest.raises(ValueError, match="even number of members. Received: 5"):
+        make("evolution_strategies", 5)

@@ -1,0 +1,103 @@
+"""Vectors as meta-parameters, and the numbers of the nominal rate as data."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import load_weights
+from learned_optimizer.rule.layout import Layout
+from meta_training.optimizers import HierarchicalRule, as_trained
+from meta_training.whole_runs.parametrisation import PARAMETRISATIONS, Parametrisation
+
+WEIGHTS = as_trained(load_weights("default-v2"))
+ARRAYS = WEIGHTS.meta_parameters
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_zero_is_the_start(name):
+    parameters = Parametrisation(WEIGHTS, name)
+    found = parameters.weights(np.zeros(parameters.size), "found")
+    assert found.optimizer == WEIGHTS.optimizer and found.name == "found"
+    for array_name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found.meta_parameters[array_name], array)
+
+
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_every_number_changes_one_array_or_one_field(name):
+    parameters = Parametrisation(WEIGHTS, name)
+    start = parameters.arrays(np.zeros(parameters.size))
+    changed = set()
+    for place in np.linspace(0, parameters.size - 1, 40).round().astype(int):
+        point = np.zeros(parameters.size)
+        # The power of the nominal rate is at its upper bound.
+        point[place] = -0.3
+        arrays = parameters.arrays(point)
+        (only,) = [k for k in arrays if not np.array_equal(arrays[k], start[k])]
+        assert arrays[only].shape == start[only].shape
+        changed.add(only)
+    assert len(changed) > 8
+
+
+def test_how_numbers_change_what_they_stand_for():
+    parameters = Parametrisation(WEIGHTS, "scales")
+    found = parameters.arrays(np.full(parameters.size, 0.2))
+    factor = np.exp(0.2)
+    np.testing.assert_allclose(
+        found["learning_rate_weights"], factor * ARRAYS["learning_rate_weights"], 1e-6
+    )
+    np.testing.assert_allclose(
+        found["tensor_gates_bias"], ARRAYS["tensor_gates_bias"] + 0.2, atol=1e-6
+    )
+    nominal = WEIGHTS.optimizer.config.nominal
+    assert found["nominal.ratio"] == pytest.approx(nominal.ratio * factor)
+    assert found["nominal.lowest"] == pytest.approx(nominal.lowest * factor)
+    assert sum(v.size for v in ARRAYS.values()) == Parametrisation(WEIGHTS, "all").size
+
+
+def test_numbers_of_the_nominal_rate_do_what_constants_do():
+    """The rule with them as data steps as the architecture that has them."""
+    parameters = Parametrisation(WEIGHTS, "scales")
+    point = np.random.default_rng(0).uniform(-0.4, 0.4, parameters.size)
+    arrays, weights = parameters.arrays(point), parameters.weights(point, "constants")
+    assert weights.optimizer.config.nominal != WEIGHTS.optimizer.config.nominal
+    layout = Layout.from_shapes([(3, 4), (5,)], 4)
+    generator = np.random.default_rng(1)
+    shape = (layout.num_blocks, 4)
+    values = generator.standard_normal(shape).astype(np.float32)
+
+    def final(optimizer, meta_parameters):
+        @tf.function(autograph=False)
+        def steps(arrays):
+            state = optimizer.initial_state(layout, arrays, -5.0, values)
+            gradients = np.random.default_rng(2)
+            found = tf.constant(values)
+            for _ in range(6):
+                gradient = gradients.standard_normal(shape).astype(np.float32)
+                update = optimizer.update(found, gradient, state, layout, arrays)
+                found, state = update.values, update.state
+            return found
+
+        return steps(tf.nest.map_structure(tf.constant, meta_parameters)).numpy()
+
+    as_data = final(parameters.optimizer, arrays)
+    constants = final(weights.optimizer, weights.meta_parameters)
+    np.testing.assert_allclose(as_data, constants, rtol=1e-4, atol=1e-6)
+    start = final(WEIGHTS.optimizer, ARRAYS)
+    assert np.abs(constants - start).max() > 1e-3
+
+
+def test_weights_without_a_nominal_rate():
+    weights = as_trained(load_weights("bootstrap-v1"))
+    assert weights.optimizer.config.nominal is None
+    parameters = Parametrisation(weights, "scales")
+    assert not any(k.startswith("nominal") for k in parameters.arrays(np.zeros(99)))
+    config = dataclasses.replace(weights.optimizer.config)
+    found = parameters.weights(np.zeros(parameters.size), "found")
+    assert found.optimizer == HierarchicalRule(config)
+
+
+def test_an_unknown_parametrisation():
+    with pytest.raises(ValueError, match="one of scales, readouts, all. Received: 'x'"):
+        Parametrisation(WEIGHTS, "x")
