@@ -119,6 +119,7 @@ def tensor_by_tensor(variables, gradients, weights):
     import tensorflow as tf
 
     from learned_optimizer import load_weights
+    from learned_optimizer.rule import state as rule_state
     from learned_optimizer.rule import update_rule
     from learned_optimizer.rule.layout import Layout, pack, unpack
 
@@ -129,7 +130,7 @@ def tensor_by_tensor(variables, gradients, weights):
         layout = Layout.from_shapes(
             [tuple(variable.shape)], block_size=max(1, math.prod(variable.shape))
         )
-        state = update_rule.initial_state(
+        state = rule_state.initial_state(
             layout, weights.meta_parameters, weights.config, start
         )
         layouts.append(layout)
@@ -142,7 +143,7 @@ def tensor_by_tensor(variables, gradients, weights):
         ):
             result = update_rule.compute_step(
                 pack([gradient], layout),
-                update_rule.State(*(tf.convert_to_tensor(value) for value in state)),
+                rule_state.State(*(tf.convert_to_tensor(value) for value in state)),
                 layout,
                 weights.meta_parameters,
                 weights.config,

@@ -3,7 +3,7 @@
 What is here: its variables, its steps and its configuration. The update rule itself
 is `update_rule.py`; how it is run on model variables, with clipping, accumulation,
 averaging and constraints, is `model_step.py`; what TensorFlow and `tf.distribute` need
-around that is `tensorflow_backend.py`.
+around that is `tensorflow_runner.py`.
 """
 
 import dataclasses
@@ -24,10 +24,14 @@ from learned_optimizer.keras_step.arguments import (
 )
 from learned_optimizer.keras_step.inspection import Inspection
 from learned_optimizer.keras_step.model_layout import model_layout
-from learned_optimizer.keras_step.packed_step import Settings
+from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
-from learned_optimizer.rule.parameter_level import STATE_FIELDS
-from learned_optimizer.rule.update_rule import State, initial_field, state_shapes
+from learned_optimizer.rule.state import (
+    PARAMETER_FIELDS,
+    fields_of,
+    initial_field,
+    state_shapes,
+)
 from learned_optimizer.weights import Weights
 
 # What half precision would round away a little of at every step, by the ends of the
@@ -180,7 +184,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     # Variables.
 
     def build(self, variables):
-        """Creates the state of `variables`, packed; see `update_rule.State`."""
+        """Creates the state of `variables`, packed; see `rule/state.py`."""
         if self.built:
             return
         variables = list(variables)
@@ -252,10 +256,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 name, layout.rows(rows), values, self.config, drawn, log_sizes
             )
 
-        for name, shape in state_shapes(layout, self.config).items():
-            if not shape[0]:
-                continue
-            if name in STATE_FIELDS:
+        shapes = state_shapes(layout, self.config)
+        for name in fields_of(self.config):
+            shape = shapes[name]
+            if name in PARAMETER_FIELDS:
                 variables = [
                     add(
                         f"{name}_{index}",
@@ -358,17 +362,17 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         if self._runner:
             self._runner[0].run(grads, trainable_variables, present)
             return
-        settings = self.step_settings(present)
+        spec = self.step_spec(present)
         with model_step.without_gradients():
             model_step.run(
-                settings,
+                spec,
                 self.step_variables(self._trainable_variables),
                 [ops.convert_to_tensor(gradient) for gradient in grads],
                 ops.cast(self._get_current_learning_rate(), "float32"),
                 ops.convert_to_tensor(self._iterations),
             )
 
-    def step_settings(self, present) -> Settings:
+    def step_spec(self, present) -> model_step.StepSpec:
         """What `model_step` needs to know before it runs.
 
         Args:
@@ -384,14 +388,16 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 ],
                 np.float32,
             )
-        return Settings(
+        return model_step.StepSpec(
             layout=self._layout[0],
             config=self.config,
             present=present,
             weight_decay=decay,
-            clipnorm=_positive(self.clipnorm),
-            clipvalue=_positive(self.clipvalue),
-            global_clipnorm=_positive(self.global_clipnorm),
+            clipping=Clipping(
+                clipvalue=_positive(self.clipvalue),
+                clipnorm=_positive(self.clipnorm),
+                global_clipnorm=_positive(self.global_clipnorm),
+            ),
             loss_scale_factor=self.loss_scale_factor,
             accumulation_steps=self.gradient_accumulation_steps,
             ema_momentum=self.ema_momentum if self.use_ema else None,
@@ -416,11 +422,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             accumulators=learned(self._accumulated_gradients)
             if self.gradient_accumulation_steps
             else [],
-            state={
-                name: getattr(self, f"_{name}")
-                for name in State._fields
-                if hasattr(self, f"_{name}")
-            },
+            state={name: getattr(self, f"_{name}") for name in fields_of(self.config)},
             meta_parameters={
                 name: getattr(self, f"_meta_{name}")
                 for name in self.weights.meta_parameters

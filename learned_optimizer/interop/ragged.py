@@ -8,17 +8,14 @@ values beforehand: what follows from those at the start is found at the first up
 
 from keras import ops
 
-from learned_optimizer.rule import update_rule
 from learned_optimizer.rule.config import Config
-from learned_optimizer.rule.gradients import LARGEST_GRADIENT, finite_tensors
+from learned_optimizer.rule.gradients import Clipping, clean_gradients
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.nominal_rate import log_sizes
-from learned_optimizer.rule.update_rule import State, initial_state, state_shapes
+from learned_optimizer.rule.state import State, fields_of, initial_state, state_shapes
+from learned_optimizer.rule.update_rule import update as update_packed
 
 TRUE_VALUES = "true_values"
-# Fields of one number an element or tensor; the others have features in front.
-_WITHOUT_FEATURES = ("log_learning_rate", "started", "log_size", "steps_taken")
-_OF_TENSORS = ("tensor_state", "started", "log_size", "steps_taken")
 
 
 def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
@@ -29,17 +26,11 @@ def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
         elements: Number of elements of all tensors, whatever stands for it.
         tensors: Number of tensors, likewise.
     """
-    single = Layout.from_shapes([(1,)], block_size=1)
-    found = {}
-    for name, (features, *_) in state_shapes(single, config).items():
-        if not features:
-            continue
-        shape = () if name in _WITHOUT_FEATURES else (features,)
-        if name in _OF_TENSORS:
-            shape += (tensors,)
-        elif name != "global_state":
-            shape += (elements,)
-        found[name] = shape
+    rows = {"parameter": (elements,), "tensor": (tensors,), "problem": ()}
+    found = {
+        name: (() if field.is_number else (field.width(config),)) + rows[field.level]
+        for name, field in fields_of(config).items()
+    }
     if config.attention:
         found[TRUE_VALUES] = (elements,)
     return found
@@ -87,8 +78,7 @@ def update(
     """
     layout = Layout.from_row_lengths(row_lengths, ops.shape(values)[0])
     gradients = gradients[:, None]
-    active = finite_tensors(gradients, layout)
-    gradients = ops.clip(gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+    gradients, active, _ = clean_gradients(gradients, None, layout, Clipping())
     packed = _packed(state, layout, config)
     # The Keras optimizer reads the values of all tensors when it is built: so does the
     # first update in which any tensor moves, whichever that is.
@@ -99,7 +89,7 @@ def update(
     true_values = values
     if config.attention:
         true_values = ops.where(is_first, values, state[TRUE_VALUES])
-    result = update_rule.update(
+    result = update_packed(
         true_values[:, None],
         gradients,
         packed,

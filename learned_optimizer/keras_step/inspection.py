@@ -4,8 +4,13 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer.rule.layout import rows_of_blocks
+from learned_optimizer.rule.state import (
+    FIELDS,
+    PARAMETER_FIELDS,
+    fields_of,
+    state_shapes,
+)
 from learned_optimizer.rule.tensor_level import sum_log_learning_rates
-from learned_optimizer.rule.update_rule import state_shapes
 
 
 class Inspection:
@@ -38,7 +43,7 @@ class Inspection:
         """
         tensor = self._tensor_of(variable, "log_learning_rates")
         self._check_has_rates("log_learning_rates")
-        return _read_only(self._rows("log_learning_rate", tensor)[:, 0])
+        return _read_only(self._rows("log_learning_rate", tensor))
 
     def mean_log_learning_rate(self):
         """Scalar tensor, the mean log learning rate of all elements there are.
@@ -77,11 +82,11 @@ class Inspection:
             ValueError: If the optimizer was not built with `variable`.
         """
         tensor = self._tensor_of(variable, "slots")
-        found = {}
-        for name in ("hidden_state", "gradient_averages", "mean_squares"):
-            found[name] = self._rows(name, tensor)
-        if self.config.dynamic_output_scale:
-            found["log_learning_rate"] = self.log_learning_rates(variable)
+        found = {
+            name: self._rows(name, tensor)
+            for name in fields_of(self.config)
+            if name in PARAMETER_FIELDS
+        }
         if self.config.attention:
             value = ops.convert_to_numpy(self._true_values[tensor])
             found["true_value"] = value.reshape(-1)
@@ -109,17 +114,18 @@ class Inspection:
             )
             if rows.start < wanted.stop and wanted.start < rows.stop
         ]
-        shape = layout.shapes[tensor]
-        if not parts:
-            return np.zeros((0, getattr(self, f"_{name}")[0].shape[0]), np.float32)
-        return rows_of_blocks(np.concatenate(parts, axis=1), shape)
+        if parts:
+            rows = rows_of_blocks(np.concatenate(parts, axis=1), layout.shapes[tensor])
+        else:
+            rows = np.zeros((0, FIELDS[name].width(self.config)), np.float32)
+        return rows[:, 0] if FIELDS[name].is_number else rows
 
     def _numpy_state(self, name):
-        variable = getattr(self, f"_{name}", None)
-        if variable is None:
-            shape = state_shapes(self._layout[0], self.config)[name]
-            return np.zeros(shape, np.float32)
-        return ops.convert_to_numpy(variable)
+        if name not in fields_of(self.config):
+            return np.zeros(
+                state_shapes(self._layout[0], self.config)[name], np.float32
+            )
+        return ops.convert_to_numpy(getattr(self, f"_{name}"))
 
     def _tensor_of(self, variable, what):
         self._check_is_built(what)

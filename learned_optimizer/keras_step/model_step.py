@@ -2,8 +2,8 @@
 
     accumulate → find what is finite → clip → update rule → constrain → average
 
-In the middle stands the update rule, in the parts of `packed_step.py`, which a backend
-can compile; what touches a model's many tensors one by one, `collect` and `assign`, is
+In the middle stands `update_rule.compute_step`, whose three stages a backend can
+compile; what touches a model's many tensors one by one, `collect` and `assign`, is
 left to its plain operations.
 
 It is written once, in `keras.ops`, for every backend and for each replica under
@@ -13,21 +13,57 @@ whether an accumulated update is due, and which tensors take part, are masks.
 """
 
 import contextlib
+import dataclasses
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from learned_optimizer.keras_step.packed_step import (
-    Collected,
-    Prepared,
-    Settings,
-    parts_of,
-)
 from learned_optimizer.rule import layout as packing
-from learned_optimizer.rule.parameter_level import STATE_FIELDS
-from learned_optimizer.rule.tensor_level import TensorLevels
+from learned_optimizer.rule.gradients import Clipping
+from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.state import State
+from learned_optimizer.rule.update_rule import Stages, compute_step
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """What is fixed while a step runs.
+
+    Attributes:
+        layout: Arrangement of the learned tensors.
+        config: The architecture.
+        present: Positions of the tensors that have a gradient, one a gradient.
+        weight_decay: `[tensors]`, or None.
+        clipping: Limits of gradients.
+        loss_scale_factor: Divides the gradients, or None.
+        accumulation_steps: Calls an update takes, or None.
+        ema_momentum: Momentum of the averages, None without them.
+        ema_overwrite_frequency: As in Keras.
+        constraints: A callable or None a tensor.
+    """
+
+    layout: Layout
+    config: Config
+    present: tuple[int, ...]
+    weight_decay: Any = None
+    clipping: Clipping = Clipping()
+    loss_scale_factor: float | None = None
+    accumulation_steps: int | None = None
+    ema_momentum: float | None = None
+    ema_overwrite_frequency: int | None = None
+    constraints: tuple[Any, ...] = ()
+
+    @property
+    def update_key(self) -> tuple:
+        """What `update` depends on and a user can change, hashable."""
+        decay = None if self.weight_decay is None else self.weight_decay.tobytes()
+        return (
+            *(self.present, decay, self.clipping),
+            *(self.loss_scale_factor, self.accumulation_steps),
+        )
 
 
 class Variables(NamedTuple):
@@ -53,126 +89,144 @@ class Variables(NamedTuple):
     skipped_steps: Any
 
 
-def run(settings: Settings, variables: Variables, gradients, learning_rate, calls):
+def run(spec: StepSpec, variables: Variables, gradients, learning_rate, calls):
     """A whole step.
 
     Args:
-        settings: What does not change.
+        spec: What is fixed.
         variables: What is read and written.
-        gradients: One for each of `settings.present`, dense.
+        gradients: One for each of `spec.present`, dense.
         learning_rate: A scalar.
         calls: How often the optimizer was called before, an integer.
     """
-    active = update(settings, variables, gradients, learning_rate, calls)
-    constrain(settings, variables, active)
-    average(settings, variables, calls)
+    active = update(spec, variables, gradients, learning_rate, calls)
+    constrain(spec, variables, active)
+    average(spec, variables, calls)
 
 
 def update(
-    settings: Settings,
-    variables: Variables,
-    gradients,
-    learning_rate,
-    calls,
-    parts=None,
+    spec: StepSpec, variables: Variables, gradients, learning_rate, calls, stages=None
 ):
     """Accumulation, clipping and the update rule.
 
     Args:
-        settings: What does not change.
+        spec: What is fixed.
         variables: What is read and written.
         gradients: As in `run`.
         learning_rate: As in `run`.
         calls: As in `run`.
-        parts: From `parts_of`, compiled or not; None: as they are.
+        stages: From `stages_in_place`, compiled or not; None: as they are.
 
     Returns:
         `[tensors]` float32, 1 where a tensor was updated.
     """
-    parts = parts or parts_of(settings)
-    collected = collect(settings, variables, gradients, calls)
-    state = {
-        name: variables.state[name]
-        for name in TensorLevels._fields
-        if name in variables.state
-    }
-    rates = variables.state.get("log_learning_rate", [])
-    prepared = parts.prepare(
-        state,
-        rates,
-        variables.meta_parameters,
-        variables.skipped_steps,
-        collected,
-    )
-    passes = [
-        parts.advance(shard, *inputs, prepared.meta_parameters, prepared.num_chunks)
-        for shard, *inputs in shards(variables, prepared)
+    layout = spec.layout
+    gradients, due = collect(spec, variables, gradients, calls)
+    present = np.zeros(layout.num_tensors, np.float32)
+    present[list(spec.present)] = 1
+    active, num_chunks = ops.convert_to_tensor(present), None
+    if due is not None:
+        active = active * ops.cast(due, "float32")
+        num_chunks = ops.where(due, layout.num_chunks, 0)
+    values = weight_decay = None
+    if spec.weight_decay is not None:
+        values = packing.pack(
+            [ops.convert_to_tensor(value) for value in _parameters(spec, variables)],
+            layout,
+        )
+        weight_decay = ops.convert_to_tensor(spec.weight_decay)
+    # Tensors, lest a compiled stage be compiled again for each number.
+    limits = [
+        limit if limit is None else ops.convert_to_tensor(limit, "float32")
+        for limit in spec.clipping
     ]
-    step, attended_step = parts.finish(state, passes, prepared, learning_rate)
-    assign(settings, variables, step, attended_step, prepared.active)
-    return prepared.active
+    step = compute_step(
+        gradients,
+        State(*(variables.state.get(name) for name in State._fields)),
+        layout,
+        variables.meta_parameters,
+        spec.config,
+        values=values,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        active=active,
+        num_chunks=num_chunks,
+        clipping=Clipping(*limits),
+        stages=stages or stages_in_place(layout, spec.config),
+    )
+    counter = variables.skipped_steps
+    counter.assign(ops.convert_to_tensor(counter) + step.skipped)
+    assign(spec, variables, step)
+    return step.active
 
 
-def collect(settings: Settings, variables: Variables, gradients, calls) -> Collected:
-    """Unscales, accumulates and packs gradients; packs values for the decay."""
+def stages_in_place(layout: Layout, config: Config, compiled=lambda stage: stage):
+    """The rule's stages on variables of the state, which they update.
+
+    Args:
+        layout: Arrangement of the learned tensors.
+        config: The architecture.
+        compiled: What each stage is put through.
+    """
+
+    def in_place(stage):
+        def run_stage(variables, *inputs):
+            state, result = stage(variables, *inputs)
+            for name, value in state.items():
+                variables[name].assign(value)
+            return {}, result
+
+        return compiled(run_stage)
+
+    return Stages.of(layout, config, in_place)
+
+
+def collect(spec: StepSpec, variables: Variables, gradients, calls):
+    """Unscales, accumulates and packs gradients.
+
+    Returns:
+        Gradients, `[blocks, block_size]`, and whether an accumulated update is due;
+        None without accumulation.
+    """
     due = None
-    if settings.loss_scale_factor is not None:
+    if spec.loss_scale_factor is not None:
         # In float32, lest a small gradient of half precision vanish.
         gradients = [
-            ops.cast(gradient, "float32") / settings.loss_scale_factor
+            ops.cast(gradient, "float32") / spec.loss_scale_factor
             for gradient in gradients
         ]
-    if settings.accumulation_steps:
-        due = ops.equal((calls + 1) % settings.accumulation_steps, 0)
-        gradients = _accumulate(settings, variables, gradients, due)
-    values = None
-    if settings.weight_decay is not None:
-        parameters = _parameters(settings, variables)
-        values = packing.pack(
-            [ops.convert_to_tensor(parameter) for parameter in parameters],
-            settings.layout,
-        )
-    present = np.zeros(settings.layout.num_tensors, np.float32)
-    present[list(settings.present)] = 1
-    return Collected(
-        _pack(settings, gradients), values, due, ops.convert_to_tensor(present)
-    )
+    if spec.accumulation_steps:
+        due = ops.equal((calls + 1) % spec.accumulation_steps, 0)
+        gradients = _accumulate(spec, variables, gradients, due)
+    return _pack(spec, gradients), due
 
 
-def shards(variables: Variables, prepared: Prepared):
-    """State variables, gradients, values and block inputs, shard by shard."""
-    fields = [name for name in STATE_FIELDS if name in variables.state]
-    for index, inputs in enumerate(
-        zip(prepared.gradients, prepared.values, prepared.blocks, strict=True)
-    ):
-        yield {name: variables.state[name][index] for name in fields}, *inputs
-
-
-def assign(settings: Settings, variables: Variables, step, attended_step, active):
-    """Takes the step, and the attended step, off the model's variables."""
-    steps = packing.unpack(step, settings.layout)
-    parameters = _parameters(settings, variables)
-    if settings.config.attention:
-        attended_steps = packing.unpack(attended_step, settings.layout)
-    for position in settings.present:
+def assign(spec: StepSpec, variables: Variables, step):
+    """Takes a `Step` off the model's variables."""
+    steps = packing.unpack(step.step, spec.layout)
+    parameters = _parameters(spec, variables)
+    if spec.config.attention:
+        attended_steps = packing.unpack(step.attended_step, spec.layout)
+    for position in spec.present:
         parameter = parameters[position]
-        if settings.config.attention:
+        if spec.config.attention:
             # A tensor that takes no part keeps its attended location.
             old = ops.convert_to_tensor(variables.values[position])
             value = ops.convert_to_tensor(parameter)
             location = value - ops.cast(attended_steps[position], value.dtype)
+            is_active = step.active[position] > 0
             variables.values[position].assign(
-                ops.where(active[position] > 0, ops.cast(location, old.dtype), old)
+                ops.where(is_active, ops.cast(location, old.dtype), old)
             )
         # One operation where reading, subtracting and assigning are three.
         parameter.assign_sub(ops.cast(steps[position], parameter.dtype))
 
 
-def constrain(settings: Settings, variables: Variables, active):
+def constrain(spec: StepSpec, variables: Variables, active):
     """Applies the variables' constraints to what was updated."""
-    parameters = _parameters(settings, variables)
-    for position in settings.present:
-        constraint = settings.constraints[position]
+    parameters = _parameters(spec, variables)
+    for position in spec.present:
+        constraint = spec.constraints[position]
         if constraint is not None:
             value = ops.convert_to_tensor(parameters[position])
             parameters[position].assign(
@@ -180,27 +234,27 @@ def constrain(settings: Settings, variables: Variables, active):
             )
 
 
-def average(settings: Settings, variables: Variables, calls):
+def average(spec: StepSpec, variables: Variables, calls):
     """Moves the averages, and overwrites by them when that is due.
 
     As Keras does it, at every call: with momentum 0 until the first update.
     """
-    if settings.ema_momentum is None:
+    if spec.ema_momentum is None:
         return
-    updates = calls // (settings.accumulation_steps or 1)
-    parameters = _parameters(settings, variables)
+    updates = calls // (spec.accumulation_steps or 1)
+    parameters = _parameters(spec, variables)
     for index, variable in enumerate(variables.averages):
         value = ops.convert_to_tensor(parameters[index])
         dtype = value.dtype
-        momentum = ops.cast(ops.not_equal(updates, 0), dtype) * settings.ema_momentum
+        momentum = ops.cast(ops.not_equal(updates, 0), dtype) * spec.ema_momentum
         old = ops.convert_to_tensor(variable)
         moved = momentum * ops.cast(old, dtype) + (1 - momentum) * value
         moved = ops.cast(moved, old.dtype)
         variable.assign(moved)
-        if settings.ema_overwrite_frequency:
-            overwrite = ops.equal((updates + 1) % settings.ema_overwrite_frequency, 0)
+        if spec.ema_overwrite_frequency:
+            overwrite = ops.equal((updates + 1) % spec.ema_overwrite_frequency, 0)
             targets = [variables.values[index]]
-            if settings.config.attention:
+            if spec.config.attention:
                 targets.append(variables.true_values[index])
             for target in targets:
                 current = ops.convert_to_tensor(target)
@@ -209,33 +263,31 @@ def average(settings: Settings, variables: Variables, calls):
                 )
 
 
-def _parameters(settings, variables):
+def _parameters(spec, variables):
     """The variables that hold the parameters proper."""
-    return variables.true_values if settings.config.attention else variables.values
+    return variables.true_values if spec.config.attention else variables.values
 
 
-def _accumulate(settings, variables, gradients, due):
+def _accumulate(spec, variables, gradients, due):
     """Adds to the accumulators; returns the mean, which counts when `due`.
 
     As in Keras, all of them start afresh when it is due: what a tensor without a
     gradient in that call had gathered would belong to no later mean.
     """
     totals = [ops.convert_to_tensor(variable) for variable in variables.accumulators]
-    for position, gradient in zip(settings.present, gradients, strict=True):
+    for position, gradient in zip(spec.present, gradients, strict=True):
         total = totals[position]
         totals[position] = total + ops.cast(gradient, total.dtype)
     for variable, total in zip(variables.accumulators, totals, strict=True):
         variable.assign(ops.where(due, ops.zeros_like(total), total))
-    return [
-        totals[position] / settings.accumulation_steps for position in settings.present
-    ]
+    return [totals[position] / spec.accumulation_steps for position in spec.present]
 
 
-def _pack(settings, gradients):
-    tensors = [None] * settings.layout.num_tensors
-    for position, gradient in zip(settings.present, gradients, strict=True):
+def _pack(spec, gradients):
+    tensors = [None] * spec.layout.num_tensors
+    for position, gradient in zip(spec.present, gradients, strict=True):
         tensors[position] = gradient
-    return packing.pack(tensors, settings.layout)
+    return packing.pack(tensors, spec.layout)
 
 
 def runs_by_chunks() -> bool:

@@ -14,11 +14,11 @@ from keras import ops
 
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.layout import blocks_of_rows, rows_of_blocks
+from learned_optimizer.rule.state import PARAMETER_FIELDS
 from learned_optimizer.weights import ALIASES, list_weights, load_weights
 
 FORMAT = "learned_optimizer/1"
 DESCRIPTION = "description"
-_PACKED = ("hidden_state", "gradient_averages", "mean_squares", "log_learning_rate")
 
 
 def named_variables(optimizer) -> dict:
@@ -126,7 +126,7 @@ def load(optimizer, store):
     values = {}
     for name, variable in variables.items():
         value = np.asarray(store[name])
-        if name in _PACKED:
+        if name in PARAMETER_FIELDS:
             value = _repack(name, value, variable, saved["block_size"], optimizer)
         if tuple(value.shape) != _shape(variable):
             raise ValueError(

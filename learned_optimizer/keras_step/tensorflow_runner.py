@@ -5,19 +5,17 @@ the replicas, and only then is anything clipped, accumulated or assigned, in the
 cross-replica context, each replica's copy by itself. So all copies stay the same,
 and the result is that of one device.
 
-XLA compiles the three parts of `packed_step.py`; the pass over parameters reads,
-updates and assigns the state's variables in place, and the passes over shards,
-which share no variable, run side by side. Keras leaves models on a CPU uncompiled,
+XLA compiles the three stages of the update rule; they read, update and assign the
+state's variables in place, and the passes over shards, which share no variable, run
+side by side. Keras leaves models on a CPU uncompiled,
 so this is done here whatever `jit_compile` a model has.
 """
 
-import dataclasses
 import functools
 
 import tensorflow as tf
 
 from learned_optimizer.keras_step import model_step
-from learned_optimizer.keras_step.packed_step import parts_of
 
 
 class TensorFlowRunner:
@@ -30,7 +28,7 @@ class TensorFlowRunner:
     def __init__(self, optimizer):
         self._optimizer = optimizer
         self.strategy = tf.distribute.get_strategy()
-        self._parts = {}
+        self._stages = None
         self._updates = {}
         if isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
             raise ValueError(
@@ -96,39 +94,37 @@ class TensorFlowRunner:
 
     def _run_here(self, present, _, variables, gradients, learning_rate, calls):
         """The step on one replica's own copies."""
-        settings = self._optimizer.step_settings(present)
+        spec = self._optimizer.step_spec(present)
         variables = model_step.Variables(*variables)
-        active = self._compiled_update(settings)(
-            variables, gradients, learning_rate, calls
-        )
+        active = self._compiled_update(spec)(variables, gradients, learning_rate, calls)
         # A user's constraint need not compile.
-        model_step.constrain(settings, variables, active)
-        model_step.average(settings, variables, calls)
+        model_step.constrain(spec, variables, active)
+        model_step.average(spec, variables, calls)
 
-    def _compiled_update(self, settings):
-        """`model_step.update` for these settings, traced.
+    def _compiled_update(self, spec):
+        """`model_step.update` for a spec, traced.
 
-        XLA compiles once for each of the settings that a user can change on the way,
-        whichever tensors have gradients: those are data to it.
+        XLA compiles the stages once for all: which tensors have gradients, the decay
+        and limits of gradients are data to it.
         """
-        key = settings.of_parts()
-        if key not in self._parts:
+        if self._stages is None:
             compiled = functools.partial(
                 tf.function, jit_compile=self._compiles(), autograph=False
             )
-            shared = dataclasses.replace(settings, present=())
-            self._parts[key] = parts_of(shared, compiled)
-        if (key, settings.present) not in self._updates:
-            parts = self._parts[key]
+            self._stages = model_step.stages_in_place(
+                spec.layout, spec.config, compiled
+            )
+        if spec.update_key not in self._updates:
+            stages = self._stages
 
             def update(variables, gradients, learning_rate, calls):
                 return model_step.update(
-                    settings, variables, gradients, learning_rate, calls, parts
+                    spec, variables, gradients, learning_rate, calls, stages
                 )
 
             # A graph, so that shards run side by side in an eager loop too.
-            self._updates[key, settings.present] = tf.function(update, autograph=False)
-        return self._updates[key, settings.present]
+            self._updates[spec.update_key] = tf.function(update, autograph=False)
+        return self._updates[spec.update_key]
 
     def _compiles(self) -> bool:
         # XLA cannot reach variables that live on a parameter server.

@@ -72,7 +72,7 @@ class Config:
         max_log_learning_rate: Upper bound of the log learning rate.
         global_rnn_input: `"all_tensors"` (their mean) or `"last_tensor"`
             (what the released code does).
-        nominal: What the learning rates are drawn back to, see `nominal.py`, and
+        nominal: What the learning rates are drawn back to, see `nominal_rate.py`, and
             one more input, how far each is from it; None, as released: nothing.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Which gradients the rule can use: finite ones, of a bounded size."""
+"""Gradients before the rule: what is not finite is left out, the rest is clipped."""
+
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -9,15 +11,60 @@ from learned_optimizer.rule.layout import Layout
 LARGEST_GRADIENT = 1e15
 
 
-def finite_tensors(gradients, layout: Layout):
-    """`[tensors]` float32, 1 where all of a tensor's gradient is finite.
+class Clipping(NamedTuple):
+    """Limits, as the arguments of Keras's optimizers of these names.
+
+    Each is None or a positive number; the first one that is set counts.
+    """
+
+    clipvalue: Any = None
+    clipnorm: Any = None
+    global_clipnorm: Any = None
+
+
+def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
+    """Gradients that the rule can take, and which tensors have one.
 
     Args:
-        gradients: `[blocks, block_size]`.
+        gradients: `[blocks, block_size]`, padding 0.
+        active: `[tensors]`, 1 where a tensor is to be updated; None: everywhere.
         layout: Where each tensor lies.
+        clipping: Limits.
+
+    Returns:
+        The gradients, `active` with 0 where a gradient is not finite, and how many
+        tensors that left out (an int32 scalar).
     """
+    finite = _finite_tensors(gradients, layout)
+    wanted = ops.ones_like(finite) if active is None else active
+    skipped = ops.cast(ops.sum(wanted * (1 - finite)), "int32")
+    active = wanted * finite
+    gradients = ops.clip(gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+    return _clip(gradients, active, layout, clipping), active, skipped
+
+
+def _finite_tensors(gradients, layout):
+    """`[tensors]` float32, 1 where all of a tensor's gradient is finite."""
     broken_blocks = ops.logical_not(ops.all(ops.isfinite(gradients), axis=-1))
     broken = ops.segment_sum(
         ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
     )
     return ops.cast(ops.equal(broken, 0), "float32")
+
+
+def _clip(gradients, active, layout, clipping):
+    """Clips packed gradients as Keras clips single ones."""
+    value, norm, global_norm = clipping
+    if value is not None:
+        return ops.clip(gradients, -value, value)
+    limit = global_norm if norm is None else norm
+    if limit is None:
+        return gradients
+    squares = ops.segment_sum(
+        ops.sum(ops.square(gradients), axis=-1), layout.block_tensor, layout.num_tensors
+    )
+    if norm is None:
+        squares = ops.sum(ops.where(active > 0, squares, 0.0))
+        return gradients * (limit / ops.maximum(ops.sqrt(squares), limit))
+    scales = limit / ops.maximum(ops.sqrt(squares), limit)
+    return gradients * ops.take(scales, layout.block_tensor, axis=0)[:, None]

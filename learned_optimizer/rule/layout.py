@@ -189,7 +189,9 @@ class Layout:
 
     @property
     def shard_blocks(self) -> list[slice]:
-        """The range of blocks of each shard."""
+        """The range of blocks of each shard; all where their number is data."""
+        if self.shapes is None:
+            return [slice(None)]
         size = len(self.block_tensor) // self.shards
         return [slice(i * size, (i + 1) * size) for i in range(self.shards)]
 

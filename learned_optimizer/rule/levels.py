@@ -8,8 +8,8 @@ from learned_optimizer.rule.gru import GRUKernels, affine, feature_first, linear
 class Levels:
     """Meta-parameters as the rows of each level need them: shared, or gathered.
 
-    The rows of the levels are blocks ("parameter"), tensors and problems
-    ("global").
+    The rows of the levels are blocks ("parameter"), tensors and problems ("problem",
+    or "global" as its cell is called).
     """
 
     def __init__(self, meta_parameters, layout):
@@ -20,11 +20,11 @@ class Levels:
     def get(self, name, level):
         """The array called `name` for the rows of `level`."""
         value = self._values[name]
-        if not self.per_problem or level == "global":
-            return value
-        if level == "parameter":
+        if self.per_problem and level == "parameter":
             return ops.take(value, self._layout.block_problem, axis=0)
-        return ops.take(value, self._layout.tensor_problem, axis=0)
+        if self.per_problem and level == "tensor":
+            return ops.take(value, self._layout.tensor_problem, axis=0)
+        return value
 
     def has(self, name):
         """Whether the architecture has the array called `name`."""

@@ -16,13 +16,7 @@ from keras import ops
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
 from learned_optimizer.rule.features import decay_sigmoid, rnn_inputs, scale_gradients
 from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
-
-STATE_FIELDS = (
-    "hidden_state",
-    "gradient_averages",
-    "mean_squares",
-    "log_learning_rate",
-)
+from learned_optimizer.rule.state import PARAMETER_FIELDS
 
 
 class ParameterPass(NamedTuple):
@@ -54,7 +48,8 @@ def pass_over_parameters(
     """The pass over one shard.
 
     Args:
-        state: `{field: [features, blocks, block_size]}` of `STATE_FIELDS`.
+        state: `{field: [features, blocks, block_size]}`, the fields of parameters that
+            the architecture has.
         gradient: `[blocks, block_size]`.
         values: `[blocks, block_size]`, or None without weight decay.
         blocks: `{name: [features, blocks, 1]}`: `bias` of the parameter RNN,
@@ -77,7 +72,7 @@ def pass_over_parameters(
             arrays, blocks, levels, config, blocks_per_chunk, num_chunks
         )
     return ParameterPass(
-        state={name: outputs[name] for name in STATE_FIELDS},
+        state={name: outputs[name] for name in state},
         steps=outputs["steps"],
         sums=outputs["sums"][:, :, 0],
     )
@@ -86,7 +81,7 @@ def pass_over_parameters(
 def _pass_at_once(arrays, blocks, levels, config):
     """The pass without a loop: a dict of the new state, `steps` and `sums`."""
     hidden = arrays["hidden_state"]
-    rates = arrays["log_learning_rate"]
+    rates = arrays.get("log_learning_rate")
     size = config.level_sizes[0]
     kernels = levels.kernels("parameter")
     # One product serves the gates and the decays, which all read the old state.
@@ -122,6 +117,11 @@ def _pass_at_once(arrays, blocks, levels, config):
         directions.append(
             _direction("attention", "attention", new_hidden, gradients, levels)
         )
+    outputs = {
+        "hidden_state": new_hidden,
+        "gradient_averages": gradients.averages,
+        "mean_squares": gradients.mean_squares,
+    }
     sums = [new_hidden, inputs] if config.extra_inputs else [new_hidden]
     if config.dynamic_output_scale:
         rate = rates + levels.readout("learning_rate", new_hidden)
@@ -138,6 +138,7 @@ def _pass_at_once(arrays, blocks, levels, config):
         new_rates = rate + momentum * (rates - rate)
         if config.nominal:
             new_rates = new_rates + (nominal - new_rates) / config.nominal.memory
+        outputs["log_learning_rate"] = new_rates
         step_length = ops.exp(rate + levels.scalar("step_length_offset"))
         lengths = [step_length, ops.exp(rate)] if config.attention else [step_length]
         sums += [ops.square(direction) for direction in directions]
@@ -146,16 +147,11 @@ def _pass_at_once(arrays, blocks, levels, config):
             for direction, length in zip(directions, lengths, strict=True)
         ]
     else:
-        new_rates = rates
         step_length = 1.0
         steps = directions
     if "weight_decay" in blocks:
         steps.append(step_length * blocks["weight_decay"] * arrays["values"])
-    return {
-        "hidden_state": new_hidden,
-        "gradient_averages": gradients.averages,
-        "mean_squares": gradients.mean_squares,
-        "log_learning_rate": new_rates,
+    return outputs | {
         "steps": ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0],
         "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
     }
@@ -182,7 +178,7 @@ def _keep_inactive(outputs, arrays, blocks):
         return outputs
     keep = blocks["active"] > 0
     return {
-        name: ops.where(keep, value, arrays[name]) if name in STATE_FIELDS else value
+        name: ops.where(keep, value, arrays[name]) if name in arrays else value
         for name, value in outputs.items()
     }
 
@@ -195,8 +191,7 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
     that the loop carries. It also skips chunks in which no tensor is active.
     """
     total, block_size = arrays["gradient"].shape[1:]
-    # Arrays of size 0 (no learning rate) cannot be sliced everywhere.
-    fields = [name for name in STATE_FIELDS if arrays[name].shape[0]]
+    fields = [name for name in PARAMETER_FIELDS if name in arrays]
     output_names = (*fields, "steps", "sums")
     num_directions = 1 + config.attention
     num_steps = num_directions + ("weight_decay" in blocks)
@@ -218,8 +213,6 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
         current = {**arrays, **dict(zip(fields, carried, strict=False))}
 
         def take(value):
-            if not value.shape[0]:
-                return value[:, :chunk]
             return ops.slice(value, start, (value.shape[0], chunk, value.shape[2]))
 
         chunk_arrays = {name: take(value) for name, value in current.items()}

@@ -3,10 +3,8 @@
 Before it, each block is told what it needs of its tensor and problem
 (`block_inputs`). After it, what a whole tensor must agree on is settled: the states of
 its RNN and of the problem's (`finish_tensors`), the length of its direction
-(`finish_steps`).
+(`normalize_steps`).
 """
-
-from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -15,16 +13,6 @@ from learned_optimizer.rule.layout import Layout, sum_blocks
 
 # Keeps the length of a zero direction finite (released code).
 DIRECTION_EPSILON = 1e-16
-
-
-class TensorLevels(NamedTuple):
-    """The part of the state that tensors and problems have, see `State`."""
-
-    tensor_state: Any
-    global_state: Any
-    started: Any
-    log_size: Any
-    steps_taken: Any
 
 
 def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
@@ -43,13 +31,11 @@ def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
     return sum_blocks(block_sums, layout, rows)
 
 
-def block_inputs(
-    tensors: TensorLevels, rate_sums, layout, levels, config, weight_decay, active
-):
+def block_inputs(state, rate_sums, layout, levels, config, weight_decay, active):
     """What the parameter pass needs of its tensor and problem, gathered a block.
 
     Args:
-        tensors: Their state.
+        state: `{field: array}` of tensors and problems.
         rate_sums: From `sum_log_learning_rates`; None without that input.
         layout: Where each tensor lies.
         levels: Meta-parameters.
@@ -63,22 +49,22 @@ def block_inputs(
     bias = levels.cell_bias("parameter", "tensor")
     if config.levels >= 2:
         bias = bias + levels.affine(
-            "tensor_to_parameter", "tensor", tensors.tensor_state
+            "tensor_to_parameter", "tensor", state["tensor_state"]
         )
     if config.levels >= 3:
-        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
+        global_state = ops.take(state["global_state"], layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_parameter", "tensor", global_state)
     rows = (3 * config.level_sizes[0], layout.num_tensors)
     per_tensor = {
         "bias": ops.broadcast_to(bias, rows),
-        "started": tensors.started[None],
+        "started": state["started"][None],
     }
     if config.relative_learning_rate:
         means = _mean_log_learning_rate(rate_sums, layout, config, active)
         per_tensor["mean_log_learning_rate"] = means[None]
     if config.nominal:
         per_tensor["log_nominal_rate"] = config.nominal.log_rate(
-            tensors.log_size, tensors.steps_taken
+            state["log_size"], state["steps_taken"]
         )
     if weight_decay is not None:
         per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]
@@ -112,13 +98,11 @@ def _sum_over_problems(per_tensor, layout):
     return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
-def finish_tensors(
-    tensors: TensorLevels, sums, layout, levels, config, active
-) -> tuple[TensorLevels, Any]:
+def finish_tensors(state, sums, layout, levels, config, active):
     """The new state of tensors and problems, and the lengths of directions.
 
     Args:
-        tensors: Their state before.
+        state: `{field: array}` of tensors and problems, before.
         sums: `[features, blocks]` of the parameter pass.
         layout: Where each tensor lies.
         levels: Meta-parameters.
@@ -126,7 +110,7 @@ def finish_tensors(
         active: `[tensors]` or None.
 
     Returns:
-        The state, and `[directions, tensors]`: the inverse root mean square of
+        The new state, and `[directions, tensors]`: the inverse root mean square of
         each direction; None without dynamic output scale.
     """
     sums = sum_blocks(ops.transpose(sums), layout)
@@ -137,23 +121,19 @@ def finish_tensors(
         num_directions = 1 + config.attention
         lengths = ops.rsqrt(means[-num_directions:] + DIRECTION_EPSILON)
         means = means[:-num_directions]
-    tensor_state, global_state = _update_upper_levels(
-        means, tensors, layout, levels, config, active
-    )
-    started = ops.ones_like(tensors.started)
-    steps_taken = tensors.steps_taken + 1.0
+    counted = {"started": ops.ones_like(state["started"])}
+    if config.nominal:
+        counted["steps_taken"] = state["steps_taken"] + 1.0
     if active is not None:
-        started = ops.where(active > 0, started, tensors.started)
-        steps_taken = ops.where(active > 0, steps_taken, tensors.steps_taken)
-    return (
-        TensorLevels(
-            tensor_state, global_state, started, tensors.log_size, steps_taken
-        ),
-        lengths,
-    )
+        counted = {
+            name: ops.where(active > 0, value, state[name])
+            for name, value in counted.items()
+        }
+    new_state = _update_upper_levels(means, state, layout, levels, config, active)
+    return new_state | counted, lengths
 
 
-def finish_steps(steps, lengths, block_tensor, config, learning_rate, active):
+def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active):
     """Steps at their length, of all blocks or of one shard.
 
     Args:
@@ -184,22 +164,24 @@ def finish_steps(steps, lengths, block_tensor, config, learning_rate, active):
     return found[0], found[1] if config.attention else None
 
 
-def _update_upper_levels(means, tensors, layout, levels, config, active):
-    """The new states of the tensors and of the problems.
+def _update_upper_levels(means, state, layout, levels, config, active):
+    """The new hidden states of tensors and problems, a dict.
 
     `means` are `[features, tensors]`, of the new hidden states and of the inputs.
     """
     if config.levels < 2:
-        return tensors.tensor_state, tensors.global_state
+        return {}
     bias = levels.cell_bias("tensor", "tensor")
     if config.levels >= 3:
-        global_state = ops.take(tensors.global_state, layout.tensor_problem, axis=1)
+        global_state = ops.take(state["global_state"], layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_tensor", "tensor", global_state)
-    tensor_state = gru_step(levels.kernels("tensor"), means, tensors.tensor_state, bias)
+    tensor_state = gru_step(
+        levels.kernels("tensor"), means, state["tensor_state"], bias
+    )
     if active is not None:
-        tensor_state = ops.where(active > 0, tensor_state, tensors.tensor_state)
+        tensor_state = ops.where(active > 0, tensor_state, state["tensor_state"])
     if config.levels < 3:
-        return tensor_state, tensors.global_state
+        return {"tensor_state": tensor_state}
 
     weights = _global_weights(layout, config, active)
     weighted = ops.where(weights > 0, tensor_state * weights, 0.0)
@@ -207,13 +189,13 @@ def _update_upper_levels(means, tensors, layout, levels, config, active):
     global_state = gru_step(
         levels.kernels("global"),
         global_input,
-        tensors.global_state,
+        state["global_state"],
         levels.cell_bias("global", "global"),
     )
     if active is not None:
         any_active = _sum_over_problems(ops.cast(active > 0, "float32"), layout) > 0
-        global_state = ops.where(any_active, global_state, tensors.global_state)
-    return tensor_state, global_state
+        global_state = ops.where(any_active, global_state, state["global_state"])
+    return {"tensor_state": tensor_state, "global_state": global_state}
 
 
 def _global_weights(layout, config, active):

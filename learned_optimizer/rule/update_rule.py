@@ -3,66 +3,38 @@
     step = compute_step(gradients, state, layout, meta_parameters, config)
     values, state = values - step.step, step.state
 
-and `update` does both. One piece of code serves the Keras optimizer, meta-training
-and the SavedModel: it knows neither variables nor devices. The data goes one way
-through it,
+and `update` does both. It knows neither variables nor devices. Three stages make a
+step, and `compute_step` is the one place that runs them one after another:
 
-    state of tensors and problem → what each block needs of them (`block_inputs`)
-        → the pass over all parameters (`parameter_pass.py`)
-        → what a whole tensor must agree on: the length of its direction, the
-          states of its RNN and of the problem's (`finish_step`),
+    prepare            what each block needs of its tensor and problem
+    update_parameters  the pass over the parameters of a shard (`parameter_level.py`)
+    update_tensors     what a whole tensor agrees on (`tensor_level.py`)
 
-`compute_step` runs the three for one shard; the Keras optimizer runs the middle
-one for several shards at once.
+Meta-training and the SavedModel run them as they are; the Keras optimizer compiles
+each, and lets the shards' passes run side by side.
 
 Source: the released code of Wichrowska et al. 2017 (`hierarchical_rnn.py` of
 tensorflow/models, research/learned_optimizer); the comments name its parts.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE, Config
-from learned_optimizer.rule.gru import feature_first
+from learned_optimizer.rule.gradients import Clipping, clean_gradients
+from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
-from learned_optimizer.rule.parameter_level import STATE_FIELDS, pass_over_parameters
+from learned_optimizer.rule.parameter_level import pass_over_parameters
+from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
-    TensorLevels,
     block_inputs,
-    finish_steps,
     finish_tensors,
+    normalize_steps,
     sum_log_learning_rates,
 )
-
-
-class State(NamedTuple):
-    """What the optimizer remembers. Features come first; absent ones have size 0.
-
-    Attributes:
-        hidden_state: `[10, blocks, block_size]`, hidden states of the parameters.
-        gradient_averages: `[S, blocks, block_size]`.
-        mean_squares: `[S, blocks, block_size]`.
-        log_learning_rate: `[1, blocks, block_size]`, running averages of the log
-            learning rates; `[0, ...]` without dynamic output scale.
-        tensor_state: `[20, tensors]`, hidden states of the tensors.
-        global_state: `[20, problems]`, hidden states of the problems.
-        started: `[tensors]`, 0 until a tensor's first step and 1 from then on.
-        log_size: `[1, tensors]`, log of the size of a tensor's first parameters;
-            `[0, tensors]` without a nominal learning rate.
-        steps_taken: `[1, tensors]`, steps of each tensor; as `log_size`.
-    """
-
-    hidden_state: Any
-    gradient_averages: Any
-    mean_squares: Any
-    log_learning_rate: Any
-    tensor_state: Any
-    global_state: Any
-    started: Any
-    log_size: Any
-    steps_taken: Any
 
 
 class Step(NamedTuple):
@@ -73,11 +45,16 @@ class Step(NamedTuple):
         attended_step: The same, from the same old parameters to where the next
             gradient is to be taken; None without attention.
         state: The new state.
+        active: `[tensors]`, 1 where a tensor was updated; None: all were.
+        skipped: Number of tensors left out since their gradient is not finite, an
+            int32 scalar; None without `clipping`.
     """
 
     step: Any
     attended_step: Any
     state: State
+    active: Any = None
+    skipped: Any = None
 
 
 class Update(NamedTuple):
@@ -95,79 +72,49 @@ class Update(NamedTuple):
     state: State
 
 
-def state_shapes(layout: Layout, config: Config) -> dict[str, tuple]:
-    """The shape of each field of the state; absent ones have a size of 0."""
-    sizes = config.level_sizes + (0,) * (3 - config.levels)
-    packed = (layout.num_blocks, layout.block_size)
-    return {
-        "hidden_state": (sizes[0], *packed),
-        "gradient_averages": (config.gradient_timescales, *packed),
-        "mean_squares": (config.gradient_timescales, *packed),
-        "log_learning_rate": (int(config.dynamic_output_scale), *packed),
-        "tensor_state": (sizes[1], layout.num_tensors),
-        "global_state": (sizes[2], layout.num_problems),
-        "started": (layout.num_tensors,),
-        "log_size": (int(config.nominal is not None), layout.num_tensors),
-        "steps_taken": (int(config.nominal is not None), layout.num_tensors),
-    }
+class Prepared(NamedTuple):
+    """What `prepare` hands to the other stages.
 
-
-_START_LEVELS = {
-    "hidden_state": "parameter",
-    "tensor_state": "tensor",
-    "global_state": "global",
-}
-
-
-def initial_field(
-    name, layout: Layout, meta_parameters, config: Config, log_learning_rate, log_size
-):
-    """One field of the state before the first step, see `initial_state`."""
-    shape = state_shapes(layout, config)[name]
-    if name == "log_learning_rate" and config.dynamic_output_scale:
-        rates = ops.clip(
-            ops.cast(log_learning_rate, "float32"),
-            MIN_LOG_LEARNING_RATE,
-            config.max_log_learning_rate,
-        )
-        return ops.broadcast_to(rates, shape)
-    if name == "log_size" and config.nominal:
-        return ops.broadcast_to(ops.cast(log_size, "float32"), shape)
-    if name not in _START_LEVELS or not shape[0]:
-        return ops.zeros(shape, "float32")
-    level = _START_LEVELS[name]
-    start = Levels(meta_parameters, layout).get(f"{level}_start", level)
-    start = feature_first(ops.convert_to_tensor(start)[..., 0, :], len(shape))
-    if not config.learnable_start:
-        # The released code draws them as constants: no gradient trains them.
-        start = ops.stop_gradient(start)
-    return ops.broadcast_to(start, shape)
-
-
-def initial_state(
-    layout: Layout, meta_parameters, config: Config, log_learning_rate, log_size=0.0
-) -> State:
-    """The state before the first step.
-
-    Args:
-        layout: The layout of the parameters.
-        meta_parameters: Their dict, with or without a problem axis.
-        config: The architecture.
-        log_learning_rate: Natural logarithm of the initial learning rate: a
-            number, or an array that broadcasts against `[1, blocks, block_size]`.
-            It is clipped to [-33, `config.max_log_learning_rate`].
-        log_size: Log of the size of each tensor's parameters, from
-            `nominal.log_sizes`: a number, or `[1, tensors]`. Only a nominal
-            learning rate needs it.
+    Attributes:
+        shards: What the pass over each shard is given: gradients `[blocks,
+            block_size]`, values likewise (None without weight decay), and
+            `{name: [features, blocks, 1]}` from `block_inputs`.
+        meta_parameters: Their values.
+        active: As in `Step`.
+        skipped: As in `Step`.
     """
-    return State(
-        *(
-            initial_field(
-                name, layout, meta_parameters, config, log_learning_rate, log_size
-            )
-            for name in State._fields
+
+    shards: list[tuple]
+    meta_parameters: dict[str, Any]
+    active: Any
+    skipped: Any
+
+
+class Stages(NamedTuple):
+    """The three stages of a step.
+
+    Each takes a dict of state fields first and returns a dict of those it changed,
+    with its result. A caller may wrap them: compile them, or assign the state to
+    variables and return an empty dict.
+    """
+
+    prepare: Callable
+    update_parameters: Callable
+    update_tensors: Callable
+
+    @classmethod
+    def of(cls, layout: Layout, config: Config, wrapper=lambda stage: stage):
+        """The stages for an arrangement and an architecture.
+
+        Args:
+            layout: Where each tensor lies.
+            config: The architecture.
+            wrapper: What each of them is put through.
+        """
+        stages = (prepare, update_parameters, update_tensors)
+        return cls(
+            *(wrapper(functools.partial(stage, layout, config)) for stage in stages)
         )
-    )
 
 
 def update(
@@ -211,16 +158,19 @@ def compute_step(
     weight_decay=None,
     active=None,
     num_chunks=None,
+    clipping: Clipping | None = None,
+    stages: Stages | None = None,
 ) -> Step:
     """What the learned optimizer takes off all tensors of all problems.
 
     Args:
         gradients: `[blocks, block_size]` float32. Padding must be finite, and
             so must all tensors that are active.
-        state: The state that the previous step left.
+        state: The state that the previous step left; where the layout has several
+            shards, the fields of parameters are lists, an array a shard.
         layout: Where each tensor lies.
         meta_parameters: `{name: array}`; every array may carry a leading axis of
-            problems (not together with chunks).
+            problems (in a layout of one shard and no chunks).
         config: The architecture.
         values: `[blocks, block_size]` float32, the parameters; only weight decay
             needs them.
@@ -233,43 +183,215 @@ def compute_step(
             state as they are, bit for bit, and out of every mean. None: all.
         num_chunks: How many chunks to run; 0, together with `active` all 0,
             makes the step a cheap no-operation. None: all.
+        clipping: Clips gradients, and leaves out tensors whose gradient is not
+            finite. None: gradients are taken as they are.
+        stages: From `Stages.of`, for this layout and architecture. None: as they are.
 
     Returns:
         A `Step`.
 
     Raises:
-        ValueError: If meta-parameters carry a problem axis and the layout chunks.
+        ValueError: If meta-parameters carry a problem axis and the layout chunks or
+            shards, or if the state is not of the layout's shards.
     """
-    gradients = ops.convert_to_tensor(gradients)
-    state = State(*(ops.convert_to_tensor(field) for field in state))
     levels = Levels(meta_parameters, layout)
-    if layout.shards > 1 or (levels.per_problem and layout.blocks_per_chunk):
+    if levels.per_problem and (layout.shards > 1 or layout.blocks_per_chunk):
         raise ValueError(
-            "`compute_step` needs a layout of one shard, and without chunks where "
-            "meta-parameters have a problem axis. Received: "
-            f"shards={layout.shards}, blocks_per_chunk={layout.blocks_per_chunk}"
+            "The layout must have one shard and no chunks where meta-parameters have "
+            f"a problem axis. Received: shards={layout.shards}, "
+            f"blocks_per_chunk={layout.blocks_per_chunk}"
         )
-    tensors = TensorLevels(*(getattr(state, name) for name in TensorLevels._fields))
-    rate_sums = None
-    if config.relative_learning_rate:
-        rate_sums = sum_log_learning_rates(state.log_learning_rate, layout)
-    blocks = block_inputs(
-        tensors, rate_sums, layout, levels, config, weight_decay, active
-    )
-    result = pass_over_parameters(
-        {name: getattr(state, name) for name in STATE_FIELDS},
+    stages = stages or Stages.of(layout, config)
+    upper, shards = _split(state, layout, config)
+    changed, prepared = stages.prepare(
+        upper,
+        [shard.get("log_learning_rate") for shard in shards],
+        meta_parameters,
         gradients,
         None if weight_decay is None else values,
+        weight_decay,
+        active,
+        clipping,
+    )
+    upper |= changed
+    passes = [
+        stages.update_parameters(shard, *inputs, prepared.meta_parameters, num_chunks)
+        for shard, inputs in zip(shards, prepared.shards, strict=True)
+    ]
+    shards, passes = zip(*passes, strict=True)
+    steps, sums = zip(*passes, strict=True)
+    changed, (step, attended_step) = stages.update_tensors(
+        upper,
+        steps,
+        sums,
+        prepared.meta_parameters,
+        prepared.active,
+        learning_rate,
+    )
+    state = _joined(state, shards, upper | changed)
+    return Step(step, attended_step, state, prepared.active, prepared.skipped)
+
+
+def prepare(
+    layout,
+    config,
+    state,
+    rates,
+    meta_parameters,
+    gradients,
+    values,
+    weight_decay,
+    active,
+    clipping,
+):
+    """The first stage: everything that comes before the pass over parameters.
+
+    Args:
+        layout: Where each tensor lies.
+        config: The architecture.
+        state: `{field: array}` of tensors and problems.
+        rates: The log learning rates, an array a shard.
+        meta_parameters: As in `compute_step`, as are the others.
+        gradients: See there.
+        values: See there.
+        weight_decay: See there.
+        active: See there.
+        clipping: See there.
+
+    Returns:
+        No changed state, and a `Prepared`.
+    """
+    state = _arrays(state)
+    meta_parameters = _arrays(meta_parameters)
+    gradients = ops.convert_to_tensor(gradients)
+    skipped = None
+    if clipping is not None:
+        gradients, active, skipped = clean_gradients(
+            gradients, active, layout, clipping
+        )
+    rate_sums = None
+    if config.relative_learning_rate:
+        rate_sums = sum(
+            sum_log_learning_rates(ops.convert_to_tensor(shard), layout, rows)
+            for shard, rows in zip(rates, layout.shard_blocks, strict=True)
+        )
+    levels = Levels(meta_parameters, layout)
+    blocks = block_inputs(
+        state, rate_sums, layout, levels, config, weight_decay, active
+    )
+    shards = [(gradients, values, blocks)]
+    if layout.shards > 1:
+        shards = [
+            (
+                gradients[rows],
+                None if values is None else values[rows],
+                {name: value[:, rows] for name, value in blocks.items()},
+            )
+            for rows in layout.shard_blocks
+        ]
+    return {}, Prepared(shards, meta_parameters, active, skipped)
+
+
+def update_parameters(
+    layout, config, state, gradients, values, blocks, meta_parameters, num_chunks
+):
+    """The second stage: the pass over one shard's parameters.
+
+    Args:
+        layout: Where each tensor lies.
+        config: The architecture.
+        state: `{field: [width, blocks, block_size]}` of the shard's parameters.
+        gradients: The shard's, from `Prepared`.
+        values: See `gradients`.
+        blocks: See `gradients`.
+        meta_parameters: From `Prepared`.
+        num_chunks: As in `compute_step`.
+
+    Returns:
+        The new state, and `steps` and `sums` of the `ParameterPass`.
+    """
+    result = pass_over_parameters(
+        _arrays(state),
+        gradients,
+        values,
         blocks,
-        levels,
+        Levels(meta_parameters, layout),
         config,
         layout.blocks_per_chunk,
         num_chunks,
     )
-    tensors, lengths = finish_tensors(
-        tensors, result.sums, layout, levels, config, active
+    return result.state, (result.steps, result.sums)
+
+
+def update_tensors(
+    layout, config, state, steps, sums, meta_parameters, active, learning_rate
+):
+    """The third stage: tensors and problems, and the steps at their length.
+
+    Args:
+        layout: Where each tensor lies.
+        config: The architecture.
+        state: `{field: array}` of tensors and problems.
+        steps: From `update_parameters`, an array a shard.
+        sums: See `steps`.
+        meta_parameters: From `Prepared`.
+        active: From `Prepared`.
+        learning_rate: As in `compute_step`.
+
+    Returns:
+        The new state, and the step and the attended step (None without attention),
+        `[blocks, block_size]`.
+    """
+    new_state, lengths = finish_tensors(
+        _arrays(state),
+        _concatenate(sums, axis=1),
+        layout,
+        Levels(meta_parameters, layout),
+        config,
+        active,
     )
-    step, attended_step = finish_steps(
-        result.steps, lengths, layout.block_tensor, config, learning_rate, active
-    )
-    return Step(step, attended_step, State(**result.state, **tensors._asdict()))
+    normalized = [
+        normalize_steps(
+            shard, lengths, layout.block_tensor[rows], config, learning_rate, active
+        )
+        for shard, rows in zip(steps, layout.shard_blocks, strict=True)
+    ]
+    steps, attended_steps = zip(*normalized, strict=True)
+    attended_step = _concatenate(attended_steps) if config.attention else None
+    return new_state, (_concatenate(steps), attended_step)
+
+
+def _arrays(values):
+    """Arrays of what may be variables."""
+    return {name: ops.convert_to_tensor(value) for name, value in values.items()}
+
+
+def _concatenate(shards, axis=0):
+    return ops.concatenate(shards, axis=axis) if len(shards) > 1 else shards[0]
+
+
+def _split(state, layout, config):
+    """The fields there are: a dict of those of tensors and problems, one a shard."""
+    upper, shards = {}, [{} for _ in range(layout.shards)]
+    for name in fields_of(config):
+        value = getattr(state, name)
+        if name not in PARAMETER_FIELDS:
+            upper[name] = value
+            continue
+        pieces = value if isinstance(value, list) else [value]
+        if len(pieces) != layout.shards:
+            raise ValueError(
+                f"The state's {name!r} must be a list of {layout.shards} arrays, one a "
+                f"shard. Received: {len(pieces)}"
+            )
+        for shard, piece in zip(shards, pieces, strict=True):
+            shard[name] = piece
+    return upper, shards
+
+
+def _joined(state, shards, upper):
+    """The reverse: `state` with these fields."""
+    for name in shards[0]:
+        pieces = [shard[name] for shard in shards]
+        upper[name] = pieces if isinstance(getattr(state, name), list) else pieces[0]
+    return state._replace(**upper)

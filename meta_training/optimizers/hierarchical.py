@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from learned_optimizer.rule import nominal_rate as nominal
+from learned_optimizer.rule import state as rule_state
 from learned_optimizer.rule import update_rule
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import (
@@ -31,17 +32,9 @@ class HierarchicalRule(TrainableOptimizer):
     config: Config = Config()
 
     name: ClassVar[str] = "hierarchical_rnn"
-    state_type: ClassVar[type] = update_rule.State
+    state_type: ClassVar[type] = rule_state.State
     state_levels: ClassVar[Mapping[str, str]] = {
-        "hidden_state": "parameter",
-        "gradient_averages": "parameter",
-        "mean_squares": "parameter",
-        "log_learning_rate": "parameter",
-        "tensor_state": "tensor",
-        "global_state": "problem",
-        "started": "tensor",
-        "log_size": "tensor",
-        "steps_taken": "tensor",
+        name: field.level for name, field in rule_state.FIELDS.items()
     }
 
     @property
@@ -61,7 +54,7 @@ class HierarchicalRule(TrainableOptimizer):
         return name.endswith("_start") and not self.config.learnable_start
 
     def state_shapes(self, layout):
-        return update_rule.state_shapes(layout, self.config)
+        return rule_state.state_shapes(layout, self.config)
 
     def initial_state(self, layout, meta_parameters, log_learning_rate, values):
         log_sizes = 0.0
@@ -69,7 +62,7 @@ class HierarchicalRule(TrainableOptimizer):
             log_sizes = nominal.log_sizes(
                 tf.convert_to_tensor(values), layout, self.config.nominal
             )
-        return update_rule.initial_state(
+        return rule_state.initial_state(
             layout, meta_parameters, self.config, log_learning_rate, log_sizes
         )
 

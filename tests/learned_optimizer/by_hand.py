@@ -18,7 +18,8 @@ import numpy as np
 from learned_optimizer import Weights, fresh_weights, load_weights
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE, Config
 from learned_optimizer.rule.layout import Layout
-from learned_optimizer.rule.update_rule import State, update
+from learned_optimizer.rule.state import State
+from learned_optimizer.rule.update_rule import update
 
 SHAPES = ((4, 3), (5,), (), (2, 1))
 SIZES = tuple(int(np.prod(shape)) for shape in SHAPES)

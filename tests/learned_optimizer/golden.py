@@ -12,7 +12,7 @@ import numpy as np
 from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import from_released_names
-from learned_optimizer.rule.update_rule import State
+from learned_optimizer.rule.state import State
 from tests.golden import read_golden
 
 FOLDER = pathlib.Path(

@@ -1,4 +1,4 @@
-"""XLA compiles the parts of a step, but where it cannot reach the variables."""
+"""XLA compiles the stages of a step, but where it cannot reach the variables."""
 
 import sys
 import warnings
@@ -10,26 +10,26 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
-from learned_optimizer.keras_step import packed_step
-from learned_optimizer.keras_step import tensorflow_runner as tensorflow_backend
+from learned_optimizer.keras_step import model_step
 from tests.learned_optimizer import by_hand
 
 
 @pytest.fixture
-def parts(monkeypatch):
-    """What `parts_of` made, an entry each time."""
+def stages(monkeypatch):
+    """The stages that runners made, an entry each time."""
     made = []
+    make = model_step.stages_in_place
 
-    def parts_of(*arguments):
-        made.append(packed_step.parts_of(*arguments))
+    def stages_in_place(*arguments):
+        made.append(make(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(tensorflow_backend, "parts_of", parts_of)
+    monkeypatch.setattr(model_step, "stages_in_place", stages_in_place)
     return made
 
 
 @pytest.mark.parametrize("on_parameter_servers", [False, True])
-def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
+def test_the_three_stages_of_a_step_are_compiled(on_parameter_servers, stages):
     variables = [keras.Variable(np.ones(shape, np.float32)) for shape in ((4, 3), (5,))]
     optimizer = HierarchicalRNN()
     optimizer.build(variables)
@@ -39,22 +39,22 @@ def test_the_three_parts_of_a_step_are_compiled(on_parameter_servers, parts):
         # A real one needs a cluster; only its type is looked at.
         strategy = mock.Mock(spec=tf.distribute.experimental.ParameterServerStrategy)
     with mock.patch.object(runner, "strategy", strategy):
-        update = runner._compiled_update(optimizer.step_settings((0, 1)))
+        update = runner._compiled_update(optimizer.step_spec((0, 1)))
     native = tf.nest.map_structure(
         lambda x: x.value, optimizer.step_variables(variables)
     )
     gradients = [tf.ones(variable.shape) for variable in variables]
     update(native, gradients, tf.constant(1.0), tf.constant(0, tf.int64))
     assert np.all(variables[1].numpy() < 1)
-    ((prepare, advance, finish),) = parts
-    for part in (prepare, advance, finish):
-        (concrete,) = part._list_all_concrete_functions()
+    ((prepare, update_parameters, update_tensors),) = stages
+    for stage in (prepare, update_parameters, update_tensors):
+        (concrete,) = stage._list_all_concrete_functions()
         attributes = concrete.function_def.attr
         compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
         assert compiled == (not on_parameter_servers)
 
 
-def test_other_tensors_without_gradients_compile_nothing_anew(parts):
+def test_other_tensors_without_gradients_compile_nothing_anew(stages):
     problem = by_hand.Problem.make(steps=3)
     variables = [keras.Variable(value) for value in problem.values]
     optimizer = HierarchicalRNN(initial_learning_rate=by_hand.INITIAL_LEARNING_RATE)
@@ -68,9 +68,9 @@ def test_other_tensors_without_gradients_compile_nothing_anew(parts):
             )
         expected.call(given)
     by_hand.assert_follows(optimizer, variables, expected)
-    ((prepare, advance, finish),) = parts
+    ((prepare, update_parameters, update_tensors),) = stages
     assert len(prepare._list_all_concrete_functions()) == 1
-    assert len(finish._list_all_concrete_functions()) == 1
+    assert len(update_tensors._list_all_concrete_functions()) == 1
 
 
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, HierarchicalRNN])

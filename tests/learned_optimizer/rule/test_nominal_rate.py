@@ -12,7 +12,8 @@ from learned_optimizer.rule import nominal_rate as nominal
 from learned_optimizer.rule.layout import Layout, pack, unpack
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.rule.update_rule import initial_state, update
+from learned_optimizer.rule.state import initial_state
+from learned_optimizer.rule.update_rule import update
 from tests.learned_optimizer.by_hand import log_sizes, perturbed_weights, sigmoid
 
 SHAPES = ((6, 5), (5,), (3,))

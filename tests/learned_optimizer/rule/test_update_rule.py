@@ -15,13 +15,9 @@ from hypothesis import strategies as st
 from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.features import asinh, decay_sigmoid
 from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.state import State, initial_state
 from learned_optimizer.rule.tensor_level import sum_log_learning_rates
-from learned_optimizer.rule.update_rule import (
-    State,
-    compute_step,
-    initial_state,
-    update,
-)
+from learned_optimizer.rule.update_rule import compute_step, update
 from tests.learned_optimizer.by_hand import perturbed_weights
 
 SHAPES = [(4, 3), (5,), (), (2, 1), (9,)]
@@ -86,9 +82,10 @@ class Result:
 
     @classmethod
     def of(cls, outcome, layout):
-        state = {
-            name: np.asarray(getattr(outcome.state, name)) for name in State._fields
-        }
+        state = {}
+        for name, array in outcome.state._asdict().items():
+            is_sharded = isinstance(array, list)
+            state[name] = np.asarray(np.concatenate(array, 1) if is_sharded else array)
         for name in FIELDS:
             state[name] = [
                 packing.rows_of_blocks(
@@ -191,6 +188,23 @@ def test_block_sizes_and_chunks_agree(plain, block_size, blocks_per_chunk):
     weights, inputs, expected = plain
     layout = Layout.from_shapes(SHAPES, block_size, blocks_per_chunk)
     assert_same_results(run(inputs, weights, layout), expected)
+
+
+@pytest.mark.parametrize("blocks_per_chunk", [None, 2])
+def test_shards_agree_with_one_piece(plain, blocks_per_chunk):
+    weights, inputs, expected = plain
+    layout = Layout.from_shapes(SHAPES, 4, blocks_per_chunk, shards=3)
+    rates = packing.pack(inputs.rates, layout)[None]
+    meta = weights.meta_parameters
+    state = initial_state(layout, meta, weights.config, rates)
+    with pytest.raises(ValueError, match="list of 3 arrays, one a shard"):
+        run(inputs, weights, layout, state)
+    pieces = {
+        name: [getattr(state, name)[:, rows] for rows in layout.shard_blocks]
+        for name in FIELDS
+    }
+    result = run(inputs, weights, layout, state._replace(**pieces))
+    assert_same_results(result, expected)
 
 
 def test_problems_side_by_side_are_each_alone(plain):

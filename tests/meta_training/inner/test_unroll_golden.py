@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer.rule import update_rule
+from learned_optimizer.rule import state as rule_state
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import (
     from_released_names,
@@ -85,7 +85,7 @@ def first_carry(batch, instance, case, meta_parameters, config):
     tensors = range(len(batch.tasks[0].parameter_shapes))
     values = batch.pack([[case[f"x0/{i}"][None] for i in tensors]])
     rates = batch.pack([[case[f"log_lr0/{i}"].reshape(1, -1) for i in tensors]])
-    state = update_rule.initial_state(
+    state = rule_state.initial_state(
         batch.layout, meta_parameters, config, np.asarray(rates)[None]
     )
     attended = values if config.attention else tf.zeros([0, batch.layout.block_size])
