@@ -25,7 +25,6 @@ from learned_optimizer.keras_step.arguments import (
 from learned_optimizer.keras_step.inspection import Inspection
 from learned_optimizer.keras_step.model_layout import model_layout
 from learned_optimizer.rule.gradients import Clipping
-from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
 from learned_optimizer.rule.state import (
     PARAMETER_FIELDS,
     fields_of,
@@ -239,7 +238,6 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         """One variable a field of the state, a list of them where it has shards."""
         rates = self._initial_log_learning_rates(layout)
         values = self.weights.meta_parameters
-        log_sizes = self._log_sizes(layout) if self.config.nominal else 0.0
 
         def add(name, shape, value):
             return self.add_variable(
@@ -253,7 +251,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         def initial(name, rows):
             drawn = rates if isinstance(rates, float) else rates[:, rows]
             return lambda: initial_field(
-                name, layout.rows(rows), values, self.config, drawn, log_sizes
+                name, layout.rows(rows), values, self.config, drawn
             )
 
         shapes = state_shapes(layout, self.config)
@@ -278,17 +276,6 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 lambda value=value: ops.convert_to_tensor(value),
             )
             setattr(self, f"_meta_{name}", variable)
-
-    def _log_sizes(self, layout):
-        """Log sizes of the learned variables as they are now, `[1, tensors]`."""
-        mean_squares = []
-        for variable in self.learned_variables:
-            value = ops.convert_to_numpy(self._read_now(variable)).astype(np.float32)
-            mean_squares.append(np.mean(np.square(value)) if value.size else 0.0)
-        mean_squares = np.array(mean_squares or [0.0], np.float32)
-        return log_sizes_of_tensors(
-            ops.convert_to_tensor(mean_squares), layout, self.config.nominal
-        )
 
     def _initial_log_learning_rates(self, layout):
         """The log of the initial rate: a number, or drawn `[1, blocks, size]`."""

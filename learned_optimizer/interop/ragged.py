@@ -9,11 +9,11 @@ values beforehand: what follows from those at the start is found at the first up
 from keras import ops
 
 from learned_optimizer.rule.config import Config
-from learned_optimizer.rule.gradients import Clipping, clean_gradients
+from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.layout import Layout
-from learned_optimizer.rule.nominal_rate import log_sizes
+from learned_optimizer.rule.nominal_rate import mean_squares
 from learned_optimizer.rule.state import State, fields_of, initial_state, state_shapes
-from learned_optimizer.rule.update_rule import update as update_packed
+from learned_optimizer.rule.update_rule import compute_step, none_has_started
 
 TRUE_VALUES = "true_values"
 
@@ -77,34 +77,30 @@ def update(
         The new state, and with it the new `values`.
     """
     layout = Layout.from_row_lengths(row_lengths, ops.shape(values)[0])
-    gradients = gradients[:, None]
-    gradients, active, _ = clean_gradients(gradients, None, layout, Clipping())
     packed = _packed(state, layout, config)
-    # The Keras optimizer reads the values of all tensors when it is built: so does the
-    # first update in which any tensor moves, whichever that is.
-    is_first = ops.logical_and(ops.max(packed.started) == 0, ops.max(active) > 0)
-    if config.nominal:
-        sizes = log_sizes(values[:, None], layout, config.nominal)
-        packed = packed._replace(log_size=ops.where(is_first, sizes, packed.log_size))
-    true_values = values
-    if config.attention:
-        true_values = ops.where(is_first, values, state[TRUE_VALUES])
-    result = update_packed(
-        true_values[:, None],
-        gradients,
+    squares = mean_squares(values[:, None], layout) if config.nominal else None
+    step = compute_step(
+        gradients[:, None],
         packed,
         layout,
         meta_parameters,
         config,
         learning_rate=learning_rate,
-        active=active,
+        clipping=Clipping(),
+        mean_squares=squares,
     )
-    found = _flat(result.state, result.values[:, 0], config)
-    new_values = result.attended_values[:, 0]
+    true_values = values
     if config.attention:
-        keep = ops.take(active, layout.block_tensor, axis=0) > 0
-        new_values = ops.where(keep, new_values, values)
-    return {"values": new_values, **found}
+        is_first = ops.logical_and(
+            none_has_started(packed._asdict()), ops.max(step.active) > 0
+        )
+        true_values = ops.where(is_first, values, state[TRUE_VALUES])
+    new_true_values = true_values - step.step[:, 0]
+    new_values = new_true_values
+    if config.attention:
+        keep = ops.take(step.active, layout.block_tensor, axis=0) > 0
+        new_values = ops.where(keep, true_values - step.attended_step[:, 0], values)
+    return {"values": new_values, **_flat(step.state, new_true_values, config)}
 
 
 def _packed(state, layout, config) -> State:

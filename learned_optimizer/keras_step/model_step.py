@@ -14,6 +14,7 @@ whether an accumulated update is due, and which tensors take part, are masks.
 
 import contextlib
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -21,11 +22,11 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer.rule import layout as packing
-from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import State
-from learned_optimizer.rule.update_rule import Stages, compute_step
+from learned_optimizer.rule.update_rule import Stages, compute_step, none_has_started
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,7 @@ def update(
         `[tensors]` float32, 1 where a tensor was updated.
     """
     layout = spec.layout
+    mean_squares = _before_the_first_update(spec, variables)
     gradients, due = collect(spec, variables, gradients, calls)
     present = np.zeros(layout.num_tensors, np.float32)
     present[list(spec.present)] = 1
@@ -152,12 +154,49 @@ def update(
         active=active,
         num_chunks=num_chunks,
         clipping=Clipping(*limits),
+        mean_squares=mean_squares,
         stages=stages or stages_in_place(layout, spec.config),
     )
     counter = variables.skipped_steps
     counter.assign(ops.convert_to_tensor(counter) + step.skipped)
     assign(spec, variables, step)
     return step.active
+
+
+def _before_the_first_update(spec, variables):
+    """Takes what the rule must know of the parameters at their start from the model.
+
+    They may have been loaded after the optimizer was built. With attention they become
+    the true values.
+
+    Returns:
+        `[tensors]` mean squares; zeros after the first update, None where none are
+        needed.
+    """
+    is_first = none_has_started(variables.state)
+    if spec.config.attention:
+        for true_value, variable in zip(
+            variables.true_values, variables.values, strict=True
+        ):
+            old = ops.convert_to_tensor(true_value)
+            value = ops.cast(ops.convert_to_tensor(variable), old.dtype)
+            true_value.assign(ops.where(is_first, value, old))
+    if spec.config.nominal is None:
+        return None
+
+    def mean_square(variable):
+        value = ops.cast(ops.convert_to_tensor(variable), "float32")
+        return ops.sum(ops.square(value)) / max(1, math.prod(value.shape))
+
+    def mean_squares():
+        return ops.stack([mean_square(variable) for variable in variables.values])
+
+    # A conditional, since each operation on each of many tensors counts.
+    return ops.cond(
+        is_first,
+        mean_squares,
+        lambda: ops.zeros((spec.layout.num_tensors,), "float32"),
+    )
 
 
 def stages_in_place(layout: Layout, config: Config, compiled=lambda stage: stage):

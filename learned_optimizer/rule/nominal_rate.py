@@ -9,7 +9,7 @@ and stays within a fixed distance of it. What the RNN says then counts for as lo
 it says it, over any length of training, and a bad start is forgotten.
 
 The nominal rate of a tensor is proportional to the size of its parameters (the root
-mean square at its first step) and falls with a power of its number of steps:
+mean square at the first step of any) and falls with a power of its number of steps:
 
     log nominal = log ratio + log size - power * log(1 + steps / decay_steps)
 
@@ -122,6 +122,13 @@ class NominalRate:
         return math.log(self.ratio) + log_size - fallen
 
 
+def mean_squares(values, layout) -> Any:
+    """`[tensors]` mean squares of packed values, `[blocks, block_size]`, padding 0."""
+    squares = sum_blocks(ops.sum(ops.square(values), axis=-1), layout)
+    elements = ops.convert_to_tensor(layout.tensor_elements)
+    return squares / ops.maximum(elements, 1.0)
+
+
 def log_sizes(values, layout, rate: NominalRate) -> Any:
     """`[1, tensors]` log sizes of packed values, see `log_sizes_of_tensors`.
 
@@ -130,9 +137,7 @@ def log_sizes(values, layout, rate: NominalRate) -> Any:
         layout: Where each tensor lies.
         rate: Whose switches there are.
     """
-    squares = sum_blocks(ops.sum(ops.square(values), axis=-1), layout)
-    elements = ops.convert_to_tensor(layout.tensor_elements)
-    return log_sizes_of_tensors(squares / ops.maximum(elements, 1.0), layout, rate)
+    return log_sizes_of_tensors(mean_squares(values, layout), layout, rate)
 
 
 def log_sizes_of_tensors(mean_squares, layout, rate: NominalRate) -> Any:

@@ -104,7 +104,12 @@ def state_shapes(layout: Layout, config: Config) -> dict[str, tuple]:
 
 
 def initial_field(
-    name, layout: Layout, meta_parameters, config: Config, log_learning_rate, log_size
+    name,
+    layout: Layout,
+    meta_parameters,
+    config: Config,
+    log_learning_rate,
+    log_size=0.0,
 ):
     """One field of the state before the first step, see `initial_state`."""
     shape = state_shapes(layout, config)[name]
@@ -142,7 +147,8 @@ def initial_state(
             It is clipped to [-33, `config.max_log_learning_rate`].
         log_size: Log of the size of each tensor's parameters, from
             `nominal_rate.log_sizes`: a number, or `[1, tensors]`. Only a nominal
-            learning rate needs it.
+            learning rate needs it, and only where `compute_step` is not given
+            `mean_squares`.
     """
     return State(
         *(

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.gradients import Clipping, clean_gradients
 from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.gradients import Clipping, clean_gradients
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
+from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
 from learned_optimizer.rule.parameter_level import pass_over_parameters
 from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
@@ -159,6 +160,7 @@ def compute_step(
     active=None,
     num_chunks=None,
     clipping: Clipping | None = None,
+    mean_squares=None,
     stages: Stages | None = None,
 ) -> Step:
     """What the learned optimizer takes off all tensors of all problems.
@@ -185,6 +187,9 @@ def compute_step(
             makes the step a cheap no-operation. None: all.
         clipping: Clips gradients, and leaves out tensors whose gradient is not
             finite. None: gradients are taken as they are.
+        mean_squares: `[tensors]`, mean squares of the parameters. The first step in
+            which any tensor moves takes the sizes of all tensors from them, which a
+            nominal learning rate needs. None: the state holds the sizes.
         stages: From `Stages.of`, for this layout and architecture. None: as they are.
 
     Returns:
@@ -212,6 +217,7 @@ def compute_step(
         weight_decay,
         active,
         clipping,
+        mean_squares,
     )
     upper |= changed
     passes = [
@@ -243,6 +249,7 @@ def prepare(
     weight_decay,
     active,
     clipping,
+    mean_squares,
 ):
     """The first stage: everything that comes before the pass over parameters.
 
@@ -257,9 +264,10 @@ def prepare(
         weight_decay: See there.
         active: See there.
         clipping: See there.
+        mean_squares: See there.
 
     Returns:
-        No changed state, and a `Prepared`.
+        The sizes, where they are read, and a `Prepared`.
     """
     state = _arrays(state)
     meta_parameters = _arrays(meta_parameters)
@@ -269,6 +277,15 @@ def prepare(
         gradients, active, skipped = clean_gradients(
             gradients, active, layout, clipping
         )
+    changed = {}
+    if config.nominal and mean_squares is not None:
+        # All at once, since they depend on one another.
+        is_first = none_has_started(state)
+        if active is not None:
+            is_first = ops.logical_and(is_first, ops.max(active) > 0)
+        sizes = log_sizes_of_tensors(mean_squares, layout, config.nominal)
+        changed["log_size"] = ops.where(is_first, sizes, state["log_size"])
+        state |= changed
     rate_sums = None
     if config.relative_learning_rate:
         rate_sums = sum(
@@ -289,7 +306,7 @@ def prepare(
             )
             for rows in layout.shard_blocks
         ]
-    return {}, Prepared(shards, meta_parameters, active, skipped)
+    return changed, Prepared(shards, meta_parameters, active, skipped)
 
 
 def update_parameters(
@@ -359,6 +376,11 @@ def update_tensors(
     steps, attended_steps = zip(*normalized, strict=True)
     attended_step = _concatenate(attended_steps) if config.attention else None
     return new_state, (_concatenate(steps), attended_step)
+
+
+def none_has_started(state: dict):
+    """Whether no tensor has made a step, a boolean scalar."""
+    return ops.equal(ops.max(ops.convert_to_tensor(state["started"])), 0)
 
 
 def _arrays(values):

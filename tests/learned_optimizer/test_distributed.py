@@ -19,7 +19,7 @@ from tests.learned_optimizer.by_hand import (
     assert_same_state,
     numbers,
 )
-from tests.learned_optimizer.ways import BEHAVIOURS, Outcome, check
+from tests.learned_optimizer.ways import BEHAVIOURS, Outcome, build_on_others, check
 
 pytestmark = pytest.mark.distributed
 
@@ -62,7 +62,7 @@ def run_by_custom_loop(behaviour, strategy):
     with strategy.scope():
         model = by_hand.make_model(problem, constrained=behaviour.constrained)
         optimizer = behaviour.optimizer()
-        optimizer.build(model.trainable_variables)
+        build_on_others(optimizer, model.trainable_variables)
 
     def replica_step(x):
         with tf.GradientTape() as tape:

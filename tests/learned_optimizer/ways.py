@@ -172,10 +172,21 @@ def variables_of(behaviour):
     return found
 
 
-def apply(behaviour):
+def build_on_others(optimizer, variables):
+    """Builds the optimizer on other values, as if pretrained ones were loaded later."""
+    values = by_hand.numbers(variables)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(5 * value + 1)
+    optimizer.build(variables)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def apply(behaviour, build=lambda optimizer, variables: None):
     """`optimizer.apply`, eagerly, on variables without a model."""
     optimizer = behaviour.optimizer()
     variables = variables_of(behaviour)
+    build(optimizer, variables)
     scale = np.float32(optimizer.loss_scale_factor or 1)
     for gradients in behaviour.problem().gradients():
         optimizer.apply(
@@ -186,9 +197,12 @@ def apply(behaviour):
 
 
 def apply_in_chunks(behaviour):
-    """The same with blocks so small that there are two shards of two chunks each."""
+    """The same with blocks so small that there are two shards of two chunks each.
+
+    The parameters get their values after the optimizer was built.
+    """
     with small_blocks():
-        outcome = apply(behaviour)
+        outcome = apply(behaviour, build_on_others)
     (layout,) = outcome.optimizer._layout
     assert (layout.block_size, layout.shards) == (4, 2)
     if layout.blocks_per_chunk is not None:
