@@ -1,0 +1,276 @@
+"""Every number on README, a card or a report follows from a file of the repository.
+
+The tables of the paper's experiments are checked beside the code that writes them
+(`tests/meta_training/experiments/test_findings.py`). `python -m
+tests.project.test_numbers` writes the tables of the pages anew.
+"""
+
+import functools
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from learned_optimizer.weights import ALIASES
+from tests.project.evaluation_tables import METRICS, Runs, read_rows, wrong_cells
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS = ROOT / "meta_training" / "results"
+EXPERIMENTS = RESULTS / "experiments" / "full"
+IMAGENET = ROOT / "imagenet" / "results"
+NETWORKS = EXPERIMENTS / "unseen_networks" / "runs.csv"
+RELEASED = EXPERIMENTS / "training_corpus" / "runs.csv"
+# The runs of each evaluation on a card, in its order.
+EVALUATIONS = {
+    "default-v2": [
+        [RESULTS / "default-v2" / f"{part}.csv"] for part in ("test", "rates", "long")
+    ],
+    "released-v2": [[RESULTS / "released-v2" / "runs.csv", RELEASED]],
+    "no_neural_networks-v1": [
+        [RESULTS / "no_neural_networks-v1" / "runs.csv", NETWORKS]
+    ],
+}
+TABLES = [
+    pytest.param(name, number, title, id=f"{name}-{number}-{title}")
+    for name in EVALUATIONS
+    for number, evaluation in enumerate(
+        json.loads(
+            (ROOT / "learned_optimizer" / "weights" / f"{name}.json").read_text(
+                encoding="utf-8"
+            )
+        )["evaluations"]
+    )
+    for title in evaluation
+    if title != "command"
+]
+
+
+@functools.cache
+def runs_of(*paths):
+    return Runs(*paths)
+
+
+def card(name):
+    path = ROOT / "learned_optimizer" / "weights" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_weights_that_names_stand_for_are_checked():
+    assert set(EVALUATIONS) == set(ALIASES.values())
+
+
+@pytest.mark.parametrize("name, number, title", TABLES)
+def test_the_tables_of_cards_and_reports(name, number, title):
+    lines = card(name)["evaluations"][number][title]
+    report = (RESULTS / name / "report.md").read_text(encoding="utf-8")
+    assert "\n".join(lines) in report
+    if lines:
+        runs = runs_of(*EVALUATIONS[name][number])
+        assert list(wrong_cells(title, lines, runs)) == []
+
+
+def test_a_wrong_cell_is_found():
+    lines = list(card("default-v2")["evaluations"][0]["Final loss of each task"])
+    lines[2] = lines[2].replace("5.96e-06", "5.95e-06")
+    runs = runs_of(*EVALUATIONS["default-v2"][0])
+    ((row, column, text, _),) = wrong_cells("Final loss of each task", lines, runs)
+    assert (row, column, text) == ("relu_perceptron", "default-deep, 0.001", "5.95e-06")
+
+
+def cells(values):
+    return "| " + " | ".join(values) + " |"
+
+
+def rows_of_networks():
+    runs = runs_of(NETWORKS)
+    labels = ["default-v2", "Adam", "Adam, best", "RMSprop, best", "AdamW cosine, best"]
+    columns = [runs.typical(label) for label in labels]
+    for task, name in enumerate(runs.tasks):
+        words = name.replace("_", " ").replace("relu", "ReLU")
+        yield cells([words, *(f"{column[task]:.3g}" for column in columns)])
+
+
+@functools.cache
+def losses_of(folder):
+    """The losses of each optimizer of a comparison, step by step."""
+    found = {}
+    text = ("model", "optimizer", "weights_sha256")
+    for row in read_rows(IMAGENET / folder / "curves.csv", text):
+        found.setdefault(row["optimizer"], []).append(row["loss"])
+    return {name: np.array(losses) for name, losses in found.items()}
+
+
+def rows_of_large_networks():
+    for name, folder in (
+        ("ResNet50V2, 48 px", "resnet_v2_50_48px"),
+        ("Inception V3, 75 px", "inception_v3_75px"),
+    ):
+        last = {key: values[-100:] for key, values in losses_of(folder).items()}
+        names = ("hierarchical_rnn", "adam", "momentum", "rmsprop")
+        yield cells([name, *(f"{last[key].mean():.3f}" for key in names)])
+
+
+def rows_of_cost():
+    rows = read_rows(EXPERIMENTS / "cost" / "batch_sizes.csv")
+    steps = {(row["optimizer"], row["batch_size"]): row for row in rows}
+    for batch in (1, 16, 64, 256):
+        both = [steps[name, batch] for name in ("hierarchical_rnn", "adam")]
+        times = [f"{row['milliseconds']:.0f} ms" for row in both]
+        peaks = [f"{row['peak_bytes'] / 1e9:.2f} GB" for row in both]
+        yield cells([str(batch), *times, ", ".join(peaks)])
+
+
+PAGE_TABLES = {
+    ("README.md", "unseen networks"): rows_of_networks,
+    ("README.md", "large networks"): rows_of_large_networks,
+    ("README.md", "cost"): rows_of_cost,
+}
+
+
+def with_its_table(text, page, name):
+    """The text of a page with the rows of one of its tables computed."""
+    place = re.compile(rf"(<!-- table: {name} -->\n.*\n.*\n)[^<]*(<!-- end -->)")
+    rows = "".join(f"{row}\n" for row in PAGE_TABLES[page, name]())
+    text, count = place.subn(lambda found: found[1] + rows + found[2], text)
+    assert count == 1
+    return text
+
+
+@pytest.mark.parametrize("page, name", PAGE_TABLES)
+def test_the_tables_of_a_page(page, name):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text == with_its_table(text, page, name)
+
+
+WORDS = "none one two three four five six".split()
+
+
+def tasks_ahead(runs, own, other, metric=METRICS[1], ties=True):
+    """On how many tasks one label is at or below another, by means of log-losses."""
+    own, other = (runs.table(label, metric).mean(axis=1) for label in (own, other))
+    return int(np.sum(own <= other if ties else own < other))
+
+
+def baselines_ahead():
+    runs = runs_of(NETWORKS)
+    own = runs.typical("default-v2")
+    means = [runs.typical(f"{name}, best") for name in ("RMSprop", "Adam")]
+    medians = np.median(runs.table("default-v2", METRICS[1]), axis=1)
+    best = np.min(
+        [
+            [
+                np.median(runs.values("Adam", rate, task, METRICS[1]))
+                for task in runs.tasks
+            ]
+            for rate in runs.all_rates("Adam")
+        ],
+        axis=0,
+    )
+    counts = [np.sum(values < own) for values in means] + [np.sum(best < medians)]
+    return [WORDS[count] for count in counts]
+
+
+def steps_ahead(folder):
+    """The hundreds of steps in which the learned optimizer is below all others."""
+    means = {n: v.reshape(-1, 100).mean(axis=1) for n, v in losses_of(folder).items()}
+    own = means.pop("hierarchical_rnn")
+    ahead = np.flatnonzero(np.all(own < list(means.values()), axis=0))
+    assert np.array_equal(ahead, np.arange(ahead[0], ahead[-1] + 1))
+    return ahead[0] * 100, (ahead[-1] + 1) * 100
+
+
+def shares_of_a_step():
+    path = IMAGENET / "share_224px" / "timing.csv"
+    rows = {row["batch_size"]: row for row in read_rows(path, ("model", "optimizer"))}
+    return [f"{rows[batch]['optimizer_share']:.0%}" for batch in (1, 32)]
+
+
+def released_shares():
+    runs = runs_of(*EVALUATIONS["released-v2"][0])
+    counts = [
+        tasks_ahead(runs, "released-v2", "Adam, best", METRICS[0]),
+        tasks_ahead(runs, "released-v2", "Adam, best", ties=False),
+    ]
+    return [len(runs.tasks), *(f"{count / len(runs.tasks):.0%}" for count in counts)]
+
+
+def no_neural_networks_ahead():
+    runs = runs_of(*EVALUATIONS["no_neural_networks-v1"][0])
+    own = "no_neural_networks-v1"
+    return [WORDS[tasks_ahead(runs, own, label)] for label in ("Adam", "Adam, best")]
+
+
+def hours_of_default():
+    found = card("default-v2")
+    minutes = 60 * found["wall_clock_hours"]
+    minutes += sum(each.get("seconds", 0) for each in found["calibrations"]) / 60
+    return found["outer_step"], round(minutes)
+
+
+def convolutional_losses():
+    runs = runs_of(*EVALUATIONS["default-v2"][0])
+    own = runs.typical("default-deep")[runs.tasks.index("convolutional_network")]
+    lines = card("default-v1")["evaluations"][0]["Final loss of each task"]
+    (row,) = [line for line in lines if "convolutional_network" in line]
+    return f"{own:.3g}", f"{float(row.split('|')[2]):.2g}"
+
+
+# Words of a page, with `{}` for what is computed from files.
+CLAIMS = [
+    ("README.md", "best RMSprop on {} of the five networks, the best Adam on {} by "
+     "these means and on {} by medians", baselines_ahead),
+    ("README.md", "ahead of all three for {1:,} steps of ResNet50V2",
+     lambda: steps_ahead("resnet_v2_50_48px")),
+    ("README.md", "from step {} to {:,} of Inception V3",
+     lambda: steps_ahead("inception_v3_75px")),
+    ("README.md", "it takes {} at batch 1 and {} at batch 32", shares_of_a_step),
+    ("README.md", "on fresh instances of those {} tasks, against Adam at the best rate "
+     "for each: at or below it on {} by the log-loss averaged over 1,000 steps, below "
+     "it on {} by the final loss", released_shares),
+    ("README.md", "on the five networks below Adam at 1e-3 on {}, below the best Adam "
+     "on {}", no_neural_networks_ahead),
+    ("README.md", "meta-trained for {} outer steps and calibrated, {} minutes on two "
+     "cores", hours_of_default),
+    ("README.md", "{} at the end, where `default-v1` had {}", convolutional_losses),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page, words, compute", CLAIMS)
+def test_the_numbers_of_a_sentence(page, words, compute):
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert words.format(*compute()) in text
+
+
+# Numbers that are no measurements, and those that other tests or pages hold.
+PLAIN = [
+    # Settings of runs.
+    r"12 rates|[\d,]+ steps|100 classes|Adam(?: at|,) 1e-3|batch \d+|\d+(?:-pixel| px)",
+    r"1,230,410 parameters|86 problems|66 small problems",
+    r"1 / \(1 \+ t / 1000\)",  # learned_optimizer/rule/nominal_rate.py
+    r"76 bytes per parameter, where Adam has 8|1,500 floating-point",  # docs/keras.md
+    r"AVX-512|--use-pep517|Apache-2\.0|800 MB|2\.7 GB|15 minutes",
+    r"(?:Python|TensorFlow|Keras|ICML|older than|to|and) \d+(?:\.\d+)?|python3",
+    r"ResNet50V2|Inception V3|ResNet V2|-v\d|arXiv [\d.]+|(?<=\s)\d\. (?=[`A-Z])",
+]
+
+
+def test_every_number_of_the_readme_is_checked():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"<!-- table.*?<!-- end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```|\]\([^)]*\)|<img.*?>", "", text, flags=re.DOTALL)
+    text = " ".join(text.split())
+    for page, words, compute in CLAIMS:
+        if page == "README.md":
+            text = text.replace(words.format(*compute()), "")
+    for pattern in PLAIN:
+        text = re.sub(pattern, "", text)
+    assert re.findall(r".{0,40}\d.{0,40}", text) == []
+
+
+if __name__ == "__main__":
+    for page, name in PAGE_TABLES:
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_its_table(text, page, name), encoding="utf-8")
