@@ -16,8 +16,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BACKENDS := $(VENV)/.backends
 MODELS := $(VENV)/.models
+DOCS := $(VENV)/.docs
 
-.PHONY: help setup backends models demo digits test slow lint format benchmark clean distclean
+.PHONY: help setup backends models demo digits test slow lint format docs benchmark clean distclean
 
 help:
 	@echo "make demo       train ResNet50V2 with HierarchicalRNN and with RMSProp"
@@ -26,6 +27,7 @@ help:
 	@echo "make slow       the tests marked slow"
 	@echo "make lint       ruff: rules and format"
 	@echo "make format     let ruff mend what it can"
+	@echo "make docs       the pages and an API reference as one site, build/site"
 	@echo "make benchmark  time one optimizer step on ResNet50V2's variables"
 	@echo "make setup      only make $(VENV); every command above does it when needed"
 	@echo "make backends   add JAX and PyTorch to $(VENV), for the tests that use them"
@@ -57,6 +59,14 @@ models: $(MODELS)
 $(MODELS): $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check --use-pep517 \
 		--editable ".[models]" --constraint constraints.txt
+	@touch $@
+
+docs: $(DOCS)
+	@$(BIN)/python docs/build_site.py
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		--editable ".[docs]" --constraint constraints.txt
 	@touch $@
 
 # Images of ten classes, drawn on the spot; 9 minutes on two cores without AVX-512.

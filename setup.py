@@ -68,6 +68,12 @@ EXTRAS = {
         "scikit-learn",
         "setuptools>=77,<82",
     ],
+    # The pages and the API reference as one site.
+    "docs": [
+        "mkdocs",
+        "mkdocstrings-python>=2",
+        "pymdown-extensions",
+    ],
     # Keras backends other than TensorFlow.
     "backends": [
         "jax",

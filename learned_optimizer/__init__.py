@@ -11,7 +11,7 @@ from learned_optimizer.weights import (
     save_weights,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Config",
