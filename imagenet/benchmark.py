@@ -20,26 +20,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from imagenet import train
-from imagenet.comparison.comparison import Plan, Run, check_plan, run_all, settle_plan
 from imagenet.comparison.report import write_report
+from imagenet.comparison.runs import (
+    ComparisonConfig,
+    Run,
+    run_all,
+)
 from imagenet.input.data import open_images
-from imagenet.models import MODELS, checked_image_size
-from imagenet.optimizers import choose
+from imagenet.models import checked_image_size
 from imagenet.run.step_times import checked_batch_sizes
 from imagenet.run.termination import STATUS_TERMINATED, Terminated
 from imagenet.run.timing import time_steps
+from imagenet.run.training import resolve_optimizer
 from learned_optimizer.utils.backend import check_backend
+from learned_optimizer.utils.flags import define_flags, flag_settings
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("models", ["resnet_v2_50"], f"Networks: {', '.join(MODELS)}.")
-flags.DEFINE_list(
-    "optimizers", ["hierarchical_rnn", "rmsprop", "adam", "momentum"], "To compare."
-)
-flags.DEFINE_list("seeds", ["0"], "Of initial weights, order and augmentation.")
-flags.DEFINE_list(
-    "factors", ["0.25", "1", "4"], "Of a baseline's usual rate: the rates it tries."
-)
-flags.DEFINE_integer("probe_steps", 300, "Steps after which a rate is chosen.")
+define_flags(ComparisonConfig)
 flags.DEFINE_list(
     "timing_batches", ["1", "4", "16", "64"], "Batch sizes whose steps are timed."
 )
@@ -55,56 +52,55 @@ _GIVEN = ("batch_size", "train_steps")
 def main(arguments):
     """Runs the comparison and writes the report."""
     if len(arguments) > 1:
-        raise app.UsageError(f"benchmark takes flags alone, received {arguments[1:]}")
+        raise app.UsageError(
+            f"The arguments must be flags alone. Received: {arguments[1:]}"
+        )
     try:
         check_backend()
-        plan, sizes = _checked()
-        first = Run(plan.models[0], plan.optimizers[0], None, plan.seeds[0])
+        comparison, sizes = _checked()
         # Made once, before runs are started that would all want to.
-        images = open_images(train.data_settings(_settings(plan, first)))
-        plan = dataclasses.replace(
-            plan, steps_per_epoch=images.num_train_images / plan.batch_size
+        images = open_images(_first(comparison))
+        comparison = dataclasses.replace(
+            comparison, steps_per_epoch=images.num_train_images / comparison.batch_size
         )
-        settle_plan(plan)
-        runs = run_all(plan)
-        text = _report(plan, runs, images, sizes)
+        comparison.write_or_verify()
+        runs = run_all(comparison)
+        text = _report(comparison, runs, images, sizes)
     except Terminated as error:
         print(f"imagenet.benchmark: {error}", file=sys.stderr)
         sys.exit(STATUS_TERMINATED)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"imagenet.benchmark: {error}", file=sys.stderr)
         sys.exit(1)
-    print(f"\n{text}\nThe report: {plan.folder / 'report.md'}")
+    print(f"\n{text}\nThe report: {comparison.folder / 'report.md'}")
 
 
 def _checked():
-    """The plan and the batch sizes to time, after all that can be wrong was looked at.
+    """The comparison and the batch sizes to time, after all was checked that can be.
 
     The steps of an epoch are not known before the images are; no rule depends on them.
     """
     given = [f"--{name}" for name in _OWN if FLAGS[name].present]
     if given:
         raise ValueError(
-            "the comparison gives each run its own network, optimizer, rate, seed and "
-            "folder (--models, --optimizers, --factors, --seeds, --output), and trains "
-            f"for --train_steps. Received: {', '.join(given)}"
+            "Flags must be those of all runs: each has its own network, optimizer, "
+            "rate, seed and folder (--models, --optimizers, --factors, --seeds, "
+            f"--output), and trains for --train_steps. Received: {', '.join(given)}"
         )
     for model in FLAGS.models:
         checked_image_size(model, FLAGS.image_size)
     if FLAGS.train_steps is None:
-        raise ValueError("a comparison needs --train_steps. Received: none")
+        raise ValueError("--train_steps must be given. Received: none")
     sizes = checked_batch_sizes(FLAGS.timing_batches)
     shared = [
         flag.serialize()
         for flag in FLAGS.flags_by_module_dict()[train.__name__]
         if flag.name not in (*_OWN, *_GIVEN) and flag.value is not None
     ]
-    plan = Plan(
-        models=tuple(FLAGS.models),
-        optimizers=tuple(FLAGS.optimizers),
-        seeds=tuple(int(seed) for seed in FLAGS.seeds),
-        factors=tuple(float(factor) for factor in FLAGS.factors),
-        probe_steps=min(FLAGS.probe_steps, FLAGS.train_steps),
+    values = flag_settings(ComparisonConfig)
+    values["probe_steps"] = min(values["probe_steps"], FLAGS.train_steps)
+    comparison = ComparisonConfig(
+        **values,
         train_steps=FLAGS.train_steps,
         batch_size=FLAGS.batch_size,
         steps_per_epoch=1.0,
@@ -112,67 +108,57 @@ def _checked():
         folder=pathlib.Path(FLAGS.output),
         module=FLAGS.module,
     )
-    check_plan(plan)
-    for model in plan.models:
-        for optimizer in plan.optimizers:
-            for run in sum(plan.candidates(model, optimizer), []):
-                settings = _settings(plan, run)
-                train.check_optimizer(settings)
+    comparison.verify()
+    for model in comparison.models:
+        for optimizer in comparison.optimizers:
+            for run in sum(comparison.candidates(model, optimizer), []):
+                config = _config_of(comparison, run)
+                train.check_optimizer(config)
                 # One that has ended is not started again, and would not say so.
-                settings.check(pathlib.Path(settings.model_dir))
-    return plan, sizes
+                config.verify(pathlib.Path(config.model_dir))
+    return comparison, sizes
 
 
-def _settings(plan, run):
+def _config_of(comparison, run):
     """The settings that a run's process will have."""
     FLAGS["model"].value = run.model
     FLAGS["optimizer"].value = run.optimizer
     FLAGS["learning_rate"].value = run.learning_rate
     FLAGS["seed"].value = run.seed
-    FLAGS["model_dir"].value = str(plan.folder / run.name)
-    return train.settings_from_flags()
+    FLAGS["model_dir"].value = str(comparison.folder / run.name)
+    return train.config_from_flags()
 
 
-def _report(plan, runs, images, sizes):
-    choices = {optimizer: _choice(plan, optimizer) for optimizer in plan.optimizers}
-    data = (
-        f"{FLAGS.dataset} images of {images.settings.image_size} px, "
-        f"{images.num_classes} classes, {images.num_train_images} for training, "
-        f"batches of {plan.batch_size}, {plan.train_steps} steps, label smoothing "
-        f"{FLAGS.label_smoothing:g}."
+def _first(comparison, **changes):
+    """The settings of one of the runs, each baseline at its usual rate."""
+    first = Run(
+        comparison.models[0], comparison.optimizers[0], None, comparison.seeds[0]
     )
-    return write_report(
-        plan,
-        runs,
-        choices,
-        _shares(plan, choices, images, sizes),
-        "python -m imagenet.benchmark " + " ".join(sys.argv[1:]),
-        data,
-    )
+    return _config_of(comparison, dataclasses.replace(first, **changes))
 
 
-def _choice(plan, optimizer):
-    return choose(
-        optimizer,
-        batch_size=plan.batch_size,
-        train_steps=plan.train_steps,
-        steps_per_epoch=plan.steps_per_epoch,
-        schedule=FLAGS.schedule,
-        warmup_steps=FLAGS.warmup_steps,
-        weight_decay=FLAGS.weight_decay,
-        weights=FLAGS.weights,
-    )
-
-
-def _shares(plan, choices, images, sizes):
-    """The parts of a step, measured now, one network and optimizer after the other."""
+def _report(comparison, runs, images, sizes):
+    specs = {
+        optimizer: resolve_optimizer(
+            _first(comparison, optimizer=optimizer), images.num_train_images
+        )
+        for optimizer in comparison.optimizers
+    }
     shares = {}
-    for model in plan.models if sizes else ():
-        for optimizer, choice in choices.items():
+    for model in comparison.models if sizes else ():
+        for optimizer, spec in specs.items():
+            # Measured now, one after the other.
             logging.info("timing %s with %s", model, optimizer)
-            settings = _settings(plan, Run(model, optimizer, None, plan.seeds[0]))
-            shares[model, optimizer] = time_steps(settings, choice, images, sizes)
-    return shares
+            config = _first(comparison, model=model, optimizer=optimizer)
+            shares[model, optimizer] = time_steps(config, spec, images, sizes)
+    data = (
+        f"{FLAGS.dataset} images of {images.config.image_size} px, "
+        f"{images.num_classes} classes, {images.num_train_images} for training, "
+        f"batches of {comparison.batch_size}, {comparison.train_steps} steps, label "
+        f"smoothing {FLAGS.label_smoothing:g}."
+    )
+    command = "python -m imagenet.benchmark " + " ".join(sys.argv[1:])
+    return write_report(comparison, runs, specs, shares, command, data)
 
 
 def run():

@@ -14,7 +14,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelKind:
+class ModelSpec:
     """A network that can be trained.
 
     Attributes:
@@ -44,15 +44,15 @@ def narrow_resnet(**arguments) -> keras.Model:
 
 
 MODELS = {
-    "inception_v3": ModelKind(keras.applications.InceptionV3, 299, 75),
-    "resnet_v2_50": ModelKind(keras.applications.ResNet50V2, 224, 32),
-    "resnet_v2_50_narrow": ModelKind(narrow_resnet, 224, 32),
-    "resnet_v2_101": ModelKind(keras.applications.ResNet101V2, 224, 32),
-    "resnet_v2_152": ModelKind(keras.applications.ResNet152V2, 224, 32),
+    "inception_v3": ModelSpec(keras.applications.InceptionV3, 299, 75),
+    "resnet_v2_50": ModelSpec(keras.applications.ResNet50V2, 224, 32),
+    "resnet_v2_50_narrow": ModelSpec(narrow_resnet, 224, 32),
+    "resnet_v2_101": ModelSpec(keras.applications.ResNet101V2, 224, 32),
+    "resnet_v2_152": ModelSpec(keras.applications.ResNet152V2, 224, 32),
 }
 
 
-def model_kind(name: str) -> ModelKind:
+def model_spec(name: str) -> ModelSpec:
     """The network of that name.
 
     Raises:
@@ -71,7 +71,7 @@ def checked_image_size(name: str, image_size: int | None) -> int:
     Raises:
         ValueError: It is too small.
     """
-    kind = model_kind(name)
+    kind = model_spec(name)
     if image_size is None:
         return kind.image_size
     if image_size < kind.smallest_image_size:
@@ -121,7 +121,7 @@ def build_model(
     # The constructors of keras.applications take no dtype.
     keras.config.set_dtype_policy(precision)
     try:
-        model = model_kind(name).constructor(
+        model = model_spec(name).constructor(
             weights=None,
             classes=num_classes,
             input_shape=(image_size, image_size, 3),

@@ -18,7 +18,7 @@ SCHEDULES = ("usual", "cosine", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerKind:
+class OptimizerDefaults:
     """An optimizer and how it is usually run.
 
     Attributes:
@@ -48,10 +48,10 @@ class OptimizerKind:
 
 
 OPTIMIZERS = {
-    "hierarchical_rnn": OptimizerKind(
+    "hierarchical_rnn": OptimizerDefaults(
         HierarchicalRNN, 1.0, None, "constant", 0, 0.0, True, "nothing to set"
     ),
-    "rmsprop": OptimizerKind(
+    "rmsprop": OptimizerDefaults(
         lambda learning_rate: keras.optimizers.RMSprop(
             learning_rate, rho=0.9, momentum=0.9, epsilon=1.0
         ),
@@ -63,7 +63,7 @@ OPTIMIZERS = {
         False,
         "Szegedy et al. 2016, section 8; decay of kernels as TF-Slim's Inception V3",
     ),
-    "adam": OptimizerKind(
+    "adam": OptimizerDefaults(
         keras.optimizers.Adam,
         1e-3,
         None,
@@ -73,7 +73,7 @@ OPTIMIZERS = {
         False,
         "Keras's default rate, with warm-up and cosine decay",
     ),
-    "adamw": OptimizerKind(
+    "adamw": OptimizerDefaults(
         keras.optimizers.AdamW,
         5e-4,
         512,
@@ -83,7 +83,7 @@ OPTIMIZERS = {
         True,
         "Touvron et al. 2021 (DeiT), table 9",
     ),
-    "nadamw": OptimizerKind(
+    "nadamw": OptimizerDefaults(
         keras.optimizers.Nadam,
         1e-3,
         None,
@@ -95,7 +95,7 @@ OPTIMIZERS = {
         "baseline of Dahl et al. 2023 (AlgoPerf)",
         warmup_fraction=0.05,
     ),
-    "momentum": OptimizerKind(
+    "momentum": OptimizerDefaults(
         lambda learning_rate: keras.optimizers.SGD(learning_rate, momentum=0.9),
         0.1,
         256,
@@ -109,8 +109,8 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """An optimizer with everything settled.
+class OptimizerSpec:
+    """An optimizer with every setting resolved.
 
     Attributes:
         name: A key of `OPTIMIZERS`.
@@ -203,7 +203,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: At its highest.
-        schedule: See `Choice`.
+        schedule: See `OptimizerSpec`.
         warmup_steps: Steps of the rise.
         train_steps: Steps of the run.
         steps_per_epoch: Steps of an epoch.
@@ -252,7 +252,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return dict(self._config)
 
 
-def choose(
+def resolve(
     name: str,
     *,
     batch_size: int,
@@ -263,8 +263,8 @@ def choose(
     warmup_steps: int | None = None,
     weight_decay: float | None = None,
     weights: str = "default",
-) -> Choice:
-    """Settles an optimizer for a run.
+) -> OptimizerSpec:
+    """Resolves the settings of an optimizer for a run.
 
     Args:
         name: A key of `OPTIMIZERS`.
@@ -319,7 +319,7 @@ def choose(
         raise ValueError(
             f"the weight decay must be 0 or more. Received: {weight_decay}"
         )
-    return Choice(
+    return OptimizerSpec(
         name,
         float(learning_rate),
         schedule,

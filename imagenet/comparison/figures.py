@@ -8,7 +8,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from imagenet.comparison.comparison import Plan, Run, wall_clock
+from imagenet.comparison.runs import ComparisonConfig, Run, wall_clock
 from imagenet.run.step_times import StepTimes
 from learned_optimizer.utils.figure_limits import shown_limits
 
@@ -46,18 +46,22 @@ def _save(figure, path, footer):
 
 
 def plot_curves(
-    plan: Plan, model: str, runs: list[Run], path: pathlib.Path, footer: str
+    config: ComparisonConfig,
+    model: str,
+    runs: list[Run],
+    path: pathlib.Path,
+    footer: str,
 ) -> None:
     """Loss and accuracy of one network, against steps and against minutes.
 
     Args:
-        plan: Of the comparison.
+        config: Of the comparison.
         model: The network.
         runs: Those that are shown; seeds of one optimizer share a colour.
         path: The PNG.
         footer: A line below: where the learned weights are from.
     """
-    width = max(1, plan.train_steps // 40)
+    width = max(1, config.train_steps // 40)
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             2, 2, figsize=(13, 9), layout="constrained", sharey="row"
@@ -65,10 +69,10 @@ def plot_curves(
         for run in runs:
             if run.model != model:
                 continue
-            rows = plan.rows(run)
+            rows = config.rows(run)
             steps = np.array([row["step"] for row in rows])
-            minutes = wall_clock(plan, run) / 60
-            first = run.seed == plan.seeds[0]
+            minutes = wall_clock(config, run) / 60
+            first = run.seed == config.seeds[0]
             for row, name in enumerate(("loss", "accuracy")):
                 values = smoothed([each[name] for each in rows], width)
                 for column, where in enumerate((steps, minutes)):

@@ -9,35 +9,35 @@ import io
 
 import numpy as np
 
-from imagenet.comparison.comparison import (
+from imagenet.comparison.figures import label_of, plot_curves, plot_shares
+from imagenet.comparison.runs import (
     LAST_STEPS,
-    Plan,
+    ComparisonConfig,
     Run,
     probe_loss,
     wall_clock,
     write_curves,
 )
-from imagenet.comparison.figures import label_of, plot_curves, plot_shares
-from imagenet.optimizers import Choice
+from imagenet.optimizers import OptimizerSpec
 from imagenet.run.step_times import StepTimes
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 
 
 def write_report(
-    plan: Plan,
+    config: ComparisonConfig,
     runs: list[Run],
-    choices: dict[str, Choice],
+    specs: dict[str, OptimizerSpec],
     shares: dict[tuple[str, str], list[StepTimes]],
     command: str,
     data: str,
 ) -> str:
-    """Writes `report.md`, its pictures and CSVs into the folder of the plan.
+    """Writes `report.md`, its pictures and CSVs into the folder of the config.
 
     Args:
-        plan: Of the comparison.
+        config: Of the comparison.
         runs: That are shown.
-        choices: Each optimizer at its usual rate.
+        specs: Each optimizer at its usual rate.
         shares: Of each network and optimizer, the times at each batch size.
         command: That makes the report.
         data: A sentence on the images.
@@ -45,8 +45,8 @@ def write_report(
     Returns:
         The text.
     """
-    footer = _footer(plan, runs)
-    write_curves(plan, runs, plan.folder / "curves.csv")
+    footer = _footer(config, runs)
+    write_curves(config, runs, config.folder / "curves.csv")
     lines = [
         "# Comparison of optimizers",
         "",
@@ -56,24 +56,24 @@ def write_report(
         + (f" {footer}." if footer else ""),
         "",
     ]
-    for model in plan.models:
-        plot_curves(plan, model, runs, plan.folder / f"{model}.png", footer)
+    for model in config.models:
+        plot_curves(config, model, runs, config.folder / f"{model}.png", footer)
         lines += [f"## {model}", "", f"![{model}]({model}.png)", ""]
-        lines += _losses(plan, model, runs)
-        lines += _probes(plan, model)
+        lines += _losses(config, model, runs)
+        lines += _probes(config, model)
     if shares:
-        plot_shares(shares, plan.folder / "shares.png", footer)
-        lines += _times(plan, shares)
+        plot_shares(shares, config.folder / "shares.png", footer)
+        lines += _times(config, shares)
     lines += ["## The optimizers", ""]
-    lines += _descriptions(plan, runs, choices)
+    lines += _descriptions(config, runs, specs)
     text = "\n".join(lines) + "\n"
-    atomic_write(plan.folder / "report.md", text.encode())
+    atomic_write(config.folder / "report.md", text.encode())
     return text
 
 
-def _footer(plan, runs):
+def _footer(config, runs):
     """Where the learned weights are from, empty if there are none."""
-    found = dict.fromkeys(plan.weights_of(run) for run in runs)
+    found = dict.fromkeys(config.weights_of(run) for run in runs)
     return "; ".join(
         f"HierarchicalRNN: weights {name}, sha256 {sha256}"
         for name, sha256 in found
@@ -81,15 +81,15 @@ def _footer(plan, runs):
     )
 
 
-def _descriptions(plan, runs, choices):
+def _descriptions(config, runs, specs):
     """Each optimizer at the rate at which it was run, which was chosen if it was."""
     lines = []
-    for optimizer, choice in choices.items():
+    for optimizer, spec in specs.items():
         rates = {r.model: r.learning_rate for r in runs if r.optimizer == optimizer}
         for rate in dict.fromkeys(rates.values()):
-            mine = choice
+            mine = spec
             if rate is not None:
-                mine = dataclasses.replace(choice, learning_rate=rate)
+                mine = dataclasses.replace(spec, learning_rate=rate)
             text = mine.describe()
             if len(set(rates.values())) > 1:
                 models = [model for model, each in rates.items() if each == rate]
@@ -98,58 +98,58 @@ def _descriptions(plan, runs, choices):
     return lines
 
 
-def _losses(plan, model, runs):
-    marks = [step for step in (100, 300, 1000) if step < plan.train_steps]
-    marks.append(plan.train_steps)
-    width = min(LAST_STEPS, max(1, plan.train_steps // 10))
+def _losses(config, model, runs):
+    marks = [step for step in (100, 300, 1000) if step < config.train_steps]
+    marks.append(config.train_steps)
+    width = min(LAST_STEPS, max(1, config.train_steps // 10))
     head = ["optimizer, rate", *(f"loss at step {mark}" for mark in marks)]
     head += ["top-1", "minutes"]
     lines = table_head(head)
-    for optimizer in plan.optimizers:
+    for optimizer in config.optimizers:
         mine = [r for r in runs if (r.model, r.optimizer) == (model, optimizer)]
-        losses = np.array([[row["loss"] for row in plan.rows(run)] for run in mine])
+        losses = np.array([[row["loss"] for row in config.rows(run)] for run in mine])
         cells = [label_of(mine[0])]
         for mark in marks:
             cells.append(_mean(losses[:, max(0, mark - width) : mark].mean(1), ".4f"))
-        cells.append(_mean([_top_1(plan, run) for run in mine], ".1%"))
-        minutes = [wall_clock(plan, run)[-1] / 60 for run in mine]
+        cells.append(_mean([_top_1(config, run) for run in mine], ".1%"))
+        minutes = [wall_clock(config, run)[-1] / 60 for run in mine]
         lines.append(table_row([*cells, _mean(minutes, ".1f")]))
     return [
         *lines,
         "",
         f"A loss is the mean training loss of the {width} steps before; top-1 is of "
         "the validation images, at the end. "
-        f"Seeds: {', '.join(map(str, plan.seeds))}.",
+        f"Seeds: {', '.join(map(str, config.seeds))}.",
         "",
     ]
 
 
-def _top_1(plan, run):
-    return read_csv(plan.folder / run.name / "eval.csv")[-1]["top_1"]
+def _top_1(config, run):
+    return read_csv(config.folder / run.name / "eval.csv")[-1]["top_1"]
 
 
-def _probes(plan, model):
+def _probes(config, model):
     """What was tried: the losses by which rates were chosen."""
     lines = []
-    for optimizer in plan.optimizers:
-        candidates = plan.candidates(model, optimizer)
+    for optimizer in config.optimizers:
+        candidates = config.candidates(model, optimizer)
         if len(candidates) > 1:
             tried = ", ".join(
-                f"{runs[0].learning_rate:.3g} ({probe_loss(plan, runs):.4f})"
+                f"{runs[0].learning_rate:.3g} ({probe_loss(config, runs):.4f})"
                 for runs in candidates
             )
             lines.append(f"- {optimizer}: {tried}")
     if not lines:
         return []
     return [
-        f"Rates tried for {plan.probe_steps} steps, with the mean loss at their end:",
+        f"Rates tried for {config.probe_steps} steps, with the mean loss at their end:",
         "",
         *lines,
         "",
     ]
 
 
-def _times(plan, shares):
+def _times(config, shares):
     rows = [
         {
             "model": model,
@@ -171,7 +171,7 @@ def _times(plan, shares):
         {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
         for row in rows
     )
-    atomic_write(plan.folder / "timing.csv", text.getvalue().encode())
+    atomic_write(config.folder / "timing.csv", text.getvalue().encode())
     head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
     lines = table_head([*head, "share", "state bytes a parameter"])
     for row in rows:

@@ -49,30 +49,32 @@ def central_window(shape):
 
 
 def decode_window(content, window_of_shape):
-    """Decodes a part of a JPEG; fails where the file is not a whole one.
+    """Decodes a part of an image; fails where the file is not a whole one.
+
+    A JPEG is decoded in the window alone; it must have its end mark near its end, for
+    below the window a cut would go unseen. All else that TensorFlow knows, and a JPEG
+    with a long tail, is decoded whole, which takes longer.
 
     Args:
-        content: the bytes, a scalar string.
-        window_of_shape: from the image's shape to top, left, height, width.
+        content: The bytes, a scalar string.
+        window_of_shape: From the image's shape to top, left, height, width.
 
     Returns:
         uint8 `[height, width, 3]`, whatever the colour space of the file.
     """
-    # Below the window nothing is decoded, and a cut would go unseen.
-    whole = tf.io.is_jpeg(content) & _ends(content)
-    with tf.control_dependencies([tf.debugging.Assert(whole, ["not a whole JPEG"])]):
-        shape = tf.io.extract_jpeg_shape(tf.identity(content))
-    return tf.io.decode_and_crop_jpeg(content, window_of_shape(shape), channels=3)
 
+    def window_of_jpeg():
+        window = window_of_shape(tf.io.extract_jpeg_shape(content))
+        return tf.io.decode_and_crop_jpeg(content, window, channels=3)
 
-def decode_whole(content, window_of_shape):
-    """The same of any format that TensorFlow knows, and of a JPEG with a long tail.
+    def window_of_whole():
+        image = tf.io.decode_image(content, channels=3, expand_animations=False)
+        top, left, height, width = tf.unstack(window_of_shape(tf.shape(image)))
+        return image[top : top + height, left : left + width]
 
-    Slower: all of the image is decoded. It fails where a part of it cannot be.
-    """
-    image = tf.io.decode_image(content, channels=3, expand_animations=False)
-    top, left, height, width = tf.unstack(window_of_shape(tf.shape(image)))
-    return image[top : top + height, left : left + width]
+    return tf.cond(
+        tf.io.is_jpeg(content) & _ends(content), window_of_jpeg, window_of_whole
+    )
 
 
 def _ends(content):

@@ -10,17 +10,17 @@ import math
 import tensorflow as tf
 
 from imagenet.input.data import ImageData
+from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
-from imagenet.run.settings import TrainingSettings
 
 
 def training_iterator(
-    settings: TrainingSettings, devices: Devices, images: ImageData, first_step: int
+    config: RunConfig, devices: Devices, images: ImageData, first_step: int
 ):
     """An iterator over what each replica takes for each part of each step.
 
     Args:
-        settings: Of the run.
+        config: Of the run.
         devices: Of the run.
         images: Its data.
         first_step: Steps that are done: their batches are passed over.
@@ -28,11 +28,11 @@ def training_iterator(
     Raises:
         ValueError: The shards do not fit the workers or the batch.
     """
-    parts = settings.accumulation_steps
-    size = devices.per_replica(settings.batch_size, parts)
-    shards = shards_of(settings, devices)
+    parts = config.accumulation_steps
+    size = devices.per_replica(config.batch_size, parts)
+    shards = shards_of(config, devices)
     if devices.asynchronous:
-        return _asynchronous_iterator(settings, devices, images)
+        return _asynchronous_iterator(config, devices, images)
 
     def dataset(context):
         mine = shards // context.num_input_pipelines
@@ -47,31 +47,31 @@ def training_iterator(
         ]
         if mine == 1 and whole == size:
             return read[0].prefetch(2)
-        together = read[0] if mine == 1 else _behind_one_another(read)
+        together = read[0] if mine == 1 else _concatenate_shards(read)
         # The first replica takes the first part of the batch, and so on.
         return together.unbatch().batch(size, drop_remainder=True).prefetch(2)
 
     return iter(devices.strategy.distribute_datasets_from_function(dataset))
 
 
-def shards_of(settings: TrainingSettings, devices: Devices) -> int:
+def shards_of(config: RunConfig, devices: Devices) -> int:
     """Parts in which the training images are read.
 
     Raises:
         ValueError: The shards do not fit the workers or the batch.
     """
-    shards = settings.input_shards or devices.num_workers
-    here = settings.batch_size // devices.num_workers
+    shards = config.input_shards or devices.num_workers
+    here = config.batch_size // devices.num_workers
     if shards % devices.num_workers or here % (shards // devices.num_workers):
         raise ValueError(
             "input_shards must be a multiple of the number of workers, and the batch "
             f"must divide by it. Received: input_shards={shards}, "
-            f"{devices.num_workers} workers, batch_size={settings.batch_size}"
+            f"{devices.num_workers} workers, batch_size={config.batch_size}"
         )
     return shards
 
 
-def _behind_one_another(datasets):
+def _concatenate_shards(datasets):
     def concatenated(*batches):
         return tuple(tf.concat(parts, axis=0) for parts in zip(*batches, strict=True))
 
@@ -79,7 +79,7 @@ def _behind_one_another(datasets):
 
 
 def asynchronous_batches(
-    settings: TrainingSettings, num_workers: int, images: ImageData
+    config: RunConfig, num_workers: int, images: ImageData
 ) -> tf.data.Dataset:
     """Batches of which every iterator has its own.
 
@@ -89,16 +89,16 @@ def asynchronous_batches(
     workers, in an order that it draws, too.
     """
     shards = 4 * num_workers
-    steps = max(1, images.num_train_images // shards // settings.batch_size)
+    steps = max(1, images.num_train_images // shards // config.batch_size)
 
-    def of_iterator(drawn):
+    def of_iterator(extra_seed):
         read = [
             images.training_batches(
-                settings.batch_size,
+                config.batch_size,
                 shard=shard,
                 num_shards=shards,
-                sharers=shards,
-                drawn=drawn,
+                num_pipelines=shards,
+                extra_seed=extra_seed,
             )
             for shard in range(shards)
         ]
@@ -107,14 +107,14 @@ def asynchronous_batches(
         )
         return tf.data.Dataset.choose_from_datasets(read, order)
 
-    drawn = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
-    return drawn.flat_map(of_iterator).prefetch(2)
+    extra_seed = tf.data.Dataset.random(rerandomize_each_iteration=True).take(1)
+    return extra_seed.flat_map(of_iterator).prefetch(2)
 
 
-def _asynchronous_iterator(settings, devices, images):
+def _asynchronous_iterator(config, devices, images):
     def dataset(context):
         del context
-        return asynchronous_batches(settings, devices.num_workers, images)
+        return asynchronous_batches(config, devices.num_workers, images)
 
     # With a global seed all workers would draw the same.
     tf.random.set_seed(None)
@@ -126,9 +126,7 @@ def _asynchronous_iterator(settings, devices, images):
     )
 
 
-def evaluation_iterator(
-    settings: TrainingSettings, devices: Devices, images: ImageData
-):
+def evaluation_iterator(config: RunConfig, devices: Devices, images: ImageData):
     """An iterator over the validation images, once, and the steps that it takes.
 
     In steps and replicas that are left over all weights are 0.
@@ -136,10 +134,10 @@ def evaluation_iterator(
     replicas = 1 if devices.asynchronous else devices.num_replicas
     workers = 1 if devices.asynchronous else devices.num_workers
     # As many at a time as in training, which have room on the device.
-    at_once = settings.batch_size // settings.accumulation_steps
-    size = max(1, (settings.eval_batch_size or at_once) // replicas)
+    at_once = config.batch_size // config.accumulation_steps
+    size = max(1, (config.eval_batch_size or at_once) // replicas)
     count = images.num_validation_images
-    count = min(count, settings.eval_images or count)
+    count = min(count, config.eval_images or count)
     # Shards differ by an image, so the largest decides.
     steps = math.ceil(math.ceil(count / workers) / (size * (replicas // workers)))
 

@@ -1,6 +1,6 @@
 """ImageNet as batches: the same ones in every run, from any step on.
 
-    data = open_images(DataSettings("generated", "data", image_size=64))
+    data = open_images(DataConfig("generated", "data", image_size=64))
     for images, labels, weights in data.training_batches(32): ...
 
     python -m imagenet.input.data --dataset=generated --data_dir=data --image_size=64
@@ -22,31 +22,28 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
 from imagenet.input import augmentation
-from imagenet.input.data_settings import DATASETS, SCALINGS, DataSettings
+from imagenet.input.config import SCALINGS, DataConfig
 from imagenet.input.record_order import (
     part_of_split,
     records_in_order,
     shuffled_records,
 )
 from imagenet.input.skipping import SkippedImages, first_that_works
-from imagenet.input.sources import open_generated, open_imagenet
-from imagenet.synthetic.generated import GeneratedSettings
+from imagenet.input.sources import ImageSource, open_source
+from learned_optimizer.utils.flags import define_flags, flag_settings
 
 
-def open_images(settings: DataSettings) -> "ImageData":
+def open_images(config: DataConfig) -> "ImageData":
     """The images that the settings name.
 
-    Generated ones are made, and real ones are prepared from their tar files, when they
-    are not there yet.
+    Their records are written when they are not there yet: generated ones are
+    drawn, ImageNet comes from its tar files, other sets as TFDS gets them, and a
+    folder of images is copied.
 
     Raises:
-        ValueError, OSError: see `imagenet.input.sources`.
+        ValueError, OSError: See `imagenet.input.sources.open_source`.
     """
-    if settings.dataset == "generated":
-        builder = open_generated(settings.data_dir, settings.generated())
-        return ImageData(settings, builder, settings.num_classes)
-    builder = open_imagenet(settings.data_dir)
-    return ImageData(settings, builder, builder.info.features["label"].num_classes)
+    return ImageData(config, open_source(config))
 
 
 class ImageData:
@@ -57,18 +54,25 @@ class ImageData:
     image that cannot be decoded, or what fills up the last batch of an evaluation.
 
     Attributes:
-        settings: as given.
+        config: As given.
         num_classes: labels are below it.
         num_train_images: in all shards together.
         num_validation_images: in all shards together.
     """
 
-    def __init__(self, settings: DataSettings, builder, num_classes: int):
-        self.settings = settings
-        self.num_classes = num_classes
-        self.num_train_images = builder.info.splits["train"].num_examples
-        self.num_validation_images = builder.info.splits["validation"].num_examples
-        self._builder = builder
+    def __init__(self, config: DataConfig, source: ImageSource):
+        self.config = config
+        self.num_classes = source.num_classes
+        splits = source.builder.info.splits
+        self.num_train_images = splits[source.train_split].num_examples
+        self.num_validation_images = splits[source.validation_split].num_examples
+        self._source = source
+        features = source.builder.info.features
+        names = ("image", "label", "file_name")
+        # Of all others nothing is decoded.
+        self._features = tfds.decode.PartialDecoding(
+            {name: True for name in names if name in features}
+        ).extract_features(features)
         self._skipped = SkippedImages()
 
     def skipped_images(self) -> dict[str, int]:
@@ -82,8 +86,8 @@ class ImageData:
         first_step=0,
         shard=0,
         num_shards=1,
-        sharers=1,
-        drawn=0,
+        num_pipelines=1,
+        extra_seed=0,
     ) -> tf.data.Dataset:
         """Batches without end, those from `first_step` on.
 
@@ -96,8 +100,8 @@ class ImageData:
             first_step: how many batches to leave out; nothing of them is decoded.
             shard: which part of the images, from 0.
             num_shards: how many parts there are, each read by another worker.
-            sharers: how many such datasets share a process's memory for shuffling.
-            drawn: a number, or an int64 tensor, with which all that is random is
+            num_pipelines: how many such datasets share a process's memory.
+            extra_seed: a number, or an int64 tensor, with which all that is random is
                 another; needs a `first_step` of 0.
 
         Raises:
@@ -113,14 +117,18 @@ class ImageData:
                 f"There must be no more shards than the {self.num_train_images} "
                 f"training images. Received: num_shards={num_shards}"
             )
-        part = part_of_split(self._builder, "train", shard, num_shards)
+        part = part_of_split(
+            self._source.builder, self._source.train_split, shard, num_shards
+        )
         first = first_step * batch_size
-        records = shuffled_records(part, self.settings.seed, first, sharers, drawn)
+        records = shuffled_records(
+            part, self.config.seed, first, num_pipelines, extra_seed
+        )
         numbered = records.enumerate(first)
         # All shards draw from one sequence of seeds, each its own.
         images = numbered.map(
             lambda number, record: self._training_image(
-                record, tf.cast(number, tf.int64) * num_shards + shard, drawn
+                record, tf.cast(number, tf.int64) * num_shards + shard, extra_seed
             ),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
@@ -138,7 +146,9 @@ class ImageData:
             ValueError: an argument is out of its range.
         """
         _check_batch(batch_size, shard, num_shards)
-        part = part_of_split(self._builder, "validation", shard, num_shards)
+        part = part_of_split(
+            self._source.builder, self._source.validation_split, shard, num_shards
+        )
         images = records_in_order(part).map(
             self._evaluation_image, num_parallel_calls=tf.data.AUTOTUNE
         )
@@ -153,16 +163,17 @@ class ImageData:
         largest = -(-self.num_validation_images // num_shards)
         return -(-largest // batch_size)
 
-    def _training_image(self, record, number, drawn=0):
-        seed = tf.stack([tf.cast(self.settings.seed + drawn, tf.int64), number])
+    def _training_image(self, record, number, extra_seed=0):
+        seed = tf.stack([tf.cast(self.config.seed + extra_seed, tf.int64), number])
         crop, flip, colour = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
 
         def window(shape):
-            return augmentation.random_window(shape, crop, self.settings.min_crop_area)
+            return augmentation.random_window(shape, crop, self.config.min_crop_area)
 
         def finish(image):
-            image = tf.image.stateless_random_flip_left_right(image, flip)
-            if self.settings.colour_distortion:
+            if self.config.horizontal_flip:
+                image = tf.image.stateless_random_flip_left_right(image, flip)
+            if self.config.colour_distortion:
                 image = augmentation.distort_colours(image, colour)
             return image
 
@@ -173,18 +184,23 @@ class ImageData:
 
     def _image(self, record, window, finish):
         """Image, label and weight of a record."""
-        example = self._builder.info.features.deserialize_example(
+        example = self._features.deserialize_example(
             record, decoders={"image": tfds.decode.SkipDecoding()}
         )
         label = tf.cast(example["label"], tf.int32)
-        size = self.settings.image_size
+        size = self.config.image_size
 
-        def decoded(decode):
-            def function(content, _):
-                image = finish(augmentation.resize(decode(content, window), size))
-                return self._scale(image), tf.constant(1.0)
+        # Most sets have file names; a record of others is told by its content.
+        number = tf.strings.to_hash_bucket_fast(record, 2**32)
+        name = example.get(
+            "file_name",
+            tf.strings.format("record {} of class {}", (number, label)),
+        )
 
-            return function
+        def decoded(content, _):
+            image = augmentation.decode_window(content, window)
+            image = finish(augmentation.resize(image, size))
+            return self._scale(image), tf.constant(1.0)
 
         def skipped(_, file_name):
             with tf.control_dependencies([self._skipped.report(file_name)]):
@@ -200,24 +216,18 @@ class ImageData:
                 return tf.identity(image), weight
 
         image, weight = first_that_works(
-            (example["image"], example["file_name"]),
-            (
-                decoded(augmentation.decode_window),
-                decoded(augmentation.decode_whole),
-                skipped,
-                skipped_elsewhere,
-            ),
+            (example["image"], name), (decoded, skipped, skipped_elsewhere)
         )
         return image, label, weight
 
     def _neutral(self, label):
         """An image of one grey, with weight 0."""
-        size = self.settings.image_size
+        size = self.config.image_size
         image = self._scale(tf.fill([size, size, 3], 127.5))
         return image, tf.constant(label, tf.int32), tf.constant(0.0)
 
     def _scale(self, image):
-        return SCALINGS[self.settings.scaling](image)
+        return SCALINGS[self.config.scaling](image)
 
 
 def _check_batch(batch_size, shard, num_shards):
@@ -248,36 +258,14 @@ def images_a_second(batches: tf.data.Dataset, batch_size: int, steps: int) -> fl
     return batch_size * steps / (time.perf_counter() - begin)
 
 
-def define_flags():
-    """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_enum("dataset", "generated", DATASETS, "Which images.")
-    flags.DEFINE_string("data_dir", None, "TFDS's folder.", required=True)
-    flags.DEFINE_integer("image_size", 64, "Side in pixels.")
-    flags.DEFINE_integer("batch_size", 32, "Images in a batch.")
-    flags.DEFINE_integer("steps", 100, "Batches that are timed.", lower_bound=1)
-    for field in dataclasses.fields(GeneratedSettings):
-        if field.name != "seed":
-            flags.DEFINE_integer(
-                field.name, field.default, f"{field.name} of generated images."
-            )
-    flags.DEFINE_bool("json", False, "Print one line of JSON.")
-
-
 def main(arguments):
     """Measures the pipelines of training and evaluation."""
     if len(arguments) > 1:
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
     values = flags.FLAGS
     try:
-        settings = DataSettings(
-            dataset=values.dataset,
-            data_dir=values.data_dir,
-            image_size=values.image_size,
-            num_classes=values.num_classes,
-            num_images=values.num_images,
-            num_validation_images=values.num_validation_images,
-        )
-        data = open_images(settings)
+        config = DataConfig(**flag_settings(DataConfig))
+        data = open_images(config)
         training = data.training_batches(values.batch_size)
         evaluation = data.evaluation_batches(values.batch_size)
     except (ValueError, OSError) as error:
@@ -290,7 +278,7 @@ def main(arguments):
         ]
     }
     if values.json:
-        described = {**dataclasses.asdict(settings), "batch_size": values.batch_size}
+        described = {**dataclasses.asdict(config), "batch_size": values.batch_size}
         print(json.dumps({**described, "images_a_second": rates}))
     else:
         for name, rate in rates.items():
@@ -298,6 +286,9 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    define_flags()
+    define_flags(DataConfig)
+    flags.DEFINE_integer("batch_size", 32, "Images in a batch.")
+    flags.DEFINE_integer("steps", 100, "Batches that are timed.", lower_bound=1)
+    flags.DEFINE_bool("json", False, "Print one line of JSON.")
     logging.set_verbosity(logging.INFO)
     app.run(main)

@@ -1,4 +1,4 @@
-"""The order in which records are read: drawn anew each epoch, the same in every run.
+"""The order in which records are read: another each epoch, the same in every run.
 
 An epoch takes the files in groups: the records of a group are interleaved and shuffled
 among themselves. So a run that goes on from the middle of an epoch leaves out whole
@@ -42,17 +42,17 @@ class Part(NamedTuple):
 
 def part_of_split(builder, split: str, shard: int, num_shards: int) -> Part:
     """The `shard`-th of `num_shards` parts, which differ by one record at most."""
-    whole = builder.info.splits[split]
+    splits = builder.info.splits
     files = []
     # TFDS refuses to describe a part without records.
-    if shard < whole.num_examples:
+    if shard < splits[split].num_examples:
         own = tfds.even_splits(split, num_shards)[shard]
-        files = builder.info.splits[own].file_instructions
+        files = splits[own].file_instructions
     return Part(
         [str(file.filename) for file in files],
         np.array([file.skip for file in files], np.int64),
         np.array([file.take for file in files], np.int64),
-        max(1.0, whole.num_bytes / whole.num_examples),
+        max(1.0, sum(s.num_bytes for s in splits.values()) / splits.total_num_examples),
     )
 
 
@@ -65,7 +65,7 @@ def records_in_order(part: Part) -> tf.data.Dataset:
 
 
 def shuffled_records(
-    part: Part, seed: int, first: int = 0, sharers: int = 1, drawn=0
+    part: Part, seed: int, first: int = 0, num_pipelines: int = 1, extra_seed=0
 ) -> tf.data.Dataset:
     """Serialized records without end, epoch after epoch, each in an order of its own.
 
@@ -73,9 +73,9 @@ def shuffled_records(
         part: with one record at least.
         seed: of the order.
         first: how many records to leave out at the start.
-        sharers: how many such datasets this process holds at once, which share the
-            memory. The order depends on it.
-        drawn: a number, or an int64 tensor, for an order of its own; needs `first` 0.
+        num_pipelines: how many such datasets this process holds at once, which share
+            the memory. The order depends on it.
+        extra_seed: a number, or an int64 tensor, for another order; needs `first` 0.
     """
     files = len(part.paths)
     groups = -(-files // _GROUP_FILES)
@@ -90,12 +90,12 @@ def shuffled_records(
         starts = np.cumsum([0, *sizes])
         first_group = int(np.searchsorted(starts, within, "right")) - 1
         left_out = within - int(starts[first_group])
-    room = _SHUFFLE_BYTES / part.record_bytes / sharers
-    buffer = int(min(part.count, max(1_000 // min(sharers, 5), room)))
+    room = _SHUFFLE_BYTES / part.record_bytes / num_pipelines
+    buffer = int(min(part.count, max(1_000 // min(num_pipelines, 5), room)))
 
     def group_records(number):
         epoch, group = number // groups, number % groups
-        places = _file_order(files, seed + drawn, epoch)
+        places = _file_order(files, seed + extra_seed, epoch)
         places = places[group * _GROUP_FILES : (group + 1) * _GROUP_FILES]
         chosen = [tf.gather(field, places) for field in (paths, skips, takes)]
         records = tf.data.Dataset.from_tensor_slices(tuple(chosen)).interleave(
@@ -108,7 +108,9 @@ def shuffled_records(
         # In this function's graph alone: without it the shuffle would draw from the
         # global seed, too. Not 0, which means none.
         tf.random.set_seed(seed + 1)
-        return records.shuffle(buffer, number + drawn, reshuffle_each_iteration=False)
+        return records.shuffle(
+            buffer, number + extra_seed, reshuffle_each_iteration=False
+        )
 
     first_number = epoch * groups + first_group
     numbers = tf.data.Dataset.range(first_number, np.iinfo(np.int64).max)

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the model, the optimizer with its state, the step.
 
 The step says where the run stands in the data, since the batch of every step follows
-from the settings. TensorFlow writes the files aside and names a checkpoint last, so one
+from the config. TensorFlow writes the files aside and names a checkpoint last, so one
 that was killed or ran out of disk leaves the one before.
 """
 
@@ -13,28 +13,28 @@ import tempfile
 
 import tensorflow as tf
 
+from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
-from imagenet.run.settings import TrainingSettings
 
 
 class Checkpoints:
     """Saves and restores.
 
     Args:
-        settings: Of the run.
+        config: Of the run.
         devices: Of the run. All its processes must save together: some values lie
             on all of them.
         step: Variable that counts the steps.
         **parts: What else is saved, by name.
     """
 
-    def __init__(self, settings: TrainingSettings, devices: Devices, step, **parts):
+    def __init__(self, config: RunConfig, devices: Devices, step, **parts):
         self._step = step
-        self._folder = pathlib.Path(settings.model_dir) / "checkpoints"
+        self._folder = pathlib.Path(config.model_dir) / "checkpoints"
         self._size = sum(size_of(part) for part in parts.values())
         self._checkpoint = tf.train.Checkpoint(step=step, **parts)
         self._is_chief = devices.is_chief
-        self._keep = settings.keep_checkpoints
+        self._keep = config.keep_checkpoints
         folder = self._folder
         if not self._is_chief:
             # Written, since all must take part, and thrown away.

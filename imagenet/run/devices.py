@@ -16,7 +16,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from imagenet.run.settings import TrainingSettings
+from imagenet.run.config import RunConfig
 from learned_optimizer.utils.cluster import (
     cluster_of_environment,
     parameter_server_cluster,
@@ -64,7 +64,7 @@ class Devices:
         return batch_size // parts
 
 
-def devices_of(settings: TrainingSettings) -> Devices:
+def devices_of(config: RunConfig) -> Devices:
     """The devices of a run.
 
     A worker or parameter server of `parameter_server` never returns from here: it
@@ -73,20 +73,20 @@ def devices_of(settings: TrainingSettings) -> Devices:
     Raises:
         ValueError: There are no such devices, or TF_CONFIG describes no such cluster.
     """
-    devices = _MAKERS[settings.strategy](settings)
+    devices = _MAKERS[config.strategy](config)
     # Before any other process is waited for.
-    devices.per_replica(settings.batch_size, settings.accumulation_steps)
+    devices.per_replica(config.batch_size, config.accumulation_steps)
     return devices
 
 
-def _one_device(settings):
-    _check_alone(settings)
+def _one_device(config):
+    _check_alone(config)
     return Devices(tf.distribute.get_strategy(), 1)
 
 
-def _mirrored(settings):
-    _check_alone(settings)
-    found = local_devices(settings.replicas)
+def _mirrored(config):
+    _check_alone(config)
+    found = local_devices(config.replicas)
     # Several logical CPUs run out of threads for the usual way when many steps are in
     # one program.
     options = {}
@@ -96,7 +96,7 @@ def _mirrored(settings):
     return Devices(strategy, len(found))
 
 
-def _check_alone(settings):
+def _check_alone(config):
     """Several processes that know nothing of each other would all do the same run."""
     try:
         jobs = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
@@ -106,13 +106,13 @@ def _check_alone(settings):
         return
     if count > 1:
         raise ValueError(
-            f"strategy {settings.strategy} is that of one process; several take "
+            f"strategy {config.strategy} is that of one process; several take "
             "--strategy=multi_worker or parameter_server. Received: TF_CONFIG with "
             f"{count} processes"
         )
 
 
-def _multi_worker(settings):
+def _multi_worker(config):
     cluster = cluster_of_environment(
         "multi_worker", {"chief": (0, 1), "worker": (1, None)}
     )
@@ -123,7 +123,7 @@ def _multi_worker(settings):
     return Devices(strategy, strategy.num_replicas_in_sync, workers, number)
 
 
-def _parameter_server(settings):
+def _parameter_server(config):
     cluster = parameter_server_cluster()
     if cluster.task_type != "chief":
         serve(cluster)
@@ -136,7 +136,7 @@ def _parameter_server(settings):
     return Devices(strategy, 1, cluster.count("worker"), 0, asynchronous=True)
 
 
-def _tpu(settings):
+def _tpu(config):
     try:
         # "local" is the TPU that is attached to this very machine.
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(

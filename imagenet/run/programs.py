@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from imagenet.optimizers import Choice, has_loss_scale, kernels_of, unwrapped
+from imagenet.optimizers import OptimizerSpec, has_loss_scale, kernels_of, unwrapped
+from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
-from imagenet.run.settings import TrainingSettings
 
 
 class Programs:
@@ -29,8 +29,8 @@ class Programs:
 
     def __init__(
         self,
-        settings: TrainingSettings,
-        choice: Choice,
+        config: RunConfig,
+        spec: OptimizerSpec,
         devices: Devices,
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
@@ -39,25 +39,25 @@ class Programs:
         self._strategy = devices.strategy
         self._model = model
         self._optimizer = optimizer
-        self._smoothing = settings.label_smoothing
-        self._parts = settings.accumulation_steps
+        self._smoothing = config.label_smoothing
+        self._parts = config.accumulation_steps
         self._variables = model.trainable_variables
-        self._is_learned = choice.is_learned and (
+        self._is_learned = spec.is_learned and (
             unwrapped(optimizer).config.dynamic_output_scale
         )
         kernels = {id(variable) for variable in kernels_of(model)}
         # Divided, since gradients are summed over replicas.
-        decay = choice.gradient_decay / devices.num_replicas
+        decay = spec.gradient_decay / devices.num_replicas
         self._decays = [decay * (id(v) in kernels) for v in self._variables]
         compiled = tf.function(
-            self._raw_gradients, jit_compile=settings.jit_compile, autograph=False
+            self._raw_gradients, jit_compile=config.jit_compile, autograph=False
         )
-        self.gradients = compiled if settings.jit_compile else self._raw_gradients
+        self.gradients = compiled if config.jit_compile else self._raw_gradients
         if self._parts > 1:
             self._accumulators = _accumulators(self._strategy, self._variables)
         # Those that are synchronized are the same everywhere, and an asynchronous
         # worker has none of its own.
-        differ = not (settings.synchronized_batch_normalization or devices.asynchronous)
+        differ = not (config.synchronized_batch_normalization or devices.asynchronous)
         self._statistics = [
             variable.value
             for variable in model.non_trainable_variables

@@ -11,17 +11,17 @@ import tensorflow as tf
 
 from imagenet.input.data import ImageData
 from imagenet.models import build_model
-from imagenet.optimizers import Choice
+from imagenet.optimizers import OptimizerSpec
 from imagenet.run.checkpoints import size_of
+from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
-from imagenet.run.settings import TrainingSettings
 from imagenet.run.step_times import StepTimes, median_seconds
 
 
 def time_steps(
-    settings: TrainingSettings,
-    choice: Choice,
+    config: RunConfig,
+    spec: OptimizerSpec,
     images: ImageData,
     batch_sizes: list[int],
     repetitions: int = 5,
@@ -29,22 +29,22 @@ def time_steps(
     """Times the parts of a step on one device, for each batch size.
 
     Args:
-        settings: Network, image size, precision.
-        choice: The optimizer.
+        config: Network, image size, precision.
+        spec: The optimizer.
         images: The data.
         batch_sizes: Images a step.
         repetitions: Of which the median is taken.
     """
     devices = Devices(tf.distribute.get_strategy(), 1)
     model = build_model(
-        settings.model,
+        config.model,
         images.num_classes,
-        settings.image_size,
-        settings.precision,
-        seed=settings.seed,
+        config.image_size,
+        config.precision,
+        seed=config.seed,
     )
-    optimizer = choice.make(model)
-    programs = Programs(settings, choice, devices, model, optimizer)
+    optimizer = spec.make(model)
+    programs = Programs(config, spec, devices, model, optimizer)
     parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
     gradients_of = tf.function(programs.gradients)
     apply = tf.function(programs.apply)

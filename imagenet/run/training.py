@@ -20,12 +20,12 @@ from absl import logging
 from imagenet.input.batches import evaluation_iterator, shards_of, training_iterator
 from imagenet.input.data import ImageData
 from imagenet.models import build_model
-from imagenet.optimizers import Choice, choose, unwrapped, with_loss_scale
+from imagenet.optimizers import OptimizerSpec, resolve, unwrapped, with_loss_scale
 from imagenet.run.checkpoints import Checkpoints, existing_folder
+from imagenet.run.config import LOCK_FILE, RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
 from imagenet.run.run_log import RunLog, SilentLog
-from imagenet.run.settings import LOCK_FILE, TrainingSettings
 from imagenet.run.termination import Terminated
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
@@ -37,14 +37,14 @@ class Training:
     """One run.
 
     Attributes:
-        settings: Its settings.
-        choice: Its optimizer with everything settled.
+        config: Its config.
+        spec: Its optimizer, resolved.
         model: Its network.
         optimizer: Of the network.
         step: Steps done.
     """
 
-    def __init__(self, settings: TrainingSettings, devices: Devices, images: ImageData):
+    def __init__(self, config: RunConfig, devices: Devices, images: ImageData):
         """Builds the network, or goes on with the run in `model_dir`.
 
         Nothing is written there before `train`: what was started by mistake leaves no
@@ -54,32 +54,32 @@ class Training:
             ValueError: The settings do not fit the data, the devices, or the run that
                 is there.
         """
-        self.settings = settings
+        self.config = config
         self._devices = devices
         self._images = images
-        self.choice = settle_optimizer(settings, images.num_train_images)
-        self.train_steps = self.choice.train_steps
-        self._rate = self.choice.rate()
-        self._folder = pathlib.Path(settings.model_dir)
-        check_start(settings, devices)
+        self.spec = resolve_optimizer(config, images.num_train_images)
+        self.train_steps = self.spec.train_steps
+        self._rate = self.spec.rate()
+        self._folder = pathlib.Path(config.model_dir)
+        check_start(config, devices)
         with devices.strategy.scope():
             self.model = build_model(
-                settings.model,
+                config.model,
                 images.num_classes,
-                settings.image_size,
-                settings.precision,
-                settings.synchronized_batch_normalization,
-                settings.seed,
+                config.image_size,
+                config.precision,
+                config.synchronized_batch_normalization,
+                config.seed,
             )
             self.optimizer = with_loss_scale(
-                self.choice.make(self.model), self.model, settings.precision
+                self.spec.make(self.model), self.model, config.precision
             )
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._programs = Programs(
-            settings, self.choice, devices, self.model, self.optimizer
+            config, self.spec, devices, self.model, self.optimizer
         )
         self._checkpoints = Checkpoints(
-            settings, devices, self._step, model=self.model, optimizer=self.optimizer
+            config, devices, self._step, model=self.model, optimizer=self.optimizer
         )
         self.step = self._checkpoints.restore()
         if not self.step and (self._folder / MODEL_FILE).is_file():
@@ -92,13 +92,13 @@ class Training:
             logging.info("resumed from step %d", self.step)
         logging.info(
             "%s, %d parameters, %d classes, %d px, %d images a step on %d replicas; %s",
-            settings.model,
+            config.model,
             self.model.count_params(),
             images.num_classes,
-            settings.image_size,
-            settings.batch_size,
+            config.image_size,
+            config.batch_size,
             devices.num_replicas,
-            self.choice.describe(),
+            self.spec.describe(),
         )
         self._coordinator = None
         if devices.asynchronous:
@@ -123,7 +123,7 @@ class Training:
             if self.step < self.train_steps:
                 self._checkpoints.check_room()
             if self._devices.is_chief:
-                self.settings.settle(self._folder)
+                self.config.write_or_verify(self._folder)
                 stack.enter_context(_exclusive_lock(self._folder))
                 self._checkpoints.drop_unfinished()
             self._train(until)
@@ -145,9 +145,9 @@ class Training:
             log = SilentLog()
             if self._devices.is_chief:
                 log = RunLog(
-                    self._folder, self.step, self.train_steps, self.choice.is_learned
+                    self._folder, self.step, self.train_steps, self.spec.is_learned
                 )
-            with contextlib.closing(log), self._heeding_signals():
+            with contextlib.closing(log), self._handle_sigterm():
                 if unevaluated:
                     log.evaluation(self.evaluate())
                 self._loops(log)
@@ -157,7 +157,7 @@ class Training:
     def _loops(self, log):
         if self.step < self._until:
             iterator = training_iterator(
-                self.settings, self._devices, self._images, self.step
+                self.config, self._devices, self._images, self.step
             )
         while self.step < self._until:
             self._loop(iterator, log)
@@ -182,7 +182,7 @@ class Training:
             logging.warning("the loss of step %d is %s", self.step, rows[-1][0])
         terminated = self._any_process(self._terminated)
         left = terminated or self.step == self._until
-        if left or self.step % self.settings.checkpoint_every == 0:
+        if left or self.step % self.config.checkpoint_every == 0:
             log.flush()
             self._programs.average_statistics()
             self._checkpoints.save()
@@ -194,7 +194,7 @@ class Training:
 
     def _is_evaluated(self):
         """Whether there is an evaluation of this step."""
-        every = self.settings.eval_every
+        every = self.config.eval_every
         done = self.step >= self.train_steps
         return done or bool(every and self.step % every == 0)
 
@@ -208,8 +208,8 @@ class Training:
 
     def _steps_until_due(self):
         """Steps of the next loop: up to whatever is due first."""
-        steps = min(self.settings.steps_per_loop, self._until - self.step)
-        for every in (self.settings.eval_every, self.settings.checkpoint_every):
+        steps = min(self.config.steps_per_loop, self._until - self.step)
+        for every in (self.config.eval_every, self.config.checkpoint_every):
             if every:
                 steps = min(steps, every - self.step % every)
         return steps
@@ -219,7 +219,7 @@ class Training:
             self._coordinator.schedule(self._worker_step, args=(iterator,))
             for _ in range(steps)
         ]
-        with _telling_of_delay(results):
+        with _warn_if_slow(results):
             self._coordinator.join()
         # Keras counts by reading and writing, so steps of two workers may count as
         # one; nobody else steps here.
@@ -233,9 +233,9 @@ class Training:
             "loss": loss / max(weight, 1.0),
             "accuracy": right / max(weight, 1.0),
             "learning_rate": self._learning_rate(step),
-            "images_per_second": steps_per_second * self.settings.batch_size,
+            "images_per_second": steps_per_second * self.config.batch_size,
         }
-        if self.choice.is_learned:
+        if self.spec.is_learned:
             figures["mean_learned_rate"] = math.exp(log_rate)
         return figures
 
@@ -250,7 +250,7 @@ class Training:
         self._programs.average_statistics()
         with self._true_values():
             iterator, steps = evaluation_iterator(
-                self.settings, self._devices, self._images
+                self.config, self._devices, self._images
             )
             loss, top_1, top_5, count = self._programs.evaluate(
                 iterator, tf.constant(steps)
@@ -272,7 +272,7 @@ class Training:
     def _true_values(self):
         """Weights with attention train elsewhere than where the parameters are."""
         pairs = []
-        if self.choice.is_learned:
+        if self.spec.is_learned:
             pairs = unwrapped(self.optimizer).pairs_with_true_values()
         attended = [tf.identity(variable.value) for variable, _ in pairs]
         for variable, true_value in pairs:
@@ -309,7 +309,7 @@ class Training:
     # Signals.
 
     @contextlib.contextmanager
-    def _heeding_signals(self):
+    def _handle_sigterm(self):
         """SIGTERM ends the run after the loop that it is in."""
 
         def terminate(*_):
@@ -333,7 +333,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def _telling_of_delay(results, seconds=30):
+def _warn_if_slow(results, seconds=30):
     """Says again and again which steps have not ended: TensorFlow waits for ever.
 
     Another worker does the steps of a lost one; without any, or without their
@@ -373,17 +373,17 @@ def _exclusive_lock(folder):
     )
 
 
-def check_start(settings: TrainingSettings, devices: Devices) -> None:
+def check_start(config: RunConfig, devices: Devices) -> None:
     """All that can be wrong and takes neither images nor a network to find out.
 
     Raises:
         ValueError: The shards do not fit the workers, the weights are unknown, or
             `model_dir` is that of another run or cannot be written.
     """
-    shards_of(settings, devices)
+    shards_of(config, devices)
     if devices.is_chief:
-        folder = pathlib.Path(settings.model_dir)
-        settings.check(folder)
+        folder = pathlib.Path(config.model_dir)
+        config.verify(folder)
         existing = existing_folder(folder)
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise ValueError(
@@ -391,25 +391,25 @@ def check_start(settings: TrainingSettings, devices: Devices) -> None:
                 f"{folder}; {existing} cannot be written"
             )
     else:
-        settings.identity()
+        config.identity()
 
 
-def settle_optimizer(settings: TrainingSettings, num_train_images: int) -> Choice:
-    """The optimizer of a run, see `imagenet.optimizers.choose`.
+def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec:
+    """The optimizer of a run, see `imagenet.optimizers.resolve`.
 
     Raises:
         ValueError: A setting of it breaks a rule.
     """
-    steps_per_epoch = num_train_images / settings.batch_size
-    train_steps = settings.train_steps or math.ceil(settings.epochs * steps_per_epoch)
-    return choose(
-        settings.optimizer,
-        batch_size=settings.batch_size,
+    steps_per_epoch = num_train_images / config.batch_size
+    train_steps = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
+    return resolve(
+        config.optimizer,
+        batch_size=config.batch_size,
         train_steps=train_steps,
         steps_per_epoch=steps_per_epoch,
-        learning_rate=settings.learning_rate,
-        schedule=settings.schedule,
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        weights=settings.weights,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        weights=config.weights,
     )

@@ -56,14 +56,6 @@ def combination(label: int) -> Combination:
     return Combination(list(SHAPES)[shape], list(TEXTURES)[texture], list(HUES)[hue])
 
 
-def check_num_classes(num_classes) -> None:
-    """Raises `ValueError` unless so many classes can be drawn."""
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise ValueError(
-            f"`num_classes` must be from 2 to {MAX_CLASSES}. Received: {num_classes}"
-        )
-
-
 def draw(label, index, num_classes, size=None, seed=0) -> np.ndarray:
     """One image of a class.
 
@@ -81,7 +73,10 @@ def draw(label, index, num_classes, size=None, seed=0) -> np.ndarray:
     Raises:
         ValueError: if an argument is out of its range.
     """
-    check_num_classes(num_classes)
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise ValueError(
+            f"`num_classes` must be from 2 to {MAX_CLASSES}. Received: {num_classes}"
+        )
     if not 0 <= label < num_classes:
         raise ValueError(
             f"`label` must be from 0 to {num_classes - 1}. Received: {label}"

@@ -22,10 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from imagenet.input.preparing import prepare
+from imagenet.records import prepare
 from imagenet.synthetic import drawing
+from imagenet.synthetic.config import GeneratedConfig
 from imagenet.synthetic.jpegs import drawn_jpegs
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
+from learned_optimizer.utils.flags import define_flags, flag_settings
 
 NAME, VERSION = "imagenet2012", "5.1.0"
 SETTINGS_FILE = "generated.json"
@@ -37,43 +39,9 @@ _LOCK_FILE = ".generated.lock"
 _ASIDE_PREFIX = ".generated-aside-"
 
 
-@dataclasses.dataclass(frozen=True)
-class GeneratedSettings:
-    """What a generated set holds.
-
-    Attributes:
-        num_classes: from 2 to `imagenet.synthetic.drawing.MAX_CLASSES`.
-        num_images: of training; each class has as many as any other, or one more.
-        num_validation_images: none of them is also a training image.
-        seed: not negative; another seed draws other images of the same classes.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-
-    num_classes: int = 100
-    num_images: int = 10_000
-    num_validation_images: int = 1_000
-    seed: int = 0
-
-    def __post_init__(self):
-        drawing.check_num_classes(self.num_classes)
-        if self.num_images < self.num_classes:
-            raise ValueError(
-                "`num_images` must be at least the number of classes, "
-                f"{self.num_classes}. Received: {self.num_images}"
-            )
-        if self.num_validation_images < 1:
-            raise ValueError(
-                "`num_validation_images` must be positive. "
-                f"Received: {self.num_validation_images}"
-            )
-        if self.seed < 0:
-            raise ValueError(f"`seed` must not be negative. Received: {self.seed}")
-
-    def to_dict(self) -> dict[str, int]:
-        """As recorded beside the data."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+def _record(config):
+    """What is recorded beside the data."""
+    return {"format": FORMAT, **dataclasses.asdict(config)}
 
 
 def generated_folder(data_dir) -> pathlib.Path:
@@ -99,14 +67,14 @@ def recorded_settings(data_dir) -> dict | None:
         ) from error
 
 
-def make_generated(data_dir, settings: GeneratedSettings) -> pathlib.Path:
+def make_generated(data_dir, config: GeneratedConfig) -> pathlib.Path:
     """Makes the set, unless it is there already; other processes wait meanwhile.
 
     It is written aside and renamed when it is whole.
 
     Args:
         data_dir: a folder of the local file system; made when missing.
-        settings: what the set holds.
+        config: what the set holds.
 
     Returns:
         The folder of the set, `generated_folder(data_dir)`.
@@ -116,7 +84,7 @@ def make_generated(data_dir, settings: GeneratedSettings) -> pathlib.Path:
         OSError: `data_dir` cannot be written, or the disk has not enough room.
     """
     folder = generated_folder(data_dir)
-    if _is_made(data_dir, settings):
+    if _is_made(data_dir, config):
         return folder
     data_dir = pathlib.Path(data_dir)
     if data_dir.exists() and not data_dir.is_dir():
@@ -125,27 +93,27 @@ def make_generated(data_dir, settings: GeneratedSettings) -> pathlib.Path:
         )
     data_dir.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(data_dir / _LOCK_FILE):
-        if _is_made(data_dir, settings):
+        if _is_made(data_dir, config):
             return folder
-        _check_room(data_dir, settings)
+        _check_room(data_dir, config)
         for leftover in data_dir.glob(f"{_ASIDE_PREFIX}*"):
             # Whoever made it was killed, or would hold the lock.
             shutil.rmtree(leftover, ignore_errors=True)
         aside = data_dir / f"{_ASIDE_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            _write(aside, settings)
+            _write(aside, config)
             folder.parent.mkdir(exist_ok=True)
             os.rename(generated_folder(aside), folder)
         except OSError:
             # On a file system without locks another process may have been faster.
-            if not _is_made(data_dir, settings):
+            if not _is_made(data_dir, config):
                 raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 
-def _is_made(data_dir, settings):
+def _is_made(data_dir, config):
     """Whether the set is there.
 
     Raises:
@@ -162,7 +130,7 @@ def _is_made(data_dir, settings):
             "`imagenet.synthetic.generated`. Name another --data_dir, or read that one "
             "with --dataset=imagenet2012"
         )
-    wanted = settings.to_dict()
+    wanted = _record(config)
     if recorded != wanted:
         different = [
             f"{key}={recorded.get(key)} (wanted {wanted.get(key)})"
@@ -177,8 +145,8 @@ def _is_made(data_dir, settings):
     return True
 
 
-def _check_room(data_dir, settings):
-    images = settings.num_images + settings.num_validation_images
+def _check_room(data_dir, config):
+    images = config.num_images + config.num_validation_images
     needed, free = images * _BYTES_AN_IMAGE, shutil.disk_usage(data_dir).free
     if free < needed:
         raise OSError(
@@ -188,18 +156,18 @@ def _check_room(data_dir, settings):
         )
 
 
-def _write(data_dir, settings):
+def _write(data_dir, config):
     logging.info(
         "Drawing %d training and %d validation images of %d classes",
-        settings.num_images,
-        settings.num_validation_images,
-        settings.num_classes,
+        config.num_images,
+        config.num_validation_images,
+        config.num_classes,
     )
     builder = _builder_class()(
-        settings=settings, data_dir=os.fspath(data_dir), version=VERSION
+        generated=config, data_dir=os.fspath(data_dir), version=VERSION
     )
     prepare(builder)
-    text = json.dumps(settings.to_dict(), indent=1) + "\n"
+    text = json.dumps(_record(config), indent=1) + "\n"
     path = generated_folder(data_dir) / SETTINGS_FILE
     path.write_text(text, encoding="utf-8")
 
@@ -219,16 +187,16 @@ def _builder_class():
             pkg_dir_path = real.pkg_dir_path
             MANUAL_DOWNLOAD_INSTRUCTIONS = "None: the images are drawn."
 
-            def __init__(self, *, settings, **arguments):
-                self._settings = settings
+            def __init__(self, *, generated, **arguments):
+                self._generated = generated
                 super().__init__(**arguments)
 
             def _split_generators(self, dl_manager):
                 return {
-                    "train": self._examples(0, self._settings.num_images, "{0}_{1}"),
+                    "train": self._examples(0, self._generated.num_images, "{0}_{1}"),
                     "validation": self._examples(
                         drawing.FIRST_VALIDATION_INDEX,
-                        self._settings.num_validation_images,
+                        self._generated.num_validation_images,
                         "ILSVRC2012_val_{1:08d}",
                     ),
                 }
@@ -236,7 +204,7 @@ def _builder_class():
             def _examples(self, first, count, file_name):
                 """Keys and examples, the labels in turn."""
                 names = self.info.features["label"].names
-                classes, seed = self._settings.num_classes, self._settings.seed
+                classes, seed = self._generated.num_classes, self._generated.seed
                 indices = range(first, first + count)
                 images = drawn_jpegs(indices, classes, seed)
                 for number, image in enumerate(images, 1):
@@ -247,37 +215,20 @@ def _builder_class():
     return GeneratedBuilder
 
 
-def define_flags():
-    """Defines the flags; a function, so that an import has no side effect."""
-    default = GeneratedSettings()
-    flags.DEFINE_string("data_dir", None, "Folder to make the set in.", required=True)
-    flags.DEFINE_integer("num_classes", default.num_classes, "Number of classes.")
-    flags.DEFINE_integer("num_images", default.num_images, "Images of training.")
-    flags.DEFINE_integer(
-        "num_validation_images", default.num_validation_images, "Images of validation."
-    )
-    flags.DEFINE_integer("seed", default.seed, "Draws other images.")
-
-
 def main(arguments):
     """Makes the set and says where it is."""
     if len(arguments) > 1:
         raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    values = flags.FLAGS
     try:
-        settings = GeneratedSettings(
-            num_classes=values.num_classes,
-            num_images=values.num_images,
-            num_validation_images=values.num_validation_images,
-            seed=values.seed,
-        )
-        folder = make_generated(values.data_dir, settings)
+        config = GeneratedConfig(**flag_settings(GeneratedConfig))
+        folder = make_generated(flags.FLAGS.data_dir, config)
     except (ValueError, OSError) as error:
         sys.exit(f"imagenet.synthetic.generated: {error}")
     print(folder)
 
 
 if __name__ == "__main__":
-    define_flags()
+    flags.DEFINE_string("data_dir", None, "Folder to make the set in.", required=True)
+    define_flags(GeneratedConfig)
     logging.set_verbosity(logging.INFO)
     app.run(main)

@@ -1,7 +1,7 @@
 """Drawn images as JPEG files in memory, made by several processes.
 
 Plain child processes and no `multiprocessing`, whose children import the main program
-again and with it, here, TensorFlow. Each child draws every so-manieth image and writes
+again and with it, here, TensorFlow. Each child draws every n-th image and writes
 it to its standard output, a length before each; it waits when nobody reads, and ends
 when the reader is gone.
 """
@@ -34,7 +34,11 @@ def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
 
 
 def drawn_jpegs(
-    indices: Sequence[int], num_classes: int, seed: int, processes: int | None = None
+    indices: Sequence[int],
+    num_classes: int,
+    seed: int,
+    processes: int | None = None,
+    size: int | None = None,
 ) -> Iterator[bytes]:
     """JPEG files of the images of these indices, in their order.
 
@@ -44,6 +48,7 @@ def drawn_jpegs(
         seed: of `imagenet.synthetic.drawing.draw`.
         processes: how many draw; by default as many as there are processors, and
             none but this one where it is not worth their start.
+        size: height and width in pixels; by default drawn, too.
 
     Raises:
         ChildProcessError: a child ended early.
@@ -52,24 +57,25 @@ def drawn_jpegs(
         worthwhile = len(indices) // _IMAGES_A_PROCESS
         processes = min(os.cpu_count() or 1, _MAX_PROCESSES, worthwhile)
     if processes < 2:
-        yield from (_drawn_jpeg(index, num_classes, seed) for index in indices)
+        for index in indices:
+            yield _drawn_jpeg(index, num_classes, seed, size)
         return
     with contextlib.ExitStack() as stack:
         children = []
         for first in range(processes):
             part = indices[first::processes]
-            children.append(_start(part, num_classes, seed))
+            children.append(_start(part, num_classes, seed, size))
             stack.callback(_end, children[-1])
         for position in range(len(indices)):
             yield _read(children[position % processes])
 
 
-def _drawn_jpeg(index, num_classes, seed):
-    return jpeg(draw(index % num_classes, index, num_classes, seed=seed))
+def _drawn_jpeg(index, num_classes, seed, size):
+    return jpeg(draw(index % num_classes, index, num_classes, size, seed))
 
 
-def _start(part, num_classes, seed):
-    arguments = (part.start, part.stop, part.step, num_classes, seed)
+def _start(part, num_classes, seed, size):
+    arguments = (part.start, part.stop, part.step, num_classes, seed, size or 0)
     # The child finds this package where this process did.
     root = pathlib.Path(__file__).parents[2]
     paths = [str(root), os.environ.get("PYTHONPATH", "")]
@@ -107,13 +113,13 @@ def _read(child):
 
 
 def main(arguments) -> None:
-    """What a child does: `start stop step num_classes seed`."""
-    start, stop, step, num_classes, seed = map(int, arguments)
+    """What a child does: `start stop step num_classes seed size`; size 0: drawn."""
+    start, stop, step, num_classes, seed, size = map(int, arguments)
     output = sys.stdout.buffer
     # When the reader is gone, writing fails: there is nothing left to do.
     with contextlib.suppress(BrokenPipeError):
         for index in range(start, stop, step):
-            content = _drawn_jpeg(index, num_classes, seed)
+            content = _drawn_jpeg(index, num_classes, seed, size or None)
             output.write(_LENGTH.pack(len(content)) + content)
         output.flush()
 

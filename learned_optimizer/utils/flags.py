@@ -90,6 +90,12 @@ def setting(default: Any, help: str, **limits) -> Any:
     return dataclasses.field(default=default, metadata={_RULE: _Rule(help, **limits)})
 
 
+def same_setting(config_class: type, name: str, default: Any) -> Any:
+    """A setting of another class once more, with another default."""
+    (field,) = (f for f in dataclasses.fields(config_class) if f.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
+
+
 def settings_of(
     config_class: type,
 ) -> Iterator[tuple[dataclasses.Field, _Rule, type, bool, bool]]:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from imagenet.input.sources import TRAIN_TAR, VALIDATION_TAR
+from imagenet.input.imagenet2012 import TRAIN_TAR, VALIDATION_TAR
 from imagenet.synthetic.drawing import draw
 
 SYNSETS = ("n01440764", "n01443537", "n01484850")

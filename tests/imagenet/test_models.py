@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from imagenet.input.data_settings import SCALINGS
-from imagenet.models import MODELS, build_model, checked_image_size, model_kind
+from imagenet.input.config import SCALINGS
+from imagenet.models import MODELS, build_model, checked_image_size, model_spec
 
 # Parameters with 1,000 classes, from the table of keras.io/api/applications and the
 # documentation of the models; in millions there, exact here.
@@ -83,7 +83,7 @@ def test_logits_are_float32_and_are_no_probabilities(precision):
 )
 def test_pixels_are_scaled_as_keras_does(name, module):
     pixels = np.arange(256, dtype=np.float32).reshape(1, 16, 16, 1).repeat(3, -1)
-    mine = SCALINGS[model_kind(name).scaling](pixels)
+    mine = SCALINGS[model_spec(name).scaling](pixels)
     theirs = module.preprocess_input(pixels.copy(), data_format="channels_last")
     np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert (mine.min(), mine.max()) == (-1.0, 1.0)

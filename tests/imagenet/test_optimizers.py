@@ -6,14 +6,14 @@ import keras
 import numpy as np
 import pytest
 
-from imagenet.optimizers import OPTIMIZERS, Choice, WarmUp, choose, kernels_of
+from imagenet.optimizers import OPTIMIZERS, OptimizerSpec, WarmUp, kernels_of, resolve
 from learned_optimizer import HierarchicalRNN
 
 RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
 
 
-def rate_at(choice, step):
-    rate = choice.rate()
+def rate_at(spec, step):
+    rate = spec.rate()
     return float(rate(step)) if callable(rate) else rate
 
 
@@ -42,20 +42,20 @@ def rate_at(choice, step):
     ],
 )
 def test_usual_rates(name, step, expected):
-    assert rate_at(choose(name, **RUN), step) == pytest.approx(
+    assert rate_at(resolve(name, **RUN), step) == pytest.approx(
         expected, rel=1e-6, abs=1e-9
     )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_given_rate_is_taken_as_it_is(name):
-    choice = choose(name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0)
-    assert [rate_at(choice, step) for step in (0, 500)] == [0.7, 0.7]
+    spec = resolve(name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0)
+    assert [rate_at(spec, step) for step in (0, 500)] == [0.7, 0.7]
 
 
 def test_a_short_run_warms_up_over_a_tenth():
-    choice = choose("adam", batch_size=64, train_steps=100, steps_per_epoch=1000.0)
-    assert choice.warmup_steps == 10
+    spec = resolve("adam", batch_size=64, train_steps=100, steps_per_epoch=1000.0)
+    assert spec.warmup_steps == 10
 
 
 def test_a_schedule_goes_through_its_config():
@@ -80,17 +80,17 @@ def test_only_kernels_decay(name):
 
     def moved(decay):
         model = network()
-        choice = choose(
+        spec = resolve(
             name, **RUN, weight_decay=decay, schedule="constant", warmup_steps=0
         )
-        optimizer = choice.make(model)
+        optimizer = spec.make(model)
         gradients = [np.full(v.shape, 0.5, np.float32) for v in model.trainable_weights]
         optimizer.apply(gradients, model.trainable_variables)
-        return choice, [np.array(v) for v in model.trainable_variables]
+        return spec, [np.array(v) for v in model.trainable_variables]
 
-    choice, plain = moved(0.0)
+    spec, plain = moved(0.0)
     decayed_choice, decayed = moved(0.1)
-    assert choice.gradient_decay == 0.0
+    assert spec.gradient_decay == 0.0
     decoupled = OPTIMIZERS[name].decoupled
     assert decayed_choice.gradient_decay == (0.0 if decoupled else 0.1)
     kernels = {v.path for v in kernels_of(network())}
@@ -114,9 +114,9 @@ def test_each_is_what_it_says():
     }
     assert set(kinds) == set(OPTIMIZERS)
     for name, kind in kinds.items():
-        choice = choose(name, **RUN)
-        assert type(choice.make(network())) is kind
-        assert name == "hierarchical_rnn" or name in choice.describe()
+        spec = resolve(name, **RUN)
+        assert type(spec.make(network())) is kind
+        assert name == "hierarchical_rnn" or name in spec.describe()
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_each_is_what_it_says():
     ],
 )
 def test_decay_and_schedule_are_those_of_the_works_named(name, decay, schedule):
-    choice = choose(name, **RUN)
-    assert (choice.weight_decay, choice.schedule) == (decay, schedule)
+    spec = resolve(name, **RUN)
+    assert (spec.weight_decay, spec.schedule) == (decay, schedule)
 
 
 def moments_of_rmsprop(square, momentum, gradient):
@@ -151,9 +151,9 @@ def moments_of_adam(first, second, gradient, step):
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "momentum"])
 def test_two_steps_of_a_baseline_by_hand(name):
     """With the constants of the works that `imagenet.optimizers` names."""
-    choice = choose(name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0)
+    spec = resolve(name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0)
     model = network()
-    optimizer = choice.make(model)
+    optimizer = spec.make(model)
     variable = model.trainable_variables[1]
     before = np.array(variable)
     one = two = np.zeros(3)
@@ -187,10 +187,10 @@ def test_two_steps_of_a_baseline_by_hand(name):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        choose(**RUN, **arguments)
+        resolve(**RUN, **arguments)
 
 
 def test_unknown_weights_are_refused():
-    choice: Choice = choose("hierarchical_rnn", **RUN, weights="no_such_weights")
+    spec: OptimizerSpec = resolve("hierarchical_rnn", **RUN, weights="no_such_weights")
     with pytest.raises(ValueError, match="no_such_weights"):
-        choice.make(network())
+        spec.make(network())

@@ -7,7 +7,7 @@ is `python -m imagenet.train` with that table.
 
 import keras
 
-from imagenet.models import MODELS, ModelKind
+from imagenet.models import MODELS, ModelSpec
 
 
 def tiny(weights, classes, input_shape, classifier_activation):
@@ -39,8 +39,8 @@ def plain(weights, classes, input_shape, classifier_activation):
     )
 
 
-MODELS["tiny"] = ModelKind(tiny, 32, 16)
-MODELS["plain"] = ModelKind(plain, 32, 16)
+MODELS["tiny"] = ModelSpec(tiny, 32, 16)
+MODELS["plain"] = ModelSpec(plain, 32, 16)
 
 if __name__ == "__main__":
     from imagenet import train

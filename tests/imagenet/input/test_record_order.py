@@ -102,7 +102,8 @@ def test_a_number_that_is_drawn_gives_an_order_of_its_own(parts, name):
     part, wanted = parts[name]
     one, other = (
         numbers(
-            shuffled_records(part, 0, drawn=tf.constant(drawn, tf.int64)), part.count
+            shuffled_records(part, 0, extra_seed=tf.constant(drawn, tf.int64)),
+            part.count,
         )
         for drawn in (1, 2)
     )
@@ -116,7 +117,7 @@ def test_files_are_mixed_where_memory_holds_a_part_of_them(tmp_path):
     part = Part(
         write_files(tmp_path, counts), np.zeros(20, np.int64), counts, record_bytes=1e9
     )
-    records = shuffled_records(part, 0, sharers=5)
+    records = shuffled_records(part, 0, num_pipelines=5)
     epochs = np.array(numbers(records, 2 * part.count)).reshape(2, -1)
     beginnings = [set(epoch[:200] // 100) for epoch in epochs]
     assert all(len(files) >= 12 for files in beginnings)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagenet.input.data import DataSettings, open_images
+from imagenet.input.data import DataConfig, open_images
 from learned_optimizer.utils.csv_log import read_csv
 from tests.cluster_processes import Processes, rows_of, tf_configs, wait_until
 from tests.imagenet.small_data import loss_of_first
@@ -120,7 +120,7 @@ def test_what_replicas_evaluate_is_what_they_save(data, tmp_path, workers):
     # Of which six digits are printed.
     assert float(restored) == pytest.approx(row["loss"], abs=6e-6)
     model = keras.models.load_model(folder / "model.keras")
-    settings = DataSettings(
+    settings = DataConfig(
         dataset="generated",
         data_dir=data.removeprefix("--data_dir="),
         image_size=32,

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from imagenet.optimizers import choose, unwrapped, with_loss_scale
+from imagenet.optimizers import resolve, unwrapped, with_loss_scale
+from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
-from imagenet.run.settings import TrainingSettings
 from tests.imagenet import tiny
 
 RATE = 0.1
 
 
 def programs_of(model, accumulation_steps=1, label_smoothing=0.1):
-    settings = TrainingSettings(
+    settings = RunConfig(
         model="plain",
         image_size=32,
         data_dir="unused",
@@ -26,7 +26,7 @@ def programs_of(model, accumulation_steps=1, label_smoothing=0.1):
         label_smoothing=label_smoothing,
         optimizer="momentum",
     )
-    choice = choose(
+    spec = resolve(
         "momentum",
         batch_size=8,
         train_steps=1,
@@ -37,7 +37,7 @@ def programs_of(model, accumulation_steps=1, label_smoothing=0.1):
         weight_decay=0.0,
     )
     devices = Devices(tf.distribute.get_strategy(), 1)
-    return Programs(settings, choice, devices, model, choice.make(model))
+    return Programs(settings, spec, devices, model, spec.make(model))
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -110,7 +110,7 @@ def test_the_first_five_of_seven_by_hand():
 def mirrored(name, optimizer, precision):
     """Of two replicas: strategy, model, optimizer and programs."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    settings = TrainingSettings(
+    settings = RunConfig(
         model=name,
         data_dir="unused",
         model_dir="unused",
@@ -120,15 +120,15 @@ def mirrored(name, optimizer, precision):
         strategy="mirrored",
         precision=precision,
     )
-    choice = choose(optimizer, batch_size=8, train_steps=9, steps_per_epoch=1.0)
+    spec = resolve(optimizer, batch_size=8, train_steps=9, steps_per_epoch=1.0)
     with strategy.scope():
         model = getattr(tiny, name)(None, 4, (32, 32, 3), None)
-        made = with_loss_scale(choice.make(model), model, precision)
+        made = with_loss_scale(spec.make(model), model, precision)
     return (
         strategy,
         model,
         made,
-        Programs(settings, choice, Devices(strategy, 2), model, made),
+        Programs(settings, spec, Devices(strategy, 2), model, made),
     )
 
 

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import logging
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator,
@@ -28,11 +29,10 @@ from imagenet.models import MODELS
 from imagenet.optimizers import has_loss_scale
 from imagenet.run import training as training_module
 from imagenet.run.columns import TRAIN_COLUMNS
+from imagenet.run.config import LOCK_FILE, RunConfig
 from imagenet.run.devices import devices_of
 from imagenet.run.run_log import RunLog
-from imagenet.run.settings import LOCK_FILE, TrainingSettings
 from imagenet.run.training import Training
-from imagenet.train import data_settings
 from learned_optimizer.utils.csv_log import CsvLog, read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from tests.imagenet import tiny
@@ -65,14 +65,14 @@ def data_dir(tmp_path_factory):
 
 
 def settings(data_dir, model_dir, **changes):
-    return TrainingSettings(
+    return RunConfig(
         **{**SMALL, "data_dir": data_dir, "model_dir": str(model_dir), **changes}
     )
 
 
 def train(data_dir, model_dir, until=None, **changes):
     run = settings(data_dir, model_dir, **changes)
-    training = Training(run, devices_of(run), open_images(data_settings(run)))
+    training = Training(run, devices_of(run), open_images(run))
     training.train(until)
     return training
 
@@ -130,7 +130,7 @@ def by_hand(data_dir, model_dir, steps, weight_decay):
     rate = keras.optimizers.schedules.CosineDecay(0.05, steps)
     model.compile(keras.optimizers.SGD(rate, momentum=0.9), WithDecay())
     losses = []
-    images = open_images(data_settings(run))
+    images = open_images(run)
     for batch, _ in zip(images.training_batches(8), range(steps), strict=False):
         decay = sum(0.5 * weight_decay * np.square(np.array(v)).sum() for v in kernels)
         losses.append(model.train_on_batch(batch[0], batch[1]) - decay)
@@ -172,7 +172,7 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog
     np.testing.assert_allclose(list(events.values()), losses, rtol=1e-4)
     # The optimizer is said at the start.
     assert "momentum: rate 0.05, cosine to 0 at step 6" in caplog.text
-    assert run.choice.describe() in caplog.text
+    assert run.spec.describe() in caplog.text
     expected = [0.05 * 0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
     np.testing.assert_allclose(
         [row["learning_rate"] for row in rows], expected, rtol=1e-5
@@ -217,7 +217,7 @@ def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     model = tiny.tiny(None, 4, (32, 32, 3), None)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     model.compile(HierarchicalRNN(), lambda y, x: loss(keras.ops.one_hot(y, 4), x))
-    images = open_images(data_settings(settings(data_dir, tmp_path / "run")))
+    images = open_images(settings(data_dir, tmp_path / "run"))
     for batch, _ in zip(images.training_batches(8), range(6), strict=False):
         model.train_on_batch(batch[0], batch[1])
     for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
@@ -243,7 +243,8 @@ def test_images_per_second_are_those_of_the_loop(data_dir, tmp_path, monkeypatch
     assert [row["images_per_second"] for row in rows] == pytest.approx([3.2] * 4)
 
 
-def test_what_decides_the_images_reaches_them(data_dir, tmp_path):
+def test_what_decides_the_images_reaches_them(tmp_path):
+    data_dir = str(tmp_path / "data")
     changes = {
         "seed": 7,
         "min_crop_area": 0.5,
@@ -253,15 +254,12 @@ def test_what_decides_the_images_reaches_them(data_dir, tmp_path):
         "num_images": 30,
         "num_validation_images": 20,
     }
-    found = dataclasses.asdict(data_settings(settings(data_dir, tmp_path, **changes)))
-    assert found == {
-        "dataset": "generated",
-        "data_dir": data_dir,
-        "scaling": MODELS["tiny"].scaling,
-        # One set of images for all seeds of training.
-        "generated_seed": 0,
-        **changes,
-    }
+    images = open_images(settings(data_dir, tmp_path, **changes))
+    assert {name: getattr(images.config, name) for name in changes} == changes
+    assert images.config.scaling == MODELS["tiny"].scaling
+    assert (images.num_classes, images.num_train_images) == (3, 30)
+    # One set of images for all seeds of training.
+    assert images.config.generated().seed == 0
 
 
 def test_what_decides_a_run_is_part_of_its_identity(data_dir, tmp_path):
@@ -269,7 +267,7 @@ def test_what_decides_a_run_is_part_of_its_identity(data_dir, tmp_path):
     free = {
         *("data_dir", "model_dir", "train_steps", "epochs", "strategy", "replicas"),
         *("steps_per_loop", "checkpoint_every", "keep_checkpoints", "jit_compile"),
-        *("eval_every", "eval_batch_size", "eval_images"),
+        *("eval_every", "eval_batch_size", "eval_images", "scaling"),
     }
     run = settings(data_dir, tmp_path, optimizer="hierarchical_rnn")
     fields = {field.name for field in dataclasses.fields(run)}
@@ -280,7 +278,7 @@ def test_what_decides_a_run_is_part_of_its_identity(data_dir, tmp_path):
 def test_as_many_validation_images_as_asked_for(data_dir, tmp_path):
     run = train(data_dir, tmp_path, eval_images=8, eval_batch_size=4)
     (row,) = read_csv(tmp_path / "eval.csv")
-    images = open_images(data_settings(run.settings))
+    images = open_images(run.config)
     assert row["images"] == 8
     loss = loss_of_first(run.model, images, 8)
     assert row["loss"] == pytest.approx(loss, rel=1e-5)
@@ -293,7 +291,7 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
         folder = tmp_path / optimizer / "parts"
         changes = {"optimizer": optimizer, "checkpoint_every": 2}
         run = settings(data_dir, folder, **changes)
-        first = Training(run, devices_of(run), open_images(data_settings(run)))
+        first = Training(run, devices_of(run), open_images(run))
         original = first._checkpoints.save
 
         def save(original=original, first=first):
@@ -341,7 +339,7 @@ def test_other_arithmetic_gives_about_the_same(
         common |= {"learning_rate": 0.3, "weight_decay": 0.3, "schedule": "constant"}
         common["warmup_steps"] = 0
     still = settings(data_dir, tmp_path / "still", **common)
-    still = Training(still, devices_of(still), open_images(data_settings(still)))
+    still = Training(still, devices_of(still), open_images(still))
     plain = train(data_dir, tmp_path / "plain", **common)
     train(data_dir, tmp_path / "other", until=4, **common, **changes)
     other = train(data_dir, tmp_path / "other", **common, **changes)
@@ -373,7 +371,7 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
     for mine, theirs in zip(true, saved.trainable_variables, strict=True):
         np.testing.assert_array_equal(mine, np.array(theirs))
     # A network with those parameters says the same as the run's own evaluation.
-    images = open_images(data_settings(run.settings))
+    images = open_images(run.config)
     batch = next(images.evaluation_batches(10).as_numpy_iterator())
     logits = saved.predict_on_batch(batch[0])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
@@ -387,46 +385,46 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
     [
         ({"model": "vgg"}, "model must be one of"),
         ({"image_size": 15}, "16 pixels a side or more. Received: 15"),
-        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"batch_size": 0}, "batch_size must be .*1 or more. Received: batch_size=0"),
         ({"train_steps": None}, "either train_steps or epochs"),
         ({"epochs": 1.0}, "either train_steps or epochs"),
-        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
-        ({"min_crop_area": 0.0}, r"min_crop_area must be in \(0, 1\]"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be .*below 1"),
+        ({"min_crop_area": 0.0}, "min_crop_area must be .*above 0 and at most 1"),
         ({"precision": "half"}, "precision must be one of"),
         ({"strategy": "horovod"}, "strategy must be one of"),
-        ({"replicas": 2}, "replicas is for strategy mirrored"),
-        ({"eval_every": -1}, "eval_every must be 0 or more"),
+        ({"replicas": 2}, "replicas must be None under strategy=one_device"),
+        ({"eval_every": -1}, "eval_every must be .*0 or more"),
         ({"data_dir": ""}, "data_dir must name a folder"),
-        ({"model_dir": "gs://bucket/run"}, "not of a bucket. Received: 'gs://bucket/"),
+        ({"model_dir": "gs://bucket/run"}, "not of a bucket. .*'gs://bucket/run'"),
         (
             {"strategy": "parameter_server", "accumulation_steps": 2},
-            "parameter_server takes no accumulation_steps",
+            "accumulation_steps must be 1 under strategy=parameter_server",
         ),
         (
             {"strategy": "parameter_server", "input_shards": 2},
-            "parameter_server takes no input_shards",
+            "input_shards must be None under strategy=parameter_server",
         ),
         (
             {"strategy": "parameter_server", "jit_compile": True},
-            "parameter_server takes no jit_compile",
+            "jit_compile must be False under strategy=parameter_server",
         ),
         (
             {"strategy": "parameter_server", "synchronized_batch_normalization": True},
-            "parameter_server takes no synchronized_batch_normalization",
+            "synchronized_batch_normalization must be False under strategy=",
         ),
         (
             {"jit_compile": True, "synchronized_batch_normalization": True},
-            "jit_compile goes without synchronized_batch_normalization",
+            "synchronized_batch_normalization must be False under jit_compile",
         ),
-        ({"train_steps": None, "epochs": float("inf")}, "epochs must be positive"),
+        (
+            {"train_steps": None, "epochs": float("inf")},
+            "epochs must be a finite number",
+        ),
         (
             {"dataset": "imagenet2012", "num_images": None},
-            "num_classes is for dataset generated.*Received: num_classes=4",
+            "num_classes, num_validation_images must be left out.*'num_classes': 4",
         ),
-        (
-            {"dataset": "imagenet2012", "num_classes": 1000},
-            "num_images is for dataset generated.*Received: num_images=40",
-        ),
+        ({"dataset": "mnist"}, "num_images, .* must be left out.*'num_images': 40"),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):
@@ -463,7 +461,7 @@ def test_what_does_not_fit_ends_the_run_at_its_start(
         ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
         ({"accumulation_steps": 3}, "batch_size must be a multiple"),
         ({"input_shards": 3}, "input_shards must be a multiple"),
-        ({"num_classes": 1}, "`num_classes` must be from 2"),
+        ({"num_classes": 1}, "num_classes must be .*2 or more"),
         ({"eval_only": True}, "--eval_only needs a checkpoint"),
         ({"model_dir": "/dev/null/run"}, "/dev/null cannot be written"),
     ],
@@ -479,8 +477,8 @@ def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, me
         main(**{"model_dir": tmp_path / "run", **flags})
     assert not (tmp_path / "run").exists()
     # That of another run.
-    settings("data", tmp_path / "run", seed=1).settle(tmp_path / "run")
-    with pytest.raises(Left, match="another run.*seed"):
+    settings("data", tmp_path / "run", seed=1).write_or_verify(tmp_path / "run")
+    with pytest.raises(Left, match="go on with the settings of its run.*seed"):
         main(tmp_path / "run")
     with pytest.raises(AssertionError, match="were opened"):
         main(tmp_path / "run", seed=1)
@@ -576,16 +574,37 @@ def test_a_full_disk_under_tensorboard_is_one_line(main, tmp_path, monkeypatch):
     assert str(left.value) == "ResourceExhaustedError: No space left (status 1)"
 
 
+def test_checkpoints_are_written_without_a_word(data_dir, tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    train(data_dir, tmp_path / "said", until=2)
+    assert "Sharding callback duration" in caplog.text
+    caplog.clear()
+    logger = logging.get_absl_logger()
+    before = logger.filters[:], logging.get_verbosity()
+    train_module.set_up_logging()
+    try:
+        train(data_dir, tmp_path / "quiet", until=2)
+    finally:
+        logger.filters[:] = before[0]
+        logging.set_verbosity(before[1])
+    assert "images a step" in caplog.text
+    assert "Sharding" not in caplog.text
+
+
 class TestModelDir:
     """Whose folder it is."""
 
     def test_another_run(self, data_dir, tmp_path):
         run = settings(data_dir, tmp_path / "run")
-        run.settle(tmp_path / "run")
+        run.write_or_verify(tmp_path / "run")
         before = (tmp_path / "run" / "settings.json").read_bytes()
-        settings(data_dir, tmp_path / "run", train_steps=99).settle(tmp_path / "run")
-        with pytest.raises(ValueError, match=r"another run.*'momentum' there, 'adam'"):
-            settings(data_dir, tmp_path / "run", optimizer="adam").settle(
+        settings(data_dir, tmp_path / "run", train_steps=99).write_or_verify(
+            tmp_path / "run"
+        )
+        with pytest.raises(
+            ValueError, match=r"settings of its run.*'momentum' there, 'adam'"
+        ):
+            settings(data_dir, tmp_path / "run", optimizer="adam").write_or_verify(
                 tmp_path / "run"
             )
         assert (tmp_path / "run" / "settings.json").read_bytes() == before
@@ -599,21 +618,21 @@ class TestModelDir:
 
         folder = tmp_path / "run"
         run = settings(data_dir, folder, optimizer="hierarchical_rnn")
-        run.settle(folder)
-        run.settle(folder)
+        run.write_or_verify(folder)
+        run.write_or_verify(folder)
         found = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         assert found["weights"] == ALIASES["default"]
         assert found["weights_sha256"] == load_weights("default").card["sha256"]
         monkeypatch.setitem(ALIASES, "default", "default-v1")
-        with pytest.raises(ValueError, match=r"another run.*weights \('.*'default-v1'"):
-            run.settle(folder)
+        with pytest.raises(ValueError, match=r"of its run.*weights \('.*'default-v1'"):
+            run.write_or_verify(folder)
         # By its own name it is still the same run.
         settings(
             data_dir, folder, optimizer="hierarchical_rnn", weights=found["weights"]
-        ).settle(folder)
+        ).write_or_verify(folder)
         # It is nothing to a baseline.
         baseline = settings(data_dir, tmp_path / "baseline", weights="typo")
-        baseline.settle(tmp_path / "baseline")
+        baseline.write_or_verify(tmp_path / "baseline")
         assert "weights" not in json.loads(
             (tmp_path / "baseline" / "settings.json").read_text(encoding="utf-8")
         )
@@ -629,23 +648,23 @@ class TestModelDir:
             weights=str(path),
         )
         save_weights(fresh_weights(seed=0), path)
-        run.settle(tmp_path / "run")
+        run.write_or_verify(tmp_path / "run")
         save_weights(fresh_weights(seed=1), path)
-        with pytest.raises(ValueError, match=r"differ in weights_sha256 \('"):
-            run.check(tmp_path / "run")
+        with pytest.raises(ValueError, match=r"others for weights_sha256 \('"):
+            run.verify(tmp_path / "run")
 
     def test_one_that_was_killed_while_it_settled(self, data_dir, tmp_path):
         (tmp_path / ".settings.json.17").write_text("{")
         run = settings(data_dir, tmp_path)
-        run.check(tmp_path)
+        run.verify(tmp_path)
         assert not (tmp_path / "settings.json").exists()
-        run.settle(tmp_path)
-        run.check(tmp_path)
+        run.write_or_verify(tmp_path)
+        run.verify(tmp_path)
 
     def test_other_files(self, data_dir, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
         with pytest.raises(ValueError, match="which holds other things"):
-            settings(data_dir, tmp_path).settle(tmp_path)
+            settings(data_dir, tmp_path).write_or_verify(tmp_path)
 
     def test_a_damaged_checkpoint(self, data_dir, tmp_path):
         train(data_dir, tmp_path / "run")
@@ -751,9 +770,7 @@ def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatc
 )
 def test_as_many_are_evaluated_at_a_time_as_trained(data_dir, tmp_path, changes, size):
     run = settings(data_dir, tmp_path, **changes)
-    iterator, steps = evaluation_iterator(
-        run, devices_of(run), open_images(data_settings(run))
-    )
+    iterator, steps = evaluation_iterator(run, devices_of(run), open_images(run))
     images, _, weights = next(iterator)
     assert (len(images), len(weights)) == (size, size)
     assert (steps - 1) * size < 10 <= steps * size
@@ -761,7 +778,7 @@ def test_as_many_are_evaluated_at_a_time_as_trained(data_dir, tmp_path, changes,
 
 def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatch):
     run = settings(data_dir, tmp_path / "run", checkpoint_every=2)
-    training = Training(run, devices_of(run), open_images(data_settings(run)))
+    training = Training(run, devices_of(run), open_images(run))
     save = training._checkpoints._manager.save
 
     def full(checkpoint_number):
@@ -772,7 +789,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(data_dir, tmp_path, monkeypatc
     monkeypatch.setattr(training._checkpoints._manager, "save", full)
     with pytest.raises(OSError, match="checkpoint of step 4 could not be written"):
         training.train()
-    again = Training(run, devices_of(run), open_images(data_settings(run)))
+    again = Training(run, devices_of(run), open_images(run))
     assert again.step == 2
     again.train()
     assert again.step == 6

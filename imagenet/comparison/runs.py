@@ -18,13 +18,16 @@ import sys
 import numpy as np
 from absl import logging
 
-from imagenet.optimizers import OPTIMIZERS, choose
-from imagenet.run.settings import identity_in
+from imagenet.models import MODELS
+from imagenet.optimizers import OPTIMIZERS, resolve
+from imagenet.run.config import SETTINGS_FILE
 from imagenet.run.termination import Terminated
+from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.flags import check_settings, setting
 
-PLAN_FILE = "comparison.json"
+COMPARISON_FILE = "comparison.json"
 # What the loss of a run is judged by, at any step.
 LAST_STEPS = 100
 
@@ -53,15 +56,10 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is compared.
+class ComparisonConfig:
+    """What is compared; the help of each setting says what it is.
 
     Attributes:
-        models: Keys of `imagenet.models.MODELS`.
-        optimizers: Keys of `imagenet.optimizers.OPTIMIZERS`.
-        seeds: Of starts and data.
-        factors: Of a baseline's usual rate, the ones that are tried.
-        probe_steps: Steps after which the rate is chosen.
         train_steps: Steps of a run.
         batch_size: Images a step.
         steps_per_epoch: Of the data.
@@ -73,11 +71,20 @@ class Plan:
         ValueError: A number is out of its range or a name is unknown.
     """
 
-    models: tuple[str, ...]
-    optimizers: tuple[str, ...]
-    seeds: tuple[int, ...]
-    factors: tuple[float, ...]
-    probe_steps: int
+    models: tuple[str, ...] = setting(("resnet_v2_50",), "Networks.", choices=MODELS)
+    optimizers: tuple[str, ...] = setting(
+        ("hierarchical_rnn", "rmsprop", "adam", "momentum"),
+        "What is compared.",
+        choices=OPTIMIZERS,
+    )
+    seeds: tuple[int, ...] = setting((0,), "Of initial weights, order, augmentation.")
+    factors: tuple[float, ...] = setting(
+        (0.25, 1.0, 4.0),
+        "Of a baseline's usual rate: the rates that are tried.",
+        above=0,
+    )
+    probe_steps: int = setting(300, "Steps after which a rate is chosen.", at_least=1)
+    _: dataclasses.KW_ONLY
     train_steps: int
     batch_size: int
     steps_per_epoch: float
@@ -86,30 +93,21 @@ class Plan:
     module: str = "imagenet.train"
 
     def __post_init__(self):
-        unknown = sorted(set(self.optimizers) - set(OPTIMIZERS))
-        if unknown:
+        check_settings(self)
+        for name in ("models", "optimizers", "seeds", "factors"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty. Received: nothing")
+        if self.probe_steps > self.train_steps:
             raise ValueError(
-                f"optimizers must be of {', '.join(OPTIMIZERS)}. "
-                f"Received: {', '.join(unknown)}"
-            )
-        if not (self.models and self.optimizers and self.seeds and self.factors):
-            raise ValueError(
-                "a comparison needs models, optimizers, seeds and factors. "
-                f"Received: {self.models}, {self.optimizers}, {self.seeds}, "
-                f"{self.factors}"
-            )
-        if min(self.factors) <= 0 or not 0 < self.probe_steps <= self.train_steps:
-            raise ValueError(
-                "factors must be positive, and the probe's steps at most those of a "
-                f"run. Received: {self.factors}, {self.probe_steps} of "
-                f"{self.train_steps}"
+                f"probe_steps must be at most train_steps, {self.train_steps}. "
+                f"Received: probe_steps={self.probe_steps}"
             )
 
     def candidates(self, model: str, optimizer: str) -> list[list[Run]]:
         """For each rate that is tried, its runs: one a seed."""
         rates: list[float | None] = [None]
         if optimizer != "hierarchical_rnn" and len(self.factors) > 1:
-            usual = choose(
+            usual = resolve(
                 optimizer,
                 batch_size=self.batch_size,
                 train_steps=self.train_steps,
@@ -125,6 +123,34 @@ class Plan:
         path = self.folder / run.name / "train.csv"
         return read_csv(path) if path.is_file() else []
 
+    def verify(self) -> None:
+        """Finds out whether the runs in the folder are of such a comparison.
+
+        A run may be made longer, a comparison may not: its rates were chosen under
+        schedules that end at its last step.
+
+        Raises:
+            ValueError: They are as long as another one has them.
+        """
+        found = run_folder.read_identity(self.folder / COMPARISON_FILE)
+        if found and found.get("train_steps") != self.train_steps:
+            raise ValueError(
+                "output must be new, or that of a comparison of as many steps. "
+                f"Received: {self.folder}, of {found.get('train_steps')} steps, for "
+                f"train_steps={self.train_steps}"
+            )
+
+    def write_or_verify(self) -> None:
+        """Makes the folder that of the comparison.
+
+        Raises:
+            ValueError: See `verify`.
+        """
+        self.verify()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps({"train_steps": self.train_steps}) + "\n"
+        atomic_write(self.folder / COMPARISON_FILE, content.encode())
+
     def weights_of(self, run: Run) -> tuple[str, str]:
         """Name and sha256 of the weights with which a run was made.
 
@@ -135,7 +161,7 @@ class Plan:
         """
         if run.optimizer != "hierarchical_rnn":
             return "", ""
-        found = identity_in(self.folder / run.name) or {}
+        found = run_folder.read_identity(self.folder / run.name / SETTINGS_FILE) or {}
         if "weights_sha256" not in found:
             raise ValueError(
                 "a run of the learned optimizer must say which weights it had. "
@@ -144,40 +170,7 @@ class Plan:
         return found["weights"], found["weights_sha256"]
 
 
-def check_plan(plan: Plan) -> None:
-    """Finds out whether the runs in the folder are of such a comparison.
-
-    A run may be made longer, a comparison may not: its rates were chosen under
-    schedules that end at its last step.
-
-    Raises:
-        ValueError: They are as long as another one has them.
-    """
-    path = plan.folder / PLAN_FILE
-    if not path.is_file():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found.get("train_steps") != plan.train_steps:
-        raise ValueError(
-            "output must be new, or that of a comparison of as many steps. Received: "
-            f"{plan.folder}, of {found.get('train_steps')} steps, for "
-            f"train_steps={plan.train_steps}"
-        )
-
-
-def settle_plan(plan: Plan) -> None:
-    """Makes the folder that of the comparison.
-
-    Raises:
-        ValueError: See `check_plan`.
-    """
-    check_plan(plan)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({"train_steps": plan.train_steps}) + "\n"
-    atomic_write(plan.folder / PLAN_FILE, content.encode())
-
-
-def run_all(plan: Plan) -> list[Run]:
+def run_all(config: ComparisonConfig) -> list[Run]:
     """Runs what has not been run yet.
 
     Returns:
@@ -188,48 +181,49 @@ def run_all(plan: Plan) -> list[Run]:
         RuntimeError: A run failed.
     """
     finished = []
-    for model in plan.models:
-        for optimizer in plan.optimizers:
-            candidates = plan.candidates(model, optimizer)
+    for model in config.models:
+        for optimizer in config.optimizers:
+            candidates = config.candidates(model, optimizer)
             chosen = candidates[0]
             if len(candidates) > 1:
                 for runs in candidates:
                     for run in runs:
-                        _advance(plan, run, plan.probe_steps)
-                chosen = min(candidates, key=lambda runs: probe_loss(plan, runs))
-                _drop_checkpoints(plan, candidates, chosen)
+                        _advance(config, run, config.probe_steps)
+                chosen = min(candidates, key=lambda runs: probe_loss(config, runs))
+                _drop_checkpoints(config, candidates, chosen)
             for run in chosen:
-                _advance(plan, run, plan.train_steps)
+                _advance(config, run, config.train_steps)
             finished += chosen
     return finished
 
 
-def probe_loss(plan: Plan, runs: list[Run]) -> float:
+def probe_loss(config: ComparisonConfig, runs: list[Run]) -> float:
     """Mean training loss of the last steps of a probe; infinite if it diverged."""
     found = []
     for run in runs:
-        losses = [row["loss"] for row in plan.rows(run)[: plan.probe_steps]]
-        found.append(np.mean(losses[-min(LAST_STEPS, plan.probe_steps // 2 or 1) :]))
+        losses = [row["loss"] for row in config.rows(run)[: config.probe_steps]]
+        found.append(np.mean(losses[-min(LAST_STEPS, config.probe_steps // 2 or 1) :]))
     loss = float(np.mean(found))
     return loss if np.isfinite(loss) else float("inf")
 
 
-def _advance(plan, run, until):
+def _advance(config, run, until):
     """Runs until that step, if it is not there already."""
-    if len(plan.rows(run)) >= until and (
-        until < plan.train_steps or (plan.folder / run.name / "model.keras").is_file()
+    if len(config.rows(run)) >= until and (
+        until < config.train_steps
+        or (config.folder / run.name / "model.keras").is_file()
     ):
         return
     command = [
-        *(sys.executable, "-m", plan.module),
-        *plan.flags,
+        *(sys.executable, "-m", config.module),
+        *config.flags,
         f"--model={run.model}",
         f"--optimizer={run.optimizer}",
         f"--seed={run.seed}",
-        f"--batch_size={plan.batch_size}",
-        f"--train_steps={plan.train_steps}",
+        f"--batch_size={config.batch_size}",
+        f"--train_steps={config.train_steps}",
         f"--stop_after={until}",
-        f"--model_dir={plan.folder / run.name}",
+        f"--model_dir={config.folder / run.name}",
     ]
     if run.learning_rate is not None:
         command.append(f"--learning_rate={run.learning_rate!r}")
@@ -278,14 +272,14 @@ def _run_child(command):
         signal.signal(signal.SIGTERM, before)
 
 
-def _drop_checkpoints(plan, candidates, chosen):
+def _drop_checkpoints(config, candidates, chosen):
     """Frees the disk of what will not go on: hundreds of megabytes a run."""
     for runs in candidates:
         for run in runs if runs is not chosen else ():
-            shutil.rmtree(plan.folder / run.name / "checkpoints", ignore_errors=True)
+            shutil.rmtree(config.folder / run.name / "checkpoints", ignore_errors=True)
 
 
-def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path) -> None:
+def write_curves(config: ComparisonConfig, runs: list[Run], path: pathlib.Path) -> None:
     """All curves as one CSV; `seconds` is the wall clock since the run's first step."""
     aside = path.with_name(f".{path.name}")
     with open(aside, "w", newline="", encoding="utf-8") as file:
@@ -298,8 +292,10 @@ def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path) -> None:
         )
         for run in runs:
             rate = "" if run.learning_rate is None else f"{run.learning_rate:.6g}"
-            _, sha256 = plan.weights_of(run)
-            for row, seconds in zip(plan.rows(run), wall_clock(plan, run), strict=True):
+            _, sha256 = config.weights_of(run)
+            for row, seconds in zip(
+                config.rows(run), wall_clock(config, run), strict=True
+            ):
                 writer.writerow(
                     [
                         *(run.model, run.optimizer, rate, run.seed, int(row["step"])),
@@ -310,7 +306,7 @@ def write_curves(plan: Plan, runs: list[Run], path: pathlib.Path) -> None:
     os.replace(aside, path)
 
 
-def wall_clock(plan: Plan, run: Run) -> np.ndarray:
+def wall_clock(config: ComparisonConfig, run: Run) -> np.ndarray:
     """Seconds after each step of a run, the time to compile included."""
-    rates = np.array([row["images_per_second"] for row in plan.rows(run)])
-    return np.cumsum(plan.batch_size / rates)
+    rates = np.array([row["images_per_second"] for row in config.rows(run)])
+    return np.cumsum(config.batch_size / rates)

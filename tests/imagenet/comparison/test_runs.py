@@ -7,24 +7,21 @@ import re
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet.comparison.comparison import (
-    Plan,
-    Run,
-    check_plan,
-    probe_loss,
-    run_all,
-    settle_plan,
-    wall_clock,
-)
 from imagenet.comparison.figures import smoothed
 from imagenet.comparison.ranking import ranks_of
 from imagenet.comparison.report import write_report
-from imagenet.optimizers import choose
+from imagenet.comparison.runs import (
+    ComparisonConfig,
+    Run,
+    probe_loss,
+    run_all,
+    wall_clock,
+)
+from imagenet.optimizers import resolve
 from imagenet.run.columns import EVAL_COLUMNS, TRAIN_COLUMNS
 from imagenet.run.step_times import StepTimes
 from learned_optimizer import load_weights
@@ -32,7 +29,7 @@ from learned_optimizer.utils.csv_log import CsvLog, read_csv
 
 
 def plan(folder, **changes):
-    return Plan(
+    return ComparisonConfig(
         **{
             "models": ("resnet_v2_50",),
             "optimizers": ("hierarchical_rnn", "momentum"),
@@ -95,7 +92,7 @@ def test_the_best_probe_goes_on(tmp_path, monkeypatch):
             (tmp_path / run.name / "model.keras").write_bytes(b"")
         return 0, False
 
-    monkeypatch.setattr("imagenet.comparison.comparison._run_child", start)
+    monkeypatch.setattr("imagenet.comparison.runs._run_child", start)
     runs = run_all(mine)
     assert [(run.learning_rate, run.seed) for run in runs] == [(0.025, 0), (0.025, 1)]
     assert len(started) == 3 * 2 + 2
@@ -130,7 +127,7 @@ def test_sigterm_goes_on_to_the_run_and_waits_for_it(tmp_path):
     )
     script = (
         "import sys\n"
-        "from imagenet.comparison.comparison import _run_child\n"
+        "from imagenet.comparison.runs import _run_child\n"
         f"print(*_run_child([sys.executable, '-c', {child!r}]), flush=True)\n"
     )
     with subprocess.Popen(
@@ -150,16 +147,16 @@ def test_what_is_not_surely_below_the_label_counts_against_it():
 
 def test_a_comparison_is_not_made_longer(tmp_path):
     """Its rates were chosen under schedules that end at its last step."""
-    settle_plan(plan(tmp_path / "new"))
-    settle_plan(plan(tmp_path / "new", optimizers=("adam",)))
+    plan(tmp_path / "new").write_or_verify()
+    plan(tmp_path / "new", optimizers=("adam",)).write_or_verify()
     before = (tmp_path / "new" / "comparison.json").read_bytes()
     for steps in (4, 16):
         longer = plan(tmp_path / "new", train_steps=steps)
-        for function in (check_plan, settle_plan):
+        for method in (longer.verify, longer.write_or_verify):
             with pytest.raises(
                 ValueError, match=f"of 8 steps, for train_steps={steps}"
             ):
-                function(longer)
+                method()
     assert (tmp_path / "new" / "comparison.json").read_bytes() == before
 
 
@@ -211,7 +208,7 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
         log.write(dict(zip(EVAL_COLUMNS, (8, 0.5, 0.9, 1.0, 10), strict=True)))
         log.close()
     choices = {
-        name: choose(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
+        name: resolve(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
         for name in mine.optimizers
     }
     shares = {
@@ -265,10 +262,10 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizers": ("sgd",)}, "optimizers must be of"),
-        ({"seeds": ()}, "needs models, optimizers, seeds and factors"),
-        ({"factors": (0.0,)}, "factors must be positive"),
-        ({"probe_steps": 9}, "9 of 8"),
+        ({"optimizers": ("sgd",)}, "optimizers must be one of"),
+        ({"seeds": ()}, "seeds must not be empty"),
+        ({"factors": (0.0,)}, "factors must be a finite number, above 0"),
+        ({"probe_steps": 9}, "at most train_steps, 8. Received: probe_steps=9"),
     ],
 )
 def test_bad_plans(tmp_path, changes, message):
@@ -388,18 +385,18 @@ def test_mistakes_end_the_comparison_before_anything_long(tmp_path):
     common = ["--data_dir=data", f"--output={out}", "--train_steps=10"]
     cases = [
         ([*common], "the checks were passed"),
-        (["--data_dir=data", f"--output={out}"], "needs --train_steps"),
+        (["--data_dir=data", f"--output={out}"], "--train_steps must be given"),
         ([*common, "--image_size=16"], "32 pixels a side or more"),
         ([*common, "--timing_batches=8,x"], "timing_batches .* Received: 'x'"),
         ([*common, "--timing_batches=0"], "timing_batches .* Received: '0'"),
         ([*common, "--timing_batches="], "the checks were passed"),
         ([*common, "--weights=typo"], "weights='typo'"),
         ([*common, "--weights=typo", "--optimizers=adam"], "the checks were passed"),
-        ([*common, "--optimizers=sgd"], "optimizers must be of"),
+        ([*common, "--optimizers=sgd"], "optimizers must be one of"),
         ([*common, "--warmup_steps=11"], "11 steps of 10"),
-        ([*common, "--batch_size=0"], "Received: 0"),
-        ([*common, "--seeds=a"], "'a'"),
-        ([*common, f"--output={other}"], "another run.*weights_sha256"),
+        ([*common, "--batch_size=0"], "Received: batch_size=0"),
+        ([*common, "--seeds=a"], "seeds must be a list.* Received: a"),
+        ([*common, f"--output={other}"], "settings of its run.*weights_sha256"),
         *(
             ([*common, flag], f"Received: {flag.split('=')[0]}$")
             for flag in (
@@ -414,162 +411,3 @@ def test_mistakes_end_the_comparison_before_anything_long(tmp_path):
     for line, (arguments, message) in zip(found, cases, strict=True):
         assert re.search(message, line), (arguments, line)
     assert not out.exists()
-
-
-class TestJax:
-    """`model.fit` without TensorFlow."""
-
-    def test_mistakes_end_it_before_anything_long(self, tmp_path):
-        """Curves of another run stay."""
-        pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
-        run = tmp_path / "unknown" / "resnet_v2_50_adam_seed0"
-        run.mkdir(parents=True)
-        (run / "train.csv").write_text("step\n1\n")
-        identity = {"program": "imagenet.fit_jax", "model": "resnet_v2_50"}
-        identity |= {"optimizer": "adam", "seed": 0, "image_size": 32}
-        identity |= {"num_classes": 100, "num_images": 5000, "batch_size": 32}
-        identity |= {"num_validation_images": 500, "train_steps": 10}
-        identity |= {"precision": "float32"}
-        run = tmp_path / "known" / "resnet_v2_50_adam_seed0"
-        run.mkdir(parents=True)
-        (run / "train.csv").write_text("step\n1\n")
-        (run / "settings.json").write_text(json.dumps(identity))
-        common = ["--train_steps=10", "--image_size=32", "--optimizers=adam"]
-        known = f"--output={tmp_path / 'known'}"
-        out = f"--output={tmp_path / 'out'}"
-        cases = [
-            ([*common, out], "the checks were passed"),
-            ([*common, out, "--timing_batches=x"], "timing_batches .* Received: 'x'"),
-            ([*common, out, "--timing_batches=0"], "timing_batches .* Received: '0'"),
-            (
-                [*common, out, "--optimizers=hierarchical_rnn", "--weights=typo"],
-                "weights='typo'",
-            ),
-            ([*common, f"--output={tmp_path / 'unknown'}"], "holds other things"),
-            ([*common, known], "the checks were passed"),
-            (
-                [*common, known, "--batch_size=8"],
-                r"another run.*batch_size \(32 there, 8 now\)",
-            ),
-        ]
-        script = CHECKS.format(
-            program="fit_jax", long="DrawnImages", before="program.define_flags()"
-        )
-        found = messages(script, [arguments for arguments, _ in cases])
-        for line, (arguments, message) in zip(found, cases, strict=True):
-            assert re.search(message, line), (arguments, line)
-        assert not (tmp_path / "out").exists()
-        assert len(list(tmp_path.glob("*/*/train.csv"))) == 2
-
-    def test_its_images_come_once_an_epoch_and_are_shifted_anew(self, monkeypatch):
-        # What its import sets is for programs of that backend.
-        monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
-        from imagenet.fit_jax import DrawnImages
-
-        images = DrawnImages(0, 12, 32, 4, batch_size=6, steps=6, seed=0)
-        orders = np.array([images._rows(step) for step in range(6)]).reshape(3, 12)
-        assert all(sorted(order) == list(range(12)) for order in orders)
-        assert len({tuple(order) for order in orders}) == 3
-        first, labels = images[0]
-        np.testing.assert_array_equal(labels.argmax(-1), orders[0, :6] % 4)
-        assert first.shape == (6, 32, 32, 3) and -1 <= first.min() < first.max() <= 1
-        same = images.images[:6]
-        one, other, again = (images._augment(same, step) for step in (1, 2, 1))
-        np.testing.assert_array_equal(one, again)
-        assert not np.array_equal(one, other) and not np.array_equal(one, same)
-        # Up to an eighth of the side: the middle of each is in the image it is of.
-        for shifted, image in zip(one, same, strict=True):
-            windows = np.lib.stride_tricks.sliding_window_view(image, (24, 24, 3))
-            middle = shifted[4:-4, 4:-4]
-            found = [
-                np.all(windows == part, axis=(-3, -2, -1)).any()
-                for part in (middle, middle[:, ::-1])
-            ]
-            assert any(found)
-        validation = DrawnImages(40, 5, 32, 4, batch_size=4, steps=None, seed=0)
-        seen = [validation[step] for step in range(len(validation))]
-        assert [len(batch[0]) for batch in seen] == [4, 1]
-        np.testing.assert_array_equal(
-            np.concatenate([batch[0] for batch in seen]),
-            validation.images.astype(np.float32) / 127.5 - 1.0,
-        )
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
-    def test_half_precision_has_a_loss_scale(self, tmp_path, optimizer):
-        pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
-        script = (
-            "from imagenet import fit_jax\n"
-            "from tests.imagenet import tiny\n"
-            "def end(self, logs=None):\n"
-            "    self._log.close()\n"
-            "    print(type(self.model.optimizer).__name__)\n"
-            "fit_jax.CurveLog.on_train_end = end\n"
-            "fit_jax.run()\n"
-        )
-        losses = {}
-        for precision in ("float32", "mixed_float16"):
-            done = subprocess.run(
-                [
-                    *(sys.executable, "-c", script, "--model=plain"),
-                    *("--image_size=32", "--num_classes=4", "--num_images=48"),
-                    *("--num_validation_images=12", "--batch_size=8"),
-                    *("--train_steps=20", "--timing_batches="),
-                    *(f"--optimizers={optimizer}", f"--precision={precision}"),
-                    f"--output={tmp_path / precision}",
-                ],
-                capture_output=True,
-                text=True,
-                timeout=600,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr[-4000:]
-            scaled = precision == "mixed_float16"
-            assert ("LossScaleOptimizer" in done.stdout) == scaled
-            rows = read_csv(
-                tmp_path / precision / f"plain_{optimizer}_seed0" / "train.csv"
-            )
-            losses[precision] = [row["loss"] for row in rows]
-        np.testing.assert_allclose(
-            losses["mixed_float16"], losses["float32"], rtol=5e-2
-        )
-
-    @pytest.mark.slow
-    def test_it_trains_and_reports(self, tmp_path):
-        pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
-        # As on a machine that has none: every import of it fails.
-        script = (
-            "import sys\n"
-            "sys.modules['tensorflow'] = None\n"
-            "from imagenet import fit_jax\n"
-            "from tests.imagenet import tiny\n"
-            "fit_jax.run()\n"
-        )
-        done = subprocess.run(
-            [
-                *(sys.executable, "-c", script, "--model=tiny", "--image_size=32"),
-                *("--num_classes=4", "--num_images=48", "--num_validation_images=12"),
-                *("--batch_size=8", "--train_steps=60", "--timing_batches=1,8"),
-                *("--optimizers=hierarchical_rnn,adam", f"--output={tmp_path}"),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        for optimizer in ("hierarchical_rnn", "adam"):
-            rows = read_csv(tmp_path / f"tiny_{optimizer}_seed0" / "train.csv")
-            assert [row["step"] for row in rows] == [*range(1, 61)]
-            losses = [row["loss"] for row in rows]
-            assert np.mean(losses[-10:]) < np.mean(losses[:10])
-            # Of this step's eight images, not of all steps so far.
-            right = np.array([row["accuracy"] for row in rows]) * 8
-            np.testing.assert_allclose(right, right.round(), atol=1e-5)
-            assert len(set(right)) > 2
-            (row,) = read_csv(tmp_path / f"tiny_{optimizer}_seed0" / "eval.csv")
-            assert (row["step"], row["images"], row["top_5"]) == (60, 12, 1)
-            assert row["top_1"] * 12 == pytest.approx(round(row["top_1"] * 12))
-            assert 0 < row["loss"] < 10
-        assert (tmp_path / "tiny.png").is_file()
-        assert "shares.png" in (tmp_path / "report.md").read_text(encoding="utf-8")

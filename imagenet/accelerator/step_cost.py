@@ -1,0 +1,145 @@
+"""What a step of an optimizer costs on this device: time, memory, and the least time.
+
+The least time is that of moving what must be moved: parameters and state are read and
+written, gradients are read. The bandwidth is that of a copy on the device.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from imagenet.models import MODELS, build_model
+from imagenet.run.step_times import median_seconds
+
+REPETITIONS = 20
+_COPIED_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """Of one step of one optimizer on the variables of one network.
+
+    Attributes:
+        network: Its name.
+        optimizer: Its name.
+        parameters: That are updated.
+        milliseconds: Median time of a step.
+        temporary_bytes: What the compiled step needs beside its arguments.
+        state_bytes: Of the optimizer's variables.
+        moved_bytes: That must be read and written.
+        gigabytes_a_second: Of a copy on the device, reading and writing.
+    """
+
+    network: str
+    optimizer: str
+    parameters: int
+    milliseconds: float
+    temporary_bytes: int
+    state_bytes: int
+    moved_bytes: int
+    gigabytes_a_second: float
+
+    @classmethod
+    def from_row(cls, row: dict[str, str]) -> "StepCost":
+        """From the row of a CSV."""
+        kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+        return cls(**{name: kinds[name](value) for name, value in row.items()})
+
+    @property
+    def least_milliseconds(self) -> float:
+        """To move what must be moved."""
+        return self.moved_bytes / self.gigabytes_a_second / 1e6
+
+
+def copy_bandwidth() -> float:
+    """Gigabytes a second that a copy on the device reads and writes."""
+    size = _COPIED_BYTES // (16 if jax.default_backend() == "cpu" else 1)
+    source = jnp.zeros(size // 4, jnp.float32)
+    # Not the identity, which would copy nothing.
+    copy = jax.jit(lambda x: x + 1.0)
+    return 2 * source.nbytes / _median(lambda: copy(source)) / 1e9
+
+
+def shapes_of(network: str) -> list[tuple[int, ...]]:
+    """The shapes of a network's trainable variables, with 1,000 classes.
+
+    Args:
+        network: A key of `imagenet.models.MODELS`, or `vit_b16`, ViT-B/16 for 224 px
+            (Dosovitskiy et al. 2021, table 1), 86.6 million parameters.
+    """
+    if network in MODELS:
+        variables = build_model(network, 1000).trainable_variables
+        return [tuple(variable.shape) for variable in variables]
+    width, hidden, tokens = 768, 3072, 1 + (224 // 16) ** 2
+    normalization = [(width,), (width,)]
+    block = [
+        *normalization,
+        *((width, 3 * width), (3 * width,), (width, width), (width,)),
+        *normalization,
+        *((width, hidden), (hidden,), (hidden, width), (width,)),
+    ]
+    return [
+        *((16, 16, 3, width), (width,), (1, 1, width), (1, tokens, width)),
+        *(12 * block),
+        *normalization,
+        *((width, 1000), (1000,)),
+    ]
+
+
+def step_cost(
+    network: str, name: str, optimizer: keras.optimizers.Optimizer, bandwidth: float
+) -> StepCost:
+    """Measures a step on variables of the shapes of a network.
+
+    Args:
+        network: See `shapes_of`.
+        name: Of the optimizer.
+        optimizer: Not built yet.
+        bandwidth: See `copy_bandwidth`.
+    """
+    random = np.random.default_rng(0)
+    variables = [
+        keras.Variable(0.02 * random.standard_normal(shape, np.float32))
+        for shape in shapes_of(network)
+    ]
+    optimizer.build(variables)
+    gradients = [
+        jax.device_put(1e-3 * random.standard_normal(v.shape, np.float32))
+        for v in variables
+    ]
+    # Copies, since what is donated is gone.
+    values = [
+        [jnp.array(variable.value, copy=True) for variable in some]
+        for some in (optimizer.variables, variables)
+    ]
+
+    def advance(state, trainable, gradients):
+        trainable, state = optimizer.stateless_apply(state, gradients, trainable)
+        return state, trainable
+
+    step = jax.jit(advance, donate_argnums=(0, 1)).lower(*values, gradients).compile()
+    state_bytes, parameter_bytes = (sum(v.nbytes for v in some) for some in values)
+
+    def run():
+        nonlocal values
+        values = step(*values, gradients)
+        return values
+
+    return StepCost(
+        network,
+        name,
+        sum(math.prod(variable.shape) for variable in variables),
+        1e3 * _median(run),
+        step.memory_analysis().temp_size_in_bytes,
+        state_bytes,
+        2 * state_bytes + 3 * parameter_bytes,
+        bandwidth,
+    )
+
+
+def _median(run):
+    return median_seconds(lambda: jax.block_until_ready(run()), REPETITIONS)

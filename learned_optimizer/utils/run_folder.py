@@ -1,0 +1,87 @@
+"""The folder of a run, and the settings in it by which the run is known again."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from learned_optimizer.utils.atomic_write import atomic_write
+
+
+def read_identity(path: pathlib.Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder; None where there is none.
+
+    Args:
+        path: The file of the settings.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must be the settings of a run. Received: no JSON")
+    return found
+
+
+def verify(
+    path: pathlib.Path, identity: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
+    """Finds out whether a folder can be that of a run; writes nothing.
+
+    Args:
+        path: The file of the settings, in the folder.
+        identity: The settings of the run that may not change, as JSON types.
+        defaults: What a run had whose file lacks a setting.
+
+    Raises:
+        ValueError: The folder is that of another run, or holds other files.
+    """
+    found = read_identity(path)
+    if found is None:
+        _check_free(path)
+        return
+    there = {name: found.get(name, defaults.get(name)) for name in identity}
+    differing = [
+        f"{name} ({there[name]!r} there, {value!r} now)"
+        for name, value in identity.items()
+        if there[name] != value
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} must be new, or go on with the settings of its run. "
+            f"Received: others for {', '.join(differing)}"
+        )
+
+
+def _check_free(path):
+    folder = path.parent
+    if not folder.exists():
+        return
+    # A process that was killed in `write_or_verify` left a file like the first ones.
+    if not folder.is_dir() or any(
+        not found.name.startswith((f".{path.name}.", ".lock"))
+        for found in folder.iterdir()
+    ):
+        raise ValueError(
+            "The folder of a run must be new, empty, or that of a run to go on with. "
+            f"Received: {folder}, which holds other things"
+        )
+
+
+def write_or_verify(
+    path: pathlib.Path, identity: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
+    """Makes a folder that of a run, or finds that it is already.
+
+    Raises:
+        ValueError: See `verify`.
+    """
+    verify(path, identity, defaults)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, (json.dumps(dict(identity), indent=2) + "\n").encode())
