@@ -107,15 +107,22 @@ def _fields_of_dataclasses(tree):
         and ast.unparse(node.func) in ("define_flags", "dataclasses.fields")
         for argument in node.args
     }
+    return _fields_of(wanted, tree)
+
+
+def _fields_of(names, tree):
+    """Of the classes of these names, in this source or one it imports, and bases."""
     found = set()
     for other in [tree, *map(_parsed, _imported_sources(tree.body, named=True))]:
         for node in other.body:
-            if isinstance(node, ast.ClassDef) and node.name in wanted:
+            if isinstance(node, ast.ClassDef) and node.name in names:
                 found |= {
                     field.target.id
                     for field in node.body
                     if isinstance(field, ast.AnnAssign)
                 }
+                if node.bases:
+                    found |= _fields_of(set(map(ast.unparse, node.bases)), other)
     return found
 
 

@@ -21,7 +21,7 @@ def test_they_are_the_drawn_ones(images):
     for place, image in enumerate(np.asarray(images.images)):
         drawn = draw((3 + place) % 4, 3 + place, 4, 32, seed=5)
         # JPEG loses a little.
-        assert np.abs(image.astype(float) - drawn).mean() < 14
+        assert np.abs(image.astype(float) - drawn).mean() < 18
 
 
 def test_they_come_once_an_epoch(images):

@@ -13,14 +13,9 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from imagenet.input import augmentation
-from imagenet.input import batches as batches_module
-from imagenet.input.batches import asynchronous_batches
 from imagenet.input.data import DataConfig, open_images
 from imagenet.input.record_order import part_of_split, records_in_order
 from imagenet.input.skipping import SkippedImages
-from imagenet.run.config import RunConfig
-from imagenet.run.devices import Devices
 from tests.imagenet.small_data import (
     KINDS,
     SYNSETS,
@@ -117,74 +112,6 @@ def test_a_run_that_goes_on_sees_what_another_sees(settings, data, shard, num_sh
 def test_each_setting_matters(settings, first_batch, changes):
     other = open_images(dataclasses.replace(settings, **changes))
     assert not equal([first_batch], arrays(other.training_batches(4), 1))
-
-
-def asynchronous_run(settings):
-    return RunConfig(
-        model="resnet_v2_50",
-        image_size=SIZE,
-        data_dir=settings.data_dir,
-        model_dir="unused",
-        train_steps=1,
-        batch_size=4,
-        strategy="parameter_server",
-    )
-
-
-def test_asynchronous_workers_have_batches_of_their_own(settings, data):
-    """Also one that comes back; the images are the same, orders and crops are not."""
-    batches = asynchronous_batches(asynchronous_run(settings), 2, data)
-    one, other = (arrays(batches, 12) for _ in range(2))
-    seen = [
-        {image.tobytes() for batch in mine for image in batch[0]}
-        for mine in (one, other)
-    ]
-    assert len(seen[0]) == len(seen[1]) == 48
-    assert not seen[0] & seen[1]
-    for mine in (one, other):
-        labels = np.concatenate([batch[1] for batch in mine])
-        assert set(labels) <= set(range(5)) and len(set(labels)) > 1
-
-
-@pytest.fixture
-def iterators(settings, monkeypatch):
-    """Two workers' iterators over some images, as processes of one cluster make them.
-
-    All have a global seed in common, from which they would all draw the same.
-    """
-
-    class Coordinator:
-        def __init__(self, strategy):
-            self.create_per_worker_dataset = lambda make: make()
-
-    monkeypatch.setattr(tf.distribute.coordinator, "ClusterCoordinator", Coordinator)
-    devices = Devices(tf.distribute.get_strategy(), 1, num_workers=2)
-
-    def make(images):
-        for _ in range(2):
-            tf.random.set_seed(0)
-            run = asynchronous_run(settings)
-            yield batches_module._asynchronous_iterator(run, devices, images)
-
-    return make
-
-
-def test_asynchronous_workers_pass_over_the_shards_in_orders_of_their_own(iterators):
-    class Numbered:
-        num_train_images = 64
-
-        def training_batches(self, batch_size, *, shard, **_):
-            return tf.data.Dataset.from_tensors(shard).repeat()
-
-    one, other = (
-        np.array([next(iterator).numpy() for _ in range(160)]).reshape(80, 2)
-        for iterator in iterators(Numbered())
-    )
-    # A share of a shard at a time: eight images of the sixty-four, two batches.
-    for shards in (one, other):
-        np.testing.assert_array_equal(shards[:, 0], shards[:, 1])
-        assert set(shards.ravel()) == set(range(8))
-    assert not np.array_equal(one, other)
 
 
 def test_what_is_drawn_orders_the_images_anew(data):
@@ -306,19 +233,6 @@ def test_image_files_of_every_kind(imagenet, kind):
     assert np.abs(image - in_the_middle(picture, SIZE)).max() < 0.06
 
 
-@pytest.mark.parametrize("size", [64, 100, 32, 20])
-def test_resizing_passes_over_no_pixel(size):
-    # Stripes of a pixel: sampled alone they are black or white.
-    picture = np.zeros((100, 100, 3), np.uint8)
-    picture[::2] = 255
-    wanted = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
-    resized = augmentation.resize(tf.constant(picture), size).numpy()
-    assert resized.shape == (size, size, 3)
-    assert resized.mean() == pytest.approx(127.5, abs=1)
-    if size <= 50 or size == 100:
-        assert np.abs(resized - np.asarray(wanted, np.float32)).max() < 2
-
-
 def _examples(data):
     """Records of validation as they lie in the file, in another way."""
     builder = data._source.builder
@@ -360,27 +274,6 @@ def test_bad_files_are_skipped_where_python_is_not_at_hand(imagenet, monkeypatch
     assert weights.sum() == sum(KINDS.values())
 
 
-def test_training_crops_are_parts_of_the_image_as_asked_for():
-    height, width = 300, 400
-    windows = np.array(
-        [
-            augmentation.random_window([height, width, 3], [7, number], 0.2)
-            for number in range(300)
-        ]
-    )
-    top, left, rows, columns = windows.T
-    assert min(top.min(), left.min()) >= 0
-    assert np.all(top + rows <= height) and np.all(left + columns <= width)
-    # Rounding to whole pixels moves them a little.
-    area = rows * columns / (height * width)
-    assert 0.19 < area.min() < 0.3 and area.max() > 0.75
-    ratio = columns / rows
-    assert 0.74 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.35
-    # Uniform in area between the bounds, but for those that do not fit.
-    assert 0.4 < np.median(area) < 0.7
-    assert len({tuple(window) for window in windows}) > 290
-
-
 def test_half_of_the_training_images_are_mirrored(tmp_path_factory):
     # One picture, dark on the left; its crops are nearly the whole of it.
     x = np.broadcast_to(np.linspace(0, 255, 60), (60, 60))
@@ -412,39 +305,6 @@ def test_half_of_the_training_images_are_mirrored(tmp_path_factory):
     ]
     # 200 tosses: four standard deviations are 28.
     assert 72 < sum(mirrored) < 128
-
-
-def test_distorted_colours_stay_in_range():
-    picture = tf.constant(smooth_picture(), tf.float32)
-    seeds = [tf.constant([1, number], tf.int64) for number in range(4)]
-    distorted = [augmentation.distort_colours(picture, seed).numpy() for seed in seeds]
-    for image in distorted:
-        assert image.min() >= 0 and image.max() <= 255
-        assert np.abs(image - picture).mean() > 2
-    assert len({image.tobytes() for image in distorted}) == 4
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"dataset": "cifar10"}, "num_classes, num_images.* must be left out.*cifar10"),
-        ({"data_dir": ""}, "data_dir must name a folder"),
-        (
-            {"image_size": 31},
-            "image_size must be .*32 or more. Received: .*31",
-        ),
-        ({"scaling": "caffe"}, "scaling must be one of tf, none"),
-        ({"seed": -1}, "seed must be .*0 or more"),
-        ({"seed": 2**31}, "seed must be .*at most"),
-        ({"min_crop_area": 0.0}, "min_crop_area must be .*above 0"),
-        ({"num_classes": 1}, "num_classes must be .*2 or more"),
-        ({"num_classes": 1001}, "num_classes must be .*at most 1000"),
-        ({"num_images": 3}, "num_images must be num_classes or more"),
-    ],
-)
-def test_settings_out_of_range(settings, changes, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(settings, **changes)
 
 
 @pytest.mark.parametrize(

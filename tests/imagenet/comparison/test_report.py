@@ -1,0 +1,88 @@
+"""The report of a comparison."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from imagenet.comparison.report import write_report
+from imagenet.comparison.runs import (
+    Run,
+)
+from imagenet.optimizers import resolve
+from imagenet.run.columns import EVAL_COLUMNS
+from imagenet.run.step_times import StepTimes
+from learned_optimizer.utils.csv_log import CsvLog
+from tests.imagenet.comparison.test_runs import plan, write_run
+
+
+def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
+    tmp_path,
+):
+    """Not the usual rate, nor what `default` stands for by now."""
+    mine = plan(tmp_path)
+    sha256 = "0123456789abcdef" * 4
+    learned = Run("resnet_v2_50", "hierarchical_rnn", None, 0)
+    tried = mine.candidates("resnet_v2_50", "momentum")
+    for (run,), losses in zip(
+        [[learned], *tried],
+        ([*[2.0] * 7, 1.25], [3.0] * 4, [2.9] * 4, [*[2.5] * 7, 1.5]),
+        strict=True,
+    ):
+        write_run(tmp_path, run, losses)
+    runs = [learned, tried[2][0]]
+    for run in runs:
+        log = CsvLog(tmp_path / run.name / "eval.csv", EVAL_COLUMNS, 0)
+        log.write(dict(zip(EVAL_COLUMNS, (8, 0.5, 0.9, 1.0, 10), strict=True)))
+        log.close()
+    choices = {
+        name: resolve(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
+        for name in mine.optimizers
+    }
+    shares = {
+        ("resnet_v2_50", name): [StepTimes(8, 0.5, 0.3, 0.1, 100, 7600)]
+        for name in mine.optimizers
+    }
+    with pytest.raises(ValueError, match="must say which weights it had"):
+        write_report(mine, runs, choices, {}, "the command", "Images.")
+    (tmp_path / learned.name / "settings.json").write_text(
+        json.dumps({"weights": "default-v0", "weights_sha256": sha256})
+    )
+    text = write_report(mine, runs, choices, shares, "the command", "Images.")
+    assert text == (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"weights default-v0, sha256 {sha256}" in text
+    # The last step of eight; 6.4, 3.2, 2.13 … seconds a step are 17.4 in all.
+    assert "| optimizer, rate | loss at step 8 | top-1 | minutes |" in text
+    assert "| HierarchicalRNN() | 1.2500 | 50.0% | 0.3 |" in text
+    assert "| momentum, 0.05 | 1.5000 | 50.0% | 0.3 |" in text
+    assert "0.0125 (3.0000), 0.025 (2.9000), 0.05 (2.5000)" in text
+    assert (
+        "| resnet_v2_50, momentum | 8 | 500 ms | 300 ms | 100 ms | 25% | 76.0 |" in text
+    )
+    # 0.1 at 256 images is 0.025 at 64; twice that was best.
+    assert "- momentum: rate 0.05, cosine to 0 at step 8" in text
+    assert "rate 0.025," not in text
+    assert "- HierarchicalRNN(weights='default') (nothing to set)" in text
+    with open(tmp_path / "curves.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["optimizer"], row["weights_sha256"]) for row in rows} == {
+        ("hierarchical_rnn", sha256),
+        ("momentum", ""),
+    }
+    for name in ("resnet_v2_50.png", "shares.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert sha256 in picture.text["Description"]
+    with open(tmp_path / "timing.csv", encoding="utf-8") as file:
+        rows = [dict(row) for row in csv.DictReader(file)]
+    for row, name in zip(rows, mine.optimizers, strict=True):
+        assert row == {
+            "model": "resnet_v2_50",
+            "optimizer": name,
+            "batch_size": "8",
+            "input_seconds": "0.5",
+            "gradient_seconds": "0.3",
+            "optimizer_seconds": "0.1",
+            "optimizer_share": "0.25",
+            "state_bytes_per_parameter": "76",
+        }

@@ -1,0 +1,50 @@
+"""What a run leaves of its figures."""
+
+import csv
+
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator,
+)
+
+from imagenet.run.columns import TRAIN_COLUMNS
+from imagenet.run.run_log import RunLog
+from learned_optimizer.utils.csv_log import CsvLog
+
+
+def scalars(folder, tag):
+    """`{step: value}` of the events in a TensorBoard folder."""
+    return {
+        event.step: float(tf.make_ndarray(value.tensor))
+        for path in sorted(folder.glob("events*"))
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == tag
+    }
+
+
+def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
+    def log(step, rows):
+        run = RunLog(tmp_path, step, 6, is_learned=False)
+        run.loop([dict.fromkeys(TRAIN_COLUMNS, 1.0) | row for row in rows])
+        run.close()
+
+    log(0, [{"step": step, "loss": step} for step in (1, 2, 3, 4)])
+    log(2, [{"step": step, "loss": 10 * step} for step in (3, 4, 5)])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = [
+        (event.step, float(tf.make_ndarray(event.tensor_proto)))
+        for event in events.Tensors("train/loss")
+    ]
+    assert found == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)]
+
+
+def test_a_log_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "train.csv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["step", "other"])
+    with pytest.raises(ValueError, match="must have the columns step, loss"):
+        CsvLog(path, ("step", "loss"), 0)
+    assert "other" in path.read_text()

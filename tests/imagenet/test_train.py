@@ -1,0 +1,186 @@
+"""The command: what it refuses, what it says, how it ends."""
+
+import re
+
+import pytest
+import tensorflow as tf
+from absl import logging
+from absl.testing import flagsaver
+
+from imagenet import train as train_module
+from imagenet.run import training as training_module
+from learned_optimizer.utils.csv_log import read_csv
+from tests.imagenet.small_data import (
+    KINDS,
+    SYNSETS,
+    put_tars,
+    train_tar,
+    validation_tar,
+)
+from tests.imagenet.small_runs import SMALL, contents, settings, train
+
+
+class Left(Exception):
+    """The command ended, with a line and a status."""
+
+
+@pytest.fixture
+def main(monkeypatch, data_dir):
+    """`python -m imagenet.train` in this process; it leaves by `Left`."""
+
+    def leave(message, status):
+        raise Left(f"{message} (status {status})")
+
+    def run(model_dir, **flags):
+        flags = {**SMALL, "data_dir": data_dir, "model_dir": str(model_dir), **flags}
+        with flagsaver.flagsaver(**flags):
+            train_module.main(["imagenet.train"])
+
+    monkeypatch.setattr(train_module, "_leave", leave)
+    was_parsed = train_module.FLAGS.is_parsed()
+    train_module.FLAGS.mark_as_parsed()
+    yield run
+    if not was_parsed:
+        train_module.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning rate must be positive"),
+        ({"warmup_steps": 7}, "7 steps of 6"),
+        (
+            {"train_steps": None, "epochs": 2.0, "warmup_steps": 11},
+            "11 steps of 10",
+        ),
+        ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
+        ({"accumulation_steps": 3}, "batch_size must be a multiple"),
+        ({"input_shards": 3}, "input_shards must be a multiple"),
+        ({"num_classes": 1}, "num_classes must be .*2 or more"),
+        ({"eval_only": True}, "--eval_only needs a checkpoint"),
+        ({"model_dir": "/dev/null/run"}, "/dev/null cannot be written"),
+    ],
+)
+def test_the_images_come_after_all_checks(main, tmp_path, monkeypatch, flags, message):
+    """They may take hours to prepare."""
+
+    def opened(settings):
+        raise AssertionError("the images were opened")
+
+    monkeypatch.setattr(train_module, "open_images", opened)
+    with pytest.raises(Left, match=rf"(?s){message}.*\(status 1\)"):
+        main(**{"model_dir": tmp_path / "run", **flags})
+    assert not (tmp_path / "run").exists()
+    # That of another run.
+    settings("data", tmp_path / "run", seed=1).write_or_verify(tmp_path / "run")
+    with pytest.raises(Left, match="go on with the settings of its run.*seed"):
+        main(tmp_path / "run")
+    with pytest.raises(AssertionError, match="were opened"):
+        main(tmp_path / "run", seed=1)
+
+
+def test_another_backend_is_refused(main, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "learned_optimizer.utils.backend.keras.config.backend", lambda: "jax"
+    )
+    with pytest.raises(Left, match="needs the Keras backend 'tensorflow'.*'jax'"):
+        main(tmp_path / "run")
+
+
+def test_one_thread_is_refused_where_it_would_corrupt_memory(
+    main, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.setattr(
+        "imagenet.train.tf.config.threading.set_intra_op_parallelism_threads",
+        lambda threads: None,
+    )
+    with pytest.raises(Left, match="TF_NUM_INTRAOP_THREADS=1.*Received: --threads=1"):
+        main(tmp_path / "run", threads=1)
+
+
+def test_a_run_on_imagenet_names_the_images_that_it_skipped(main, tmp_path, caplog):
+    put_tars(tmp_path / "data", train_tar(), validation_tar())
+    generated = ("num_classes", "num_images", "num_validation_images")
+    # Fifteen images, three of them cut off: an epoch in three steps.
+    main(
+        tmp_path / "run",
+        dataset="imagenet2012",
+        data_dir=str(tmp_path / "data"),
+        batch_size=5,
+        train_steps=3,
+        **dict.fromkeys(generated),
+    )
+    (summary,) = re.findall(r"(\d+) images could not be decoded.*: (.*)", caplog.text)
+    bad = {f"{synset}_cut.JPEG" for synset in SYNSETS} | {
+        f"ILSVRC2012_val_{number:08d}.JPEG"
+        for number, kind in enumerate(KINDS, 1)
+        if not KINDS[kind]
+    }
+    assert (int(summary[0]), set(summary[1].split(", "))) == (len(bad), bad)
+    (row,) = read_csv(tmp_path / "run" / "eval.csv")
+    assert row["images"] == sum(KINDS.values())
+    assert len(read_csv(tmp_path / "run" / "train.csv")) == 3
+
+
+def test_no_imagenet(main, tmp_path):
+    generated = ("num_classes", "num_images", "num_validation_images")
+    flags = {"dataset": "imagenet2012", **dict.fromkeys(generated)}
+    with pytest.raises(Left, match="no_such_folder"):
+        main(tmp_path / "run", data_dir="no_such_folder", **flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_was_put_right_runs(main, tmp_path):
+    """What was started by mistake leaves no folder that refuses it."""
+    for wrong in (
+        {"optimizer": "hierarchical_rnn", "weights": "typo"},
+        {"input_shards": 3},
+        {"eval_only": True},
+    ):
+        with pytest.raises(Left, match="status 1"):
+            main(tmp_path / "run", train_steps=2, **wrong)
+    main(tmp_path / "run", train_steps=2)
+    assert len(read_csv(tmp_path / "run" / "train.csv")) == 2
+    before = contents(tmp_path / "run")
+    main(tmp_path / "run", train_steps=None, eval_only=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_full_disk_under_tensorboard_is_one_line(main, tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, writer):
+            self._writer = writer
+
+        def __getattr__(self, name):
+            return getattr(self._writer, name)
+
+        def flush(self):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left\nmore")
+
+    class FullLog(training_module.RunLog):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self._writer = Full(self._writer)
+
+    monkeypatch.setattr(training_module, "RunLog", FullLog)
+    with pytest.raises(Left) as left:
+        main(tmp_path / "run", train_steps=2)
+    assert str(left.value) == "ResourceExhaustedError: No space left (status 1)"
+
+
+def test_checkpoints_are_written_without_a_word(data_dir, tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    train(data_dir, tmp_path / "said", until=2)
+    assert "Sharding callback duration" in caplog.text
+    caplog.clear()
+    logger = logging.get_absl_logger()
+    before = logger.filters[:], logging.get_verbosity()
+    train_module.set_up_logging()
+    try:
+        train(data_dir, tmp_path / "quiet", until=2)
+    finally:
+        logger.filters[:] = before[0]
+        logging.set_verbosity(before[1])
+    assert "images a step" in caplog.text
+    assert "Sharding" not in caplog.text
