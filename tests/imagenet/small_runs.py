@@ -6,6 +6,10 @@ from imagenet.input.data import open_images
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import devices_of
 from imagenet.run.training import Training
+from tests.imagenet import tiny
+
+# The network of these runs: its import puts it in the table of those there are.
+assert tiny
 
 SMALL = {
     "model": "tiny",
