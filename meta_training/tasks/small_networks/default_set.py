@@ -1,8 +1,10 @@
 """The sets `default`, which is `released` and small networks, and `default_networks`.
 
 `default_networks` holds the networks alone; the weights that ship were trained on it.
+`deep_networks` adds residual ones, `broad_networks` wide and very deep ones, attention
+in blocks, and embeddings.
 
-The networks are here for generalisation (design, section 5): without them the
+The networks are here for generalisation: without them the
 released set teaches nothing of fan-in scaled weights, many classes or minibatches.
 A row of the tables below is one `batch_key`, a computation to be compiled; its tasks
 differ in activation, initialisation, data and noise.
@@ -24,6 +26,7 @@ from meta_training.tasks.small_networks.residual_networks import (
 )
 from meta_training.tasks.small_networks.sequence_networks import (
     AttentionNetwork,
+    EmbeddingNetwork,
     RecurrentNetwork,
 )
 from meta_training.tasks.task_sets import register_task_set
@@ -152,6 +155,32 @@ def default_networks():
 def deep_networks():
     """`default_networks` and residual ones."""
     return default_networks() + residual_networks()
+
+
+@register_task_set("broad_networks")
+def broad_networks():
+    """`deep_networks`, and what is wider, deeper, noisier, or has rare rows."""
+    variants = (
+        {"activation": "relu", "initialisation": "he_normal"},
+        {"activation": "gelu", "initialisation": "glorot_uniform", "label_noise": 0.2},
+    )
+    networks = [
+        network
+        for variant in variants
+        for network in (
+            Perceptron(16, (256, 128), 10, "batch", source="teacher", **variant),
+            ResidualPerceptron(24, 8, 32, 10, **variant),
+            ResidualPerceptron(20, 96, 3, 8, source="teacher", **variant),
+            ResidualImageNetwork(
+                (8, 8, 3), (8, 16, 32), 1, 10, batch_size=16, **variant
+            ),
+            ResidualImageNetwork((8, 8, 1), (8, 12), 4, 6, batch_size=16, **variant),
+            AttentionNetwork(8, 6, 16, 6, blocks=2, positions=True, **variant),
+            EmbeddingNetwork(400, 12, 16, 24, 6, **variant),
+            EmbeddingNetwork(1500, 20, 12, 32, 4, **variant),
+        )
+    ]
+    return deep_networks() + networks
 
 
 @register_task_set("default")

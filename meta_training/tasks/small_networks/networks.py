@@ -1,4 +1,4 @@
-"""What the small networks of the `default` set have in common.
+"""What the small networks have in common.
 
 They are there so that the optimizer generalises to networks: minibatches, several
 activations and initialisations, several kinds of data. Activation, initialisation

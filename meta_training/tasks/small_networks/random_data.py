@@ -151,6 +151,21 @@ def marked_tokens(generator, rows, tokens, features, classes):
     return vary_inputs(generator, data), labels.astype(np.int32)
 
 
+def word_bags(generator, rows, words, vocabulary, classes):
+    """Words by Zipf's law; the label is the class that the words of a row speak for.
+
+    Returns:
+        data `[rows, words]` int32, labels `[rows]` int32.
+    """
+    chances = 1 / np.arange(1.0, vocabulary + 1)
+    data = generator.choice(vocabulary, (rows, words), p=chances / chances.sum())
+    meaning = generator.normal(size=(vocabulary, classes))
+    # Common words say little, or they alone would decide.
+    meaning *= np.minimum(1, np.arange(1, vocabulary + 1) / 20)[:, None]
+    labels = meaning[data].sum(axis=1).argmax(axis=1)
+    return data.astype(np.int32), labels.astype(np.int32)
+
+
 def _standardise(data):
     axes = tuple(range(data.ndim - 1))
     return (data - data.mean(axis=axes)) / (data.std(axis=axes) + 1e-6)

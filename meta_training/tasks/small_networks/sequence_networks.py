@@ -1,4 +1,4 @@
-"""A tiny recurrent network and a tiny attention block, on random sequences."""
+"""Small recurrent, attention and embedding networks, on random sequences."""
 
 import dataclasses
 
@@ -66,13 +66,16 @@ class RecurrentNetwork(ClassifierNetwork):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionNetwork(ClassifierNetwork):
-    """One transformer block with layer normalisation before its parts, then a mean.
+    """Transformer blocks with layer normalisation before their parts, then a mean.
 
     Attributes:
         tokens, features: of the sets of tokens (`random_data.marked_tokens`).
-        width: of the block; a multiple of `heads`.
+        width: of the blocks; a multiple of `heads`.
         classes: of the marked token.
         heads: of attention. Defaults to 2.
+        blocks: one behind the other. Defaults to 1.
+        positions: whether a learned vector is added to each token, by its place.
+            Defaults to False.
     """
 
     tokens: int
@@ -80,15 +83,19 @@ class AttentionNetwork(ClassifierNetwork):
     width: int
     classes: int
     heads: int = 2
+    _: dataclasses.KW_ONLY
+    blocks: int = 1
+    positions: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         require_positive_integers(
-            "tokens, features, width and heads",
+            "tokens, features, width, heads and blocks",
             self.tokens,
             self.features,
             self.width,
             self.heads,
+            self.blocks,
         )
         if self.width % self.heads:
             raise ValueError(
@@ -100,20 +107,25 @@ class AttentionNetwork(ClassifierNetwork):
     def parameter_shapes(self):
         width = self.width
         normalisation = ((width,), (width,))
-        return (
-            *layers.dense_shapes((self.features, width)),
+        block = (
             *normalisation,
             *layers.dense_shapes((width, 3 * width)),
             *layers.dense_shapes((width, width)),
             *normalisation,
             *layers.dense_shapes((width, 2 * width, width)),
+        )
+        return (
+            *layers.dense_shapes((self.features, width)),
+            *block * self.blocks,
             *layers.dense_shapes((width, self.classes)),
+            *(((self.tokens, width),) if self.positions else ()),
         )
 
     def sample_parameters(self, generator):
         start = super().sample_parameters(generator)
-        for scale in (start[2], start[8]):
-            scale[...] = 1
+        for block in range(self.blocks):
+            for scale in (2, 8):
+                start[12 * block + scale][...] = 1
         return start
 
     def sample_data(self, generator):
@@ -123,21 +135,26 @@ class AttentionNetwork(ClassifierNetwork):
 
     def outputs(self, parameters, data, activate, batch_normalise):
         del batch_normalise
-        embedding, first, projection, merge, second, widen, narrow, readout = (
-            parameters[start : start + 2] for start in range(0, len(parameters), 2)
-        )
+        remaining = iter(parameters)
+
+        def pair():
+            return next(remaining), next(remaining)
+
         rows = tf.shape(data)[1]
         # A layer acts on each token alone, so that rows and tokens are one axis to it.
         flat = tf.reshape(data, [-1, rows * self.tokens, self.features])
-        stream = layers.dense(flat, *embedding)
-        normalised = layers.layer_normalise(stream, *first)
-        attended = self._attend(layers.dense(normalised, *projection), rows)
-        stream += layers.dense(attended, *merge)
-        normalised = layers.layer_normalise(stream, *second)
-        hidden = activate(layers.dense(normalised, *widen))
-        stream += layers.dense(hidden, *narrow)
+        stream = layers.dense(flat, *pair())
+        if self.positions:
+            stream += tf.tile(parameters[-1], [1, rows, 1])
+        for _ in range(self.blocks):
+            normalised = layers.layer_normalise(stream, *pair())
+            attended = self._attend(layers.dense(normalised, *pair()), rows)
+            stream += layers.dense(attended, *pair())
+            normalised = layers.layer_normalise(stream, *pair())
+            hidden = activate(layers.dense(normalised, *pair()))
+            stream += layers.dense(hidden, *pair())
         tokens = tf.reshape(stream, [-1, rows, self.tokens, self.width])
-        return layers.dense(tf.reduce_mean(tokens, axis=2), *readout)
+        return layers.dense(tf.reduce_mean(tokens, axis=2), *pair())
 
     def _attend(self, projected, rows):
         """Softmax attention within each row of `[tasks, rows * tokens, 3 width]`."""
@@ -151,3 +168,44 @@ class AttentionNetwork(ClassifierNetwork):
             weights[..., tf.newaxis] * value[:, :, tf.newaxis], axis=3
         )
         return tf.reshape(mixed, [-1, rows * self.tokens, self.width])
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingNetwork(ClassifierNetwork):
+    """Embedded words, the mean of their vectors, a hidden and an output layer.
+
+    Words follow Zipf's law (`random_data.word_bags`): most rows of the embedding have
+    no gradient at most steps, and many are met a few times in a whole run.
+
+    Attributes:
+        vocabulary, words: different words, and words of a row.
+        width, hidden: units of the embedding and of the hidden layer.
+        classes: of the rows.
+    """
+
+    vocabulary: int
+    words: int
+    width: int
+    hidden: int
+    classes: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive_integers("vocabulary and words", self.vocabulary, self.words)
+
+    @property
+    def parameter_shapes(self):
+        sizes = (self.width, self.hidden, self.classes)
+        return ((self.vocabulary, self.width), *layers.dense_shapes(sizes))
+
+    def sample_data(self, generator):
+        return random_data.word_bags(
+            generator, self.rows, self.words, self.vocabulary, self.classes
+        )
+
+    def outputs(self, parameters, data, activate, batch_normalise):
+        del batch_normalise
+        embedding, kernel, bias, *readout = parameters
+        vectors = tf.gather(embedding, data, batch_dims=1)
+        hidden = layers.dense(tf.reduce_mean(vectors, axis=2), kernel, bias)
+        return layers.dense(activate(hidden), *readout)

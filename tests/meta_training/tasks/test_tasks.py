@@ -46,6 +46,7 @@ from meta_training.tasks.small_networks.perceptrons import (
 )
 from meta_training.tasks.small_networks.sequence_networks import (
     AttentionNetwork,
+    EmbeddingNetwork,
     RecurrentNetwork,
 )
 
@@ -71,6 +72,8 @@ OTHERS = [
     FullyConnected(6, (5,), classes=4),
     rescale(Perceptron(6, (5,), 3), 20.0),
     log_objective(Regression(6, (5,), 1)),
+    AttentionNetwork(4, 6, 8, 3, blocks=2, positions=True),
+    EmbeddingNetwork(30, 6, 4, 5, 3),
     SumTask([MatrixMultiplication(2, 7), rescale(log_objective(Bowl(3.0)), 4.0)]),
 ]
 
@@ -159,6 +162,7 @@ XLA_CASES = {
     "test_function": [Rosenbrock(), Ackley()],
     "matrix_multiplication": [MatrixMultiplication(2, 7)],
     "fully_connected": [FullyConnected(8, (8, 5), batch_size=10)],
+    "embedding": [EmbeddingNetwork(30, 6, 4, 5, 3, activation="gelu")],
     "image_network": [ImageNetwork((8, 8, 1), (4, 8), 3, "pool", activation="gelu")],
 }
 
@@ -239,6 +243,35 @@ def test_few_computations():
     assert len(released) <= 48
     assert len(default - released) <= 14
     assert max(task.parameter_count for task in task_set("default_networks")) < 2000
+
+
+def test_broad_networks_are_what_they_are_for():
+    """20 to 200 tensors and widths from 8 to 256 under batch normalisation; noise."""
+    deep = task_set("deep_networks")
+    broad = task_set("broad_networks")
+    assert broad[: len(deep)] == deep
+    normalised = [task for task in broad if task.statistics_shapes]
+    counts = [len(task.parameter_shapes) for task in normalised]
+    assert max(counts) == 197 and sum(20 <= count <= 200 for count in counts) >= 10
+    widths = {units for task in normalised for (units,) in task.statistics_shapes}
+    assert {8, 256} <= widths
+    # A step of the learned optimizer costs some 50 ns per parameter.
+    assert max(task.parameter_count for task in broad) < 100_000
+    assert len({task.name for task in broad}) == len(broad)
+    noisy = [task for task in broad[len(deep) :] if task.label_noise]
+    assert len(noisy) == len(broad[len(deep) :]) // 2
+
+
+def test_rare_words_have_no_gradient():
+    task = EmbeddingNetwork(400, 6, 4, 5, 3)
+    parameters, instance = drawn([task])
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        loss = task.objective(parameters, instance)
+    gradient = tf.convert_to_tensor(tape.gradient(loss, parameters[0]))[0].numpy()
+    met = np.unique(instance["data"])
+    assert 20 < len(met) < 200
+    np.testing.assert_array_equal(np.flatnonzero(np.any(gradient, axis=1)), met)
 
 
 def test_default_has_released_and_random_data():
