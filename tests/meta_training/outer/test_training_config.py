@@ -13,7 +13,9 @@ from learned_optimizer import load_weights, save_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
 from meta_training import train
 from meta_training.optimizers import starting_weights
-from meta_training.outer.training_config import FILE, preset
+from meta_training.outer.training_config import FILE, TrainingConfig, preset
+from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.softmax_regression import SoftmaxRegression
 
 PLAIN = NominalRate()
 DEEP = dataclasses.replace(PLAIN, largest=1.0, shallow_tensors=16.0)
@@ -228,3 +230,44 @@ def test_bad_settings_are_refused(changes, message):
 def test_presets_are_those_there_are():
     with pytest.raises(ValueError, match="preset must be one of .* Received: 'none'"):
         preset("none")
+
+
+def test_how_much_a_task_counts_goes_by_what_is_random_in_it():
+    config = preset(
+        "default", deterministic_weight=1.0, noisy_weight=2.0, minibatch_weight=5.0
+    )
+    assert config.weight(Bowl(5.0)) == 1.0
+    assert config.weight(SoftmaxRegression(2, rows=8)) == 1.0
+    assert config.weight(Bowl(5.0, noise_stdev=0.3)) == 2.0
+    assert config.weight(Bowl(5.0, gradient_zero_probability=0.5)) == 2.0
+    assert config.weight(SoftmaxRegression(2, rows=8, batch_size=4)) == 5.0
+    # Of two things the minibatches decide.
+    both = SoftmaxRegression(2, rows=8, batch_size=4, noise_stdev=0.3)
+    assert config.weight(both) == 5.0
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    preset("default").write_or_verify(tmp_path)
+    preset("default", outer_steps=50).write_or_verify(tmp_path)
+    with pytest.raises(
+        ValueError, match="of the same settings.*seed: 0 there and 1 now"
+    ):
+        preset("default", seed=1).write_or_verify(tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "events.out").write_text("x")
+    with pytest.raises(ValueError, match="must be empty"):
+        preset("default").write_or_verify(tmp_path)
+
+
+def test_presets():
+    released = preset("released")
+    assert released.meta_optimizer == "rmsprop" and released.clip_value == 1e4
+    assert released.unroll.clip_through_time is None
+    assert len(released.tasks()) == 101
+    default = preset("default", copies=2)
+    assert len(default.tasks()) == 302
+    assert default.nominal and not default.unroll.second_derivatives
+    assert preset("default", optimizer="trainable_adam").nominal is None
+    assert TrainingConfig(**{"task_set": "released"}).copies == 1
