@@ -8,7 +8,7 @@ class TruncatedBackpropagation(Estimator):
     """The gradient of the window's losses, truncated at its start (released code).
 
     It favours what pays within a window: with short ones it teaches the optimizer to
-    anneal at once and then stand still (design, section 5).
+    anneal at once and then stand still.
     """
 
     def estimate(self, meta_parameters, carry, state, num_steps, seed) -> Estimate:

@@ -17,7 +17,6 @@ A batch may be made of several *parts*, each with groups of its own that lie tog
 `part` is a batch of one part's tasks alone, laid out as they are in the whole.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,58 +25,18 @@ import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.layout import Layout
+from meta_training.inner.groups import (
+    Bounds,
+    Group,
+    deal_out,
+    disturb,
+    objective_of,
+    replicate,
+)
 from meta_training.tasks.base import Task
 
 # Larger gradients would overflow when squared; they count as none.
 LARGEST_GRADIENT = 1e15
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Group:
-    """Tasks evaluated together.
-
-    Attributes:
-        tasks: The tasks, equal in `batch_key`.
-        members: Their positions in the list that the batch was made from.
-        first_problem: Number of the group's first problem.
-        first_tensor: Number of the group's first tensor in the layout.
-        replicas: Problems a task; problem `first_problem + r * len(tasks) + j` is
-            replica r of task j.
-    """
-
-    tasks: tuple[Task, ...]
-    members: tuple[int, ...]
-    first_problem: int
-    first_tensor: int
-    replicas: int
-
-    @property
-    def task(self) -> Task:
-        """The task whose `objective` serves all of them."""
-        return self.tasks[0]
-
-    @property
-    def num_problems(self) -> int:
-        """Problems of the group."""
-        return len(self.tasks) * self.replicas
-
-    @property
-    def problems(self) -> slice:
-        """The group's problems among all."""
-        return slice(self.first_problem, self.first_problem + self.num_problems)
-
-    def per_task(self, name) -> np.ndarray:
-        """`[tasks]` float32 values of a field."""
-        return np.array([getattr(task, name) for task in self.tasks], np.float32)
-
-
-class Bounds(NamedTuple):
-    """Where a part lies in the arrays of a batch, a slice each."""
-
-    groups: slice
-    blocks: slice
-    tensors: slice
-    problems: slice
 
 
 class Draws(NamedTuple):
@@ -151,7 +110,7 @@ class ProblemBatch:
             raise ValueError(f"parts must be a positive integer. Received: {parts!r}")
         self.tasks = tuple(tasks)
         self.objective_rows = objective_rows
-        self._task_part = _deal_out(self.tasks, parts, objective_rows)
+        self._task_part = deal_out(self.tasks, parts, objective_rows)
         self.num_parts = int(self._task_part.max()) + 1
         members: dict[Any, list[int]] = {}
         for index in np.argsort(self._task_part, kind="stable"):
@@ -352,12 +311,12 @@ class ProblemBatch:
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             for number, group in enumerate(self.groups):
-                instance = _replicate(instances[number], group.replicas)
+                instance = replicate(instances[number], group.replicas)
                 batch = instance
                 if number in draws.rows:
                     rows = tf.tile(draws.rows[number], [group.replicas, 1])
                     batch = group.task.minibatch(instance, rows)
-                losses.append(_objective(group, parameters[number], batch))
+                losses.append(objective_of(group, parameters[number], batch))
         objectives = list(losses)
         # The groups whose objective is not what the gradient is taken of.
         apart = [
@@ -369,7 +328,7 @@ class ProblemBatch:
             objective_tape.watch([recorded_at[number] for number in apart])
             for number in apart:
                 group = self.groups[number]
-                instance = _replicate(instances[number], group.replicas)
+                instance = replicate(instances[number], group.replicas)
                 if number in draws.objective_start:
                     start = draws.objective_start[number]
                     window = start + tf.range(self.objective_rows)
@@ -377,7 +336,7 @@ class ProblemBatch:
                         # Not a slice: XLA would want its start, and so the seed, as a
                         # constant, and compile anew for each.
                         instance[name] = tf.gather(instance[name], window, axis=1)
-                objectives[number] = _objective(group, recorded_at[number], instance)
+                objectives[number] = objective_of(group, recorded_at[number], instance)
         plain = tape.gradient(
             losses, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
@@ -395,7 +354,7 @@ class ProblemBatch:
 
         gradients = self.pack(
             [
-                _disturb(gradient, group, draws.noise.get(i), draws.zeroing.get(i))
+                disturb(gradient, group, draws.noise.get(i), draws.zeroing.get(i))
                 for i, (gradient, group) in enumerate(
                     zip(plain, self.groups, strict=True)
                 )
@@ -406,92 +365,3 @@ class ProblemBatch:
         return Evaluation(
             tf.concat(objectives, axis=0), tf.where(usable, gradients, 0.0), slopes
         )
-
-
-def _objective(group, parameters, instance):
-    """`[problems]` objectives, or a ValueError that names the task."""
-    task = group.task
-    try:
-        found = tf.convert_to_tensor(task.objective(parameters, instance))
-    except TypeError as error:
-        raise ValueError(
-            f"the objective of the task {task.name} cannot be computed: {error}"
-        ) from error
-    if found.dtype != tf.float32 or not found.shape.is_compatible_with(
-        [group.num_problems]
-    ):
-        raise ValueError(
-            "the objective of a task must be float32, a number for each problem, here "
-            f"of shape ({group.num_problems},); that of {task.name} is "
-            f"{found.dtype.name} of shape {found.shape}"
-        )
-    return found
-
-
-def _deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
-    """`[tasks]`, the part of each, so that parts cost about the same.
-
-    Tasks of one `batch_key` stay together, to be compiled once, unless they are more
-    than a part should have.
-    """
-    if parts == 1:
-        return np.zeros(len(tasks), int)
-
-    def cost(task):
-        rows = task.rows or 0
-        if task.batch_size is not None:
-            rows = task.batch_size + min(rows, objective_rows or rows)
-        # A row costs an evaluation some ten operations a parameter, the update rule
-        # and its gradient some thousands.
-        return task.parameter_count * (1 + rows / 100)
-
-    costs = np.array([cost(task) for task in tasks])
-    units: dict[Any, list[int]] = {}
-    for index, task in enumerate(tasks):
-        units.setdefault(task.batch_key, []).append(index)
-    pieces = []
-    for unit in units.values():
-        share = costs[unit].sum() * parts / costs.sum()
-        count = parts if share > 1 else 1
-        pieces += [piece for piece in np.array_split(unit, count) if len(piece)]
-    found = np.zeros(len(tasks), int)
-    totals = np.zeros(parts)
-    for piece in sorted(pieces, key=lambda piece: -costs[piece].sum()):
-        part = int(totals.argmin())
-        totals[part] += costs[piece].sum()
-        found[piece] = part
-    # Parts without tasks are left out, the others numbered anew.
-    return np.unique(found, return_inverse=True)[1]
-
-
-def _replicate(instance, replicas):
-    """A copy of the dict, its arrays repeated `replicas` times along the tasks."""
-    if replicas == 1:
-        return dict(instance)
-    return {
-        name: tf.concat([array] * replicas, axis=0) for name, array in instance.items()
-    }
-
-
-def _disturb(gradients, group: Group, noise, zeroing):
-    """Adds the noise of each task, and then zeroes elements, tensor by tensor."""
-    if noise is None and zeroing is None:
-        return gradients
-    lengths = [math.prod(shape) for shape in group.task.parameter_shapes]
-    tiling = [group.replicas, 1]
-    if noise is not None:
-        noise = tf.tile(noise * group.per_task("noise_stdev")[:, None], tiling)
-        noise = tf.split(noise, lengths, axis=1)
-        gradients = [
-            gradient + tf.reshape(piece, gradient.shape)
-            for gradient, piece in zip(gradients, noise, strict=True)
-        ]
-    if zeroing is not None:
-        probability = group.per_task("gradient_zero_probability")[:, None]
-        keep = tf.cast(zeroing >= probability, tf.float32)
-        keep = tf.split(tf.tile(keep, tiling), lengths, axis=1)
-        gradients = [
-            gradient * tf.reshape(piece, gradient.shape)
-            for gradient, piece in zip(gradients, keep, strict=True)
-        ]
-    return gradients

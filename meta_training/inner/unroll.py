@@ -3,27 +3,26 @@
 `Unroll.run` takes the inner state through a window of steps and records objectives;
 `Unroll.run_and_differentiate` also takes the gradient of the meta-objective with
 respect to the meta-parameters, back through the whole window. Backpropagation is a
-second loop that runs the steps in reverse: the first loop keeps the inner state before
-every step (of the hierarchical RNN 24 numbers a parameter), the second recomputes each
-step from it and pulls the gradient through. So memory grows by the state alone, one
-step is all that XLA ever differentiates, and between two steps the gradient that flows
-back can be clipped (design, section 5). Without second derivatives the first loop also
-keeps each step's gradients and slopes, two numbers more, and the second evaluates no
-problem at all.
+second loop that runs the steps in reverse. The first loop keeps the inner state before
+every step (24 numbers per parameter for the hierarchical RNN); the second recomputes
+each step from it and pulls the gradient through. So memory grows by the state alone,
+XLA differentiates one step only, and the gradient can be clipped between two steps.
+Without second derivatives the first loop also keeps each step's gradients and slopes,
+two more numbers per parameter, and the second evaluates no problem at all.
 
 A diverging problem is *cut off*: from the step at which its objective is not finite or
-beyond a bound, its objectives count as a constant and its gradients as zero, so that
-nothing that is not finite reaches what the problems share.
+exceeds a bound, its objectives count as a constant and its gradients as zero. So no
+value that is not finite reaches what the problems share.
 """
 
 import math
 
 import tensorflow as tf
 
+from meta_training.inner.meta_objectives import meta_objective, window_losses
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers.base import TrainableOptimizer
-from meta_training.outer.meta_objectives import meta_objective, step_weights
 
 # A problem's flow through a chaotic window grows without end. Were it to overflow in a
 # step, the meta-gradients of all problems would be lost with it.
@@ -243,23 +242,15 @@ class Unroll:
 
     def _losses(self, objectives, alive, initial, num_steps):
         """`[problems]`: the weighted mean of the meta-objective's values."""
-        meta = self._meta_objective
-        weights = step_weights(
-            self.options.max_objectives,
-            self._num_objectives(num_steps),
-            meta,
+        return window_losses(
+            self._meta_objective,
             self.options.counting,
-        )[:, None]
-        counts = (alive > 0) & (weights > 0)
-        # The inner `where` keeps what is cut off from sending NaN back.
-        objectives = tf.where(counts, objectives, 1.0)
-        if meta.needs_positive:
-            objectives = tf.maximum(objectives, 0.0)
-        initial = tf.where(tf.math.is_finite(initial), initial, 1.0)
-        values = meta.function(objectives, initial)
-        after_cut = meta.function(self.options.divergence_bound, tf.ones([]))
-        values = tf.where(counts, values, after_cut)
-        return tf.reduce_sum(weights * values, axis=0)
+            objectives,
+            alive,
+            initial,
+            self._num_objectives(num_steps),
+            self.options.divergence_bound,
+        )
 
     def _backward(
         self, meta_parameters, kept, carry, alive, from_objectives, num_steps, seed

@@ -20,6 +20,7 @@ from absl import logging
 from meta_training import estimators
 from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
 from meta_training.distribution.one_device import OneDevice
+from meta_training.inner.meta_objectives import meta_objective
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.optimizers import (
     TrainableOptimizer,
@@ -27,7 +28,6 @@ from meta_training.optimizers import (
     content_sha256,
     starting_weights,
 )
-from meta_training.outer.meta_objectives import meta_objective
 from meta_training.outer.meta_optimizers import MetaOptimizer, norm
 from meta_training.outer.progress import Progress
 from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder
@@ -73,7 +73,8 @@ class Trainer:
         self.distribution = distribution or OneDevice()
         self.distribution.check(config.cohorts)
         tasks = config.tasks()
-        _check_positive(tasks, config)
+        self._meta_objective = meta_objective(config.unroll.meta_objective)
+        self._meta_objective.check_tasks(tasks)
         estimator_class = estimators.estimator(config.estimator)
         self.batch = ProblemBatch(
             tasks,
@@ -365,34 +366,11 @@ class Trainer:
         )
 
     def _check_start(self, report: Report) -> None:
-        """Refuses tasks whose objective cannot be trained on."""
-        if not report.first:
-            return
-        meta = meta_objective(self.config.unroll.meta_objective)
-        for problem, value in enumerate(report.initial_objective):
-            task = self.batch.tasks[self.batch.problem_task[problem]]
-            if not np.isfinite(value):
-                raise ValueError(
-                    "the objective of a task must be finite at its start; that of "
-                    f"{task.name} is {value}"
-                )
-            if (meta.needs_positive or meta.needs_positive_start) and value < 0:
-                raise ValueError(
-                    f"the meta-objective {meta.name} needs objectives of 0 or more"
-                    f"{'' if meta.needs_positive else ' at the start'}; that of "
-                    f"{task.name} is {value}"
-                )
-
-
-def _check_positive(tasks, config):
-    if not meta_objective(config.unroll.meta_objective).needs_positive:
-        return
-    negative = sorted({task.name for task in tasks if not task.positive})
-    if negative:
-        raise ValueError(
-            f"the meta-objective {config.unroll.meta_objective} needs objectives of 0 "
-            f"or more, which these tasks may not have: {', '.join(negative)}"
-        )
+        """Raises ValueError where a task's objective cannot be trained on."""
+        if report.first:
+            for problem, value in enumerate(report.initial_objective):
+                task = self.batch.tasks[self.batch.problem_task[problem]]
+                self._meta_objective.check_start(task, value)
 
 
 def _commit() -> str | None:

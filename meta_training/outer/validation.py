@@ -1,9 +1,9 @@
-"""Held-out networks, trained while meta-training goes on, to choose checkpoints by.
+"""Held-out networks, trained during meta-training, to choose checkpoints by.
 
-The meta-training loss says nothing about networks (design, section 5): an optimizer
-that is excellent on its task set can be worthless on a perceptron. So every so often
-the `validation` networks, on data and in shapes that no task has, are trained from
-several initial learning rates, and the checkpoint with the lowest `score` is kept.
+The meta-training loss says nothing about networks: an optimizer that is excellent on
+its task set can be worthless on a perceptron. So at regular intervals the `validation`
+networks, on data and in shapes that no task has, are trained from several initial
+learning rates, and the checkpoint with the lowest `score` is kept.
 
 >>> validate = default_validator(weights.optimizer)          # doctest: +SKIP
 >>> results = validate(weights.meta_parameters)              # doctest: +SKIP

@@ -101,7 +101,7 @@ class TestRefusals:
             PYTHONPATH=os.pathsep.join([str(tmp_path), os.getcwd()]),
         )
         assert done.returncode == 1
-        assert "the objective of a task must be finite at its start" in done.stderr
+        assert "objective of a task must be finite at its start" in done.stderr
         assert "Traceback" not in done.stderr
 
 

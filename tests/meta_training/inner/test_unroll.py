@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from learned_optimizer import load_weights
 from learned_optimizer.rule.config import Config
+from meta_training.inner.meta_objectives import meta_objective, step_weights
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
@@ -17,7 +18,6 @@ from meta_training.optimizers import (
     HierarchicalRule,
     fresh_trained,
 )
-from meta_training.outer.meta_objectives import meta_objective, step_weights
 from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.fully_connected import FullyConnected

@@ -314,7 +314,7 @@ def _scalars(folder):
     "wrong, message",
     [
         ({"task_set": "none"}, "none"),
-        ({"task_set": "trainer_test_signed"}, "may not have: signed"),
+        ({"task_set": "trainer_test_signed"}, "tasks that may be negative, signed"),
         ({"init_weights": "nowhere", "nominal": NominalRate()}, "nowhere"),
         ({"estimator": "pes", "pes_sigma": 0.0}, "sigma must be positive"),
         ({"minibatch_weight": 0.0, "noisy_weight": -1.0}, "weights must be 2 numbers"),

@@ -85,7 +85,7 @@ def _not_finite():
 @pytest.mark.parametrize(
     "task_set, message",
     [
-        ("trainer_test_negative", "objectives of 0 or more"),
+        ("trainer_test_negative", "must be 0 or more at its start .*log. Received: -1"),
         ("trainer_test_not_finite", "must be finite"),
         ("trainer_test_scalar", r"a number for each problem.*misshapen.* shape \(\)"),
         ("trainer_test_column", r"that of misshapen.* of shape \(1, 1\)"),
@@ -102,8 +102,7 @@ def test_objectives_that_may_be_negative_go_with_another_meta_objective(tmp_path
     changes = {**TINY, "task_set": "trainer_test_signed"}
     with pytest.raises(
         ValueError,
-        match="meta-objective log needs objectives of 0 or more, which these tasks "
-        "may not have: signed$",
+        match="must be 0 or more for the meta-objective log. Received: .*, signed$",
     ):
         Trainer(preset("default", **changes), tmp_path)
     Trainer(preset("default", **changes, meta_objective="linear"), tmp_path)
@@ -143,7 +142,9 @@ def test_meta_objectives_reward_descent_wherever_an_objective_starts(
     trainer = Trainer(config, tmp_path)
     before = float(trainer.meta_parameters["log_learning_rate"])
     if meta_objective == "linear" and level < 0:
-        with pytest.raises(ValueError, match="linear needs .* at the start; that of"):
+        with pytest.raises(
+            ValueError, match="at its start for the meta-objective linear. Received: -"
+        ):
             trainer.train()
         return
     trainer.train()

@@ -4,8 +4,8 @@ A meta-objective of your own is a function of the objectives and the first objec
 of the trajectory, and a line to register it:
 
 >>> import tensorflow as tf
->>> from meta_training.outer.meta_objectives import meta_objective
->>> from meta_training.outer.meta_objectives import register_meta_objective
+>>> from meta_training.inner.meta_objectives import meta_objective
+>>> from meta_training.inner.meta_objectives import register_meta_objective
 >>> @register_meta_objective("square_root")
 ... def square_root(objectives, initial_objective):
 ...     return tf.sqrt(objectives / (initial_objective + 1e-6))
@@ -15,11 +15,13 @@ of the trajectory, and a line to register it:
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import tensorflow as tf
 
 from meta_training.registry import Registry
+from meta_training.tasks.base import Task
 
 EPSILON = 1e-6
 
@@ -44,6 +46,37 @@ class MetaObjective:
     needs_positive: bool = False
     counts_first_twice: bool = False
     needs_positive_start: bool = False
+
+    def check_tasks(self, tasks: Iterable[Task]) -> None:
+        """Checks that the objectives of tasks cannot be negative if they must not.
+
+        Raises:
+            ValueError: Some can.
+        """
+        negative = sorted({task.name for task in tasks if not task.positive})
+        if self.needs_positive and negative:
+            raise ValueError(
+                f"The objectives of tasks must be 0 or more for the meta-objective "
+                f"{self.name}. Received: tasks that may be negative, "
+                f"{', '.join(negative)}"
+            )
+
+    def check_start(self, task: Task, objective: float) -> None:
+        """Checks the first objective of a trajectory.
+
+        Raises:
+            ValueError: It cannot be trained on.
+        """
+        if not np.isfinite(objective):
+            raise ValueError(
+                "The objective of a task must be finite at its start. Received: "
+                f"{objective} of {task.name}"
+            )
+        if (self.needs_positive or self.needs_positive_start) and objective < 0:
+            raise ValueError(
+                "The objective of a task must be 0 or more at its start for the "
+                f"meta-objective {self.name}. Received: {objective} of {task.name}"
+            )
 
 
 _meta_objectives: Registry[MetaObjective] = Registry("a meta-objective")
@@ -118,11 +151,11 @@ def step_weights(
 ) -> tf.Tensor:
     """`[max_steps]` weights of the objectives f(x_0), f(x_1), ... of a window.
 
-    With `released` counting the window has N objectives f(x_0) .. f(x_(N-1)): those
-    before each of N updates; the first counts twice where the released code has it
-    so, and what the last update led to never counts. With `corrected` counting
-    f(x_0) does not count, since no update of this window has a part in it, and all
-    later ones do, f(x_N) among them.
+    With `released` counting the window has N objectives f(x_0) .. f(x_(N-1)), one
+    before each of N updates. The first counts twice where the released code has it so,
+    and the result of the last update never counts. With `corrected` counting f(x_0)
+    does not count, since no update of this window contributes to it; all later
+    objectives do, including f(x_N).
 
     Args:
         max_steps: Length of the result.
@@ -138,3 +171,39 @@ def step_weights(
     elif meta.counts_first_twice:
         weights = weights + first
     return weights / tf.reduce_sum(weights)
+
+
+def window_losses(
+    meta: MetaObjective,
+    counting: str,
+    objectives: tf.Tensor,
+    alive: tf.Tensor,
+    initial: tf.Tensor,
+    num_objectives: tf.Tensor,
+    divergence_bound: float,
+) -> tf.Tensor:
+    """`[problems]`: the weighted mean of the meta-objective's values in a window.
+
+    From the step at which a problem is cut off, the value is that of an objective at
+    the bound.
+
+    Args:
+        meta: The meta-objective.
+        counting: See `step_weights`.
+        objectives: `[steps, problems]`.
+        alive: `[steps, problems]`, 0 where cut off.
+        initial: `[problems]`, the first objective of each trajectory.
+        num_objectives: Scalar int32, objectives in the window.
+        divergence_bound: See `windows.UnrollConfig`.
+    """
+    weights = step_weights(objectives.shape[0], num_objectives, meta, counting)[:, None]
+    counts = (alive > 0) & (weights > 0)
+    # The inner `where` keeps what is cut off from sending NaN back.
+    objectives = tf.where(counts, objectives, 1.0)
+    if meta.needs_positive:
+        objectives = tf.maximum(objectives, 0.0)
+    initial = tf.where(tf.math.is_finite(initial), initial, 1.0)
+    values = meta.function(objectives, initial)
+    after_cut = meta.function(divergence_bound, tf.ones([]))
+    values = tf.where(counts, values, after_cut)
+    return tf.reduce_sum(weights * values, axis=0)

@@ -1,0 +1,147 @@
+"""Groups of tasks that are evaluated together, and the shards they are dealt out to."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from meta_training.tasks.base import Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Tasks evaluated together.
+
+    Attributes:
+        tasks: The tasks, equal in `batch_key`.
+        members: Their positions in the list that the batch was made from.
+        first_problem: Number of the group's first problem.
+        first_tensor: Number of the group's first tensor in the layout.
+        replicas: Problems a task; problem `first_problem + r * len(tasks) + j` is
+            replica r of task j.
+    """
+
+    tasks: tuple[Task, ...]
+    members: tuple[int, ...]
+    first_problem: int
+    first_tensor: int
+    replicas: int
+
+    @property
+    def task(self) -> Task:
+        """The task whose `objective` serves all of them."""
+        return self.tasks[0]
+
+    @property
+    def num_problems(self) -> int:
+        """Problems of the group."""
+        return len(self.tasks) * self.replicas
+
+    @property
+    def problems(self) -> slice:
+        """The group's problems among all."""
+        return slice(self.first_problem, self.first_problem + self.num_problems)
+
+    def per_task(self, name) -> np.ndarray:
+        """`[tasks]` float32 values of a field."""
+        return np.array([getattr(task, name) for task in self.tasks], np.float32)
+
+
+class Bounds(NamedTuple):
+    """Where a part lies in the arrays of a batch, a slice each."""
+
+    groups: slice
+    blocks: slice
+    tensors: slice
+    problems: slice
+
+
+def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
+    """`[tasks]`, the part of each, so that parts cost about the same.
+
+    Tasks of one `batch_key` stay together, to be compiled once, unless they are more
+    than a part should have.
+    """
+    if parts == 1:
+        return np.zeros(len(tasks), int)
+
+    def cost(task):
+        rows = task.rows or 0
+        if task.batch_size is not None:
+            rows = task.batch_size + min(rows, objective_rows or rows)
+        # A row costs an evaluation some ten operations a parameter, the update rule
+        # and its gradient some thousands.
+        return task.parameter_count * (1 + rows / 100)
+
+    costs = np.array([cost(task) for task in tasks])
+    units: dict[Any, list[int]] = {}
+    for index, task in enumerate(tasks):
+        units.setdefault(task.batch_key, []).append(index)
+    pieces = []
+    for unit in units.values():
+        share = costs[unit].sum() * parts / costs.sum()
+        count = parts if share > 1 else 1
+        pieces += [piece for piece in np.array_split(unit, count) if len(piece)]
+    found = np.zeros(len(tasks), int)
+    totals = np.zeros(parts)
+    for piece in sorted(pieces, key=lambda piece: -costs[piece].sum()):
+        part = int(totals.argmin())
+        totals[part] += costs[piece].sum()
+        found[piece] = part
+    # Parts without tasks are left out, the others numbered anew.
+    return np.unique(found, return_inverse=True)[1]
+
+
+def replicate(instance, replicas):
+    """A copy of the dict, its arrays repeated `replicas` times along the tasks."""
+    if replicas == 1:
+        return dict(instance)
+    return {
+        name: tf.concat([array] * replicas, axis=0) for name, array in instance.items()
+    }
+
+
+def disturb(gradients, group: Group, noise, zeroing):
+    """Adds the noise of each task, and then zeroes elements, tensor by tensor."""
+    if noise is None and zeroing is None:
+        return gradients
+    lengths = [math.prod(shape) for shape in group.task.parameter_shapes]
+    tiling = [group.replicas, 1]
+    if noise is not None:
+        noise = tf.tile(noise * group.per_task("noise_stdev")[:, None], tiling)
+        noise = tf.split(noise, lengths, axis=1)
+        gradients = [
+            gradient + tf.reshape(piece, gradient.shape)
+            for gradient, piece in zip(gradients, noise, strict=True)
+        ]
+    if zeroing is not None:
+        probability = group.per_task("gradient_zero_probability")[:, None]
+        keep = tf.cast(zeroing >= probability, tf.float32)
+        keep = tf.split(tf.tile(keep, tiling), lengths, axis=1)
+        gradients = [
+            gradient * tf.reshape(piece, gradient.shape)
+            for gradient, piece in zip(gradients, keep, strict=True)
+        ]
+    return gradients
+
+
+def objective_of(group, parameters, instance):
+    """`[problems]` objectives, or a ValueError that names the task."""
+    task = group.task
+    try:
+        found = tf.convert_to_tensor(task.objective(parameters, instance))
+    except TypeError as error:
+        raise ValueError(
+            f"the objective of the task {task.name} cannot be computed: {error}"
+        ) from error
+    if found.dtype != tf.float32 or not found.shape.is_compatible_with(
+        [group.num_problems]
+    ):
+        raise ValueError(
+            "the objective of a task must be float32, a number for each problem, here "
+            f"of shape ({group.num_problems},); that of {task.name} is "
+            f"{found.dtype.name} of shape {found.shape}"
+        )
+    return found
