@@ -25,10 +25,11 @@ from imagenet.run.checkpoints import Checkpoints, existing_folder
 from imagenet.run.config import LOCK_FILE, RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
-from imagenet.run.run_log import RunLog, SilentLog
+from imagenet.run.run_log import RunLog
 from imagenet.run.termination import Terminated
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
+from learned_optimizer.utils.run_log import SilentLog
 
 MODEL_FILE = "model.keras"
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from learned_optimizer.utils.run_log import SilentLog
 from meta_training import estimators
 from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
 from meta_training.distribution.one_device import OneDevice
@@ -31,9 +32,9 @@ from meta_training.optimizers import (
 from meta_training.outer.meta_optimizers import MetaOptimizer, norm
 from meta_training.outer.progress import Progress
 from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder
-from meta_training.outer.run_log import RunLog, SilentLog
 from meta_training.outer.training_config import FILE as CONFIG
 from meta_training.outer.training_config import TrainingConfig
+from meta_training.outer.training_log import TrainingLog
 
 Validate = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
 
@@ -191,7 +192,7 @@ class Trainer:
         )
         log = SilentLog()
         if self.distribution.is_chief:
-            log = RunLog(self.folder, self.outer_step, last)
+            log = TrainingLog(self.folder, self.outer_step, last)
         try:
             if first_validation:
                 self._run_validation(log)
@@ -350,7 +351,7 @@ class Trainer:
             "settings": self.config.to_dict(),
         }
 
-    def _run_validation(self, log: RunLog | SilentLog) -> None:
+    def _run_validation(self, log: TrainingLog | SilentLog) -> None:
         results = self._validate(self.meta_parameters)
         log.validation(self.outer_step, results)
         score = results.get("score", np.inf)

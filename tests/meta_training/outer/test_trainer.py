@@ -15,12 +15,12 @@ import tensorflow as tf
 from learned_optimizer import load_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.run_log import SilentLog
 from meta_training.distribution import Outcome
 from meta_training.estimators import Estimate
 from meta_training.outer import trainer as trainer_module
 from meta_training.outer import training_config
 from meta_training.outer.run_folder import LOCK
-from meta_training.outer.run_log import SilentLog
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.tasks import register_task_set
@@ -316,8 +316,10 @@ def _scalars(folder):
         ({"task_set": "none"}, "none"),
         ({"task_set": "trainer_test_signed"}, "tasks that may be negative, signed"),
         ({"init_weights": "nowhere", "nominal": NominalRate()}, "nowhere"),
-        ({"estimator": "pes", "pes_sigma": 0.0}, "sigma must be positive"),
-        ({"minibatch_weight": 0.0, "noisy_weight": -1.0}, "weights must be 2 numbers"),
+        (
+            {"noisy_weight": 0.0, "deterministic_weight": 0.0},
+            "weights must be 2 numbers",
+        ),
     ],
 )
 def test_a_wrong_start_leaves_the_folder_to_the_right_one(tmp_path, wrong, message):

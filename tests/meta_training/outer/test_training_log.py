@@ -7,15 +7,15 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 
 from learned_optimizer.utils.csv_log import read_csv
-from meta_training.outer.run_log import RunLog
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
+from meta_training.outer.training_log import TrainingLog
 from tests.meta_training.outer.tiny_runs import TINY, Standing
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path):
     def first_figures(score):
-        log = RunLog(tmp_path, 0, 5)
+        log = TrainingLog(tmp_path, 0, 5)
         log.validation(0, {"score": score})
         log.row(0, {"loss": score, "cut_off": 0.0})
         log.validation(1, {"score": score - 1})
@@ -28,7 +28,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path
         {"outer_step": 1, "score": 6.0},
     ]
     # From the checkpoint after one step on, what was validated there stays.
-    RunLog(tmp_path, 1, 5).close()
+    TrainingLog(tmp_path, 1, 5).close()
     assert [row["outer_step"] for row in read_csv(tmp_path / "validation.csv")] == [
         *(0, 1)
     ]
@@ -39,7 +39,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path
 
 def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
     def log_from(outer_step, rows, validations):
-        log = RunLog(tmp_path, outer_step, 5)
+        log = TrainingLog(tmp_path, outer_step, 5)
         for step, loss in rows.items():
             log.row(step, {"loss": loss, "cut_off": 0.0})
         for step, score in validations.items():
@@ -71,8 +71,8 @@ def test_a_full_disk_under_the_log_says_what_it_means(tmp_path, monkeypatch):
         if trainer.outer_step > 2:
             raise tf.errors.OutOfRangeError(None, None, "No space left on device")
 
-    monkeypatch.setattr("meta_training.outer.run_log.tf.summary.scalar", full)
-    message = "figures of the run could not be written: .*No space.*checkpoint is left"
+    monkeypatch.setattr("learned_optimizer.utils.run_log.tf.summary.scalar", full)
+    message = "figures of the run could not be written: .*No space.*is complete"
     with pytest.raises(OSError, match=message):
         trainer.train()
     monkeypatch.undo()
