@@ -7,9 +7,9 @@
 | `multi_worker` | several, TF_CONFIG | one on each device of each, in step |
 | `parameter_server` | several, TF_CONFIG | one on each worker, none waits |
 
-The first three compute the same from the same settings, to the last bit if their
-devices do: they differ in where the windows of a run's cohorts are run, and a run may
-go on under another of them.
+The first three differ only in where the windows of a run's cohorts are computed. From
+the same settings they compute the same result, bit for bit if their devices do, and a
+run may resume under another of them.
 """
 
 from learned_optimizer.utils.cluster import parameter_server_cluster, serve
@@ -36,16 +36,16 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server")
 def distribution(strategy: str, replicas: int | None = None) -> Distribution:
     """The distribution of that name.
 
-    A worker or parameter server of `parameter_server` never returns from here: it
-    serves until its process is ended.
+    For a worker or parameter server of `parameter_server` this function never returns:
+    it serves until its process is ended.
 
     Args:
         strategy: One of `STRATEGIES`.
         replicas: Devices of `mirrored`; None: all there are.
 
     Raises:
-        ValueError: there is none of that name, or the devices or the cluster of
-            TF_CONFIG are not what it needs.
+        ValueError: There is none of that name, or the devices or the cluster of
+            TF_CONFIG do not fit.
     """
     if strategy not in STRATEGIES:
         raise ValueError(

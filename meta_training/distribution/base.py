@@ -1,4 +1,4 @@
-"""What a distribution of meta-training is: where the windows of cohorts are run."""
+"""The interface of distributions: where the windows of cohorts are computed."""
 
 import abc
 import pathlib
@@ -13,11 +13,11 @@ Arrays = dict[str, np.ndarray]
 
 
 class Outcome(NamedTuple):
-    """What one outer step goes by.
+    """The result of the windows of one outer step.
 
     Attributes:
-        reports: One a window; the meta-gradient is the mean of theirs.
-        figures: More for the log.
+        reports: One for each window; the meta-gradient is the mean of theirs.
+        figures: Further figures for the log.
     """
 
     reports: list[Report]
@@ -31,8 +31,8 @@ class Distribution(abc.ABC):
 
     Attributes:
         name: What the command line calls it.
-        num_replicas: Windows that are run at a time, in all processes together.
-        is_chief: Whether this process keeps checkpoints and logs and validates.
+        num_replicas: Windows that are computed at a time, in all processes together.
+        is_chief: Whether this process writes checkpoints and logs and validates.
     """
 
     name: ClassVar[str]
@@ -40,16 +40,16 @@ class Distribution(abc.ABC):
     is_chief: bool = True
 
     def check(self, cohorts: int) -> None:
-        """Refuses a number of cohorts that cannot be divided among the replicas.
+        """Checks that the cohorts divide among the replicas.
 
         Raises:
-            ValueError: it cannot.
+            ValueError: They do not.
         """
         if cohorts % self.num_replicas:
             raise ValueError(
-                "the cohorts of trajectories must divide among the replicas of "
-                f"strategy {self.name}: `cohorts` must be a multiple of their number. "
-                f"Received: cohorts={cohorts} and {self.num_replicas} replicas"
+                "cohorts must be a multiple of the number of replicas of strategy "
+                f"{self.name}. Received: cohorts={cohorts} and {self.num_replicas} "
+                "replicas"
             )
 
     def numbers(self, cohorts: int) -> range:
@@ -58,19 +58,19 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def start(self, cohorts: Sequence[Cohort], estimate: Callable[..., Any]) -> None:
-        """Takes what it needs to run windows.
+        """Receives the cohorts and the estimator before the first window.
 
         Args:
-            cohorts: Those that this process holds, ready for their next windows.
-            estimate: The estimator's `estimate`, compiled.
+            cohorts: The cohorts of this process, ready for their next windows.
+            estimate: The compiled `estimate` of the estimator.
         """
 
     @abc.abstractmethod
     def next_outcome(self, meta_parameters: Mapping[str, np.ndarray]) -> Outcome:
-        """Runs windows, or waits for one, until an outer step can be made.
+        """Runs windows, or waits for one, until there is enough for an outer step.
 
         Args:
-            meta_parameters: Those after the last outer step.
+            meta_parameters: The result of the last outer step.
 
         Returns:
             The outcome, the same in every process.
@@ -97,4 +97,4 @@ class Distribution(abc.ABC):
         return arrays
 
     def close(self) -> None:  # noqa: B027
-        """Ends what runs in the background."""
+        """Stops background work."""

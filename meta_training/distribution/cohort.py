@@ -1,9 +1,9 @@
-"""A cohort: one trajectory of every task, and what the estimator carries along them.
+"""A cohort: one trajectory of every task, and the state of the estimator along them.
 
-A run has one cohort or several. Each has a seed of its own, and its windows are
-estimated by themselves, wherever that may be: cohorts are what a distribution deals
-out. What a run computes depends on the number of its cohorts and not on where they
-are, so one device and many replicas come to the same meta-parameters.
+A run has one cohort or several, each with a separate seed. The windows of a cohort are
+estimated independently of the others, so a distribution can divide cohorts among
+devices. The result of a run depends on the number of its cohorts but not on where they
+are computed: one device and many replicas reach the same meta-parameters.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from meta_training.inner.windows import Carry
 
 
 class Report(NamedTuple):
-    """What the outer loop learns of one window, as NumPy arrays.
+    """The result of one window for the outer loop, as NumPy arrays.
 
     Attributes:
         gradient: Of the weighted sum of the losses, a dict like the meta-parameters.
@@ -42,13 +42,13 @@ class Report(NamedTuple):
     first: np.ndarray
 
     def to_vector(self) -> np.ndarray:
-        """All numbers in a row, float32."""
+        """All numbers as one float32 vector."""
         return np.concatenate(
             [np.ravel(part).astype(np.float32) for part in tf.nest.flatten(self)]
         )
 
     def from_vector(self, vector: np.ndarray) -> "Report":
-        """A report of the shapes of this one, with the numbers of `vector`."""
+        """The reverse of `to_vector`, for a report of the same shapes as this one."""
         parts, start = [], 0
         for part in tf.nest.flatten(self):
             size = np.size(part)
@@ -58,11 +58,11 @@ class Report(NamedTuple):
 
 
 class WindowStart(NamedTuple):
-    """What an estimator needs for a window, besides the meta-parameters.
+    """The arguments of an estimator for a window, besides the meta-parameters.
 
     Attributes:
-        carry: Where the trajectories stand.
-        carried: What the last window's estimate carried on.
+        carry: The state of the trajectories.
+        carried: The estimator's state after the last window.
         num_steps: Scalar int32 tensor.
         seed: Scalar int32 tensor.
     """
@@ -74,7 +74,7 @@ class WindowStart(NamedTuple):
 
 
 def cohort_seed(seed: int, number: int) -> int:
-    """The seed of a cohort; that of cohort 0 is the run's own."""
+    """The seed of a cohort; that of cohort 0 is the seed of the run."""
     if number == 0:
         return seed
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
@@ -83,20 +83,20 @@ def cohort_seed(seed: int, number: int) -> int:
 class CohortTrajectories(Trajectories):
     """The trajectories of one cohort.
 
-    Its windows are as long as those of all other cohorts of the run: replicas that
-    work in step would wait for the longest.
+    All cohorts of a run have windows of the same length, since replicas that work in
+    step would wait for the longest.
     """
 
     def __init__(self, number: int, batch, optimizer, options, seed: int, weights=None):
-        """Makes room for them.
+        """Allocates their arrays.
 
         Args:
-            number: Of the cohort.
-            batch: The tasks side by side.
+            number: The number of the cohort.
+            batch: The batch of tasks.
             optimizer: What is trained.
             options: How trajectories start and end.
-            seed: Of the run.
-            weights: `[tasks]`, how much each counts; None: all alike.
+            seed: The seed of the run.
+            weights: `[tasks]`, the weight of each; None: equal weights.
         """
         super().__init__(batch, optimizer, options, cohort_seed(seed, number), weights)
         self._run_seed = seed
@@ -111,9 +111,9 @@ class Cohort:
     """One cohort between its windows, and during one.
 
     Attributes:
-        number: Among those of the run.
+        number: Its number in the run.
         trajectories: Its trajectories.
-        carried: What the estimator carries on.
+        carried: The state of the estimator.
         windows: Windows done.
     """
 
@@ -127,8 +127,8 @@ class Cohort:
 
     def begin(self) -> WindowStart:
         """Starts the next window."""
-        # A checkpoint may be written while the window is under way elsewhere. It
-        # holds where the window starts, from which `advance` does the same again.
+        # A checkpoint may be written while a worker computes the window. It then holds
+        # the start of the window, from which `advance` does the same again.
         self._before = {
             name: array.copy() for name, array in self.trajectories.state().items()
         }
@@ -143,7 +143,7 @@ class Cohort:
         return self._start
 
     def end(self, estimate: Estimate) -> Report:
-        """Takes over where the window led to."""
+        """Takes over the state after the window."""
         window, carry = estimate.window, self._start.carry
         self.trajectories.take(window)
         self.carried = estimate.state
@@ -163,9 +163,9 @@ class Cohort:
         return report
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint needs, as named arrays.
+        """The state for a checkpoint, as named arrays.
 
-        Those of cohort 0 have the names that a run of one cohort always had.
+        The names of cohort 0 are those of runs with one cohort.
         """
         trajectories = self._before or self.trajectories.state()
         parts = {
@@ -183,8 +183,8 @@ class Cohort:
         """The reverse of `state`.
 
         Args:
-            arrays: Those of `state`; others are ignored.
-            windows: Windows done, where `arrays` do not say it.
+            arrays: The arrays of `state`; others are ignored.
+            windows: Windows done, where `arrays` lack the number.
         """
 
         def part(name):

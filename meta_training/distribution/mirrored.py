@@ -12,7 +12,7 @@ class Mirrored(Replicas):
     name = "mirrored"
 
     def __init__(self, replicas: int | None = None):
-        """Takes the devices.
+        """Selects the devices.
 
         Args:
             replicas: How many of the GPUs, or logical CPUs where there is no GPU;
@@ -20,7 +20,7 @@ class Mirrored(Replicas):
                 has not been used yet.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: There are fewer.
         """
         devices = local_devices(replicas)
         # Nothing is reduced on devices, see `Replicas`, so NCCL is never started.

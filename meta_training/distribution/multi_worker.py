@@ -21,7 +21,7 @@ from meta_training.distribution.replicas import Replicas
 
 
 class MultiWorker(Replicas):
-    """`tf.distribute.MultiWorkerMirroredStrategy`, one process an entry of TF_CONFIG.
+    """`tf.distribute.MultiWorkerMirroredStrategy`: a process for each TF_CONFIG entry.
 
     The chief is the process of job `chief`, or worker 0 where there is none.
     """

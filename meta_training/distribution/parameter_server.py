@@ -1,14 +1,14 @@
-"""Workers that do not wait for each other, as the released code trains.
+"""Asynchronous workers, as in the released code.
 
-The meta-parameters lie on the parameter server. The chief owns all else: trajectories,
-meta-optimizer, checkpoint, log. It hands a window of each cohort to whichever worker is
-free; the worker reads the meta-parameters as they are by then, runs the window and
-returns the estimate. As soon as one is back, the chief applies it, writes the new
-meta-parameters to the server and hands out the cohort's next window. By then others
-have moved the meta-parameters on: the gradient is a little stale.
+The parameter server holds the meta-parameters. The chief owns everything else:
+trajectories, meta-optimizer, checkpoint and log. It schedules a window of each cohort
+on any free worker; the worker reads the current meta-parameters, runs the window and
+returns the estimate. The chief applies each estimate as soon as it arrives, writes the
+new meta-parameters to the server and schedules the cohort's next window. Other workers
+may have changed the meta-parameters in the meantime, so the gradient is a little stale.
 
-Workers keep nothing. One that dies costs what it was at: TensorFlow's coordinator hands
-its window to another, and back to it when it comes back.
+Workers are stateless. If one dies, only its current window is lost: TensorFlow's
+coordinator schedules it again on another worker.
 """
 
 import os
@@ -35,7 +35,7 @@ class ParameterServer(Distribution):
         """Waits for the workers and parameter servers.
 
         Args:
-            cluster: In which this process is the chief.
+            cluster: The cluster, in which this process is the chief.
         """
         os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
         self.num_replicas = cluster.count("worker")
@@ -53,8 +53,8 @@ class ParameterServer(Distribution):
     def check(self, cohorts):
         if cohorts < self.num_replicas:
             raise ValueError(
-                f"strategy {self.name} needs a cohort of trajectories for each worker: "
-                f"`cohorts` must be {self.num_replicas} or more. Received: "
+                "cohorts must be at least the number of workers of strategy "
+                f"{self.name}, {self.num_replicas} or more. Received: "
                 f"cohorts={cohorts}"
             )
 
@@ -74,9 +74,9 @@ class ParameterServer(Distribution):
             cohort, estimate, version = self._next_result()
         except tf.errors.UnavailableError as error:
             raise RuntimeError(
-                "a parameter server is gone, which the run cannot do without; when it "
-                "and then the chief are started again, with the same flags, the run "
-                "goes on from its last checkpoint"
+                "a parameter server is gone, and the run cannot continue without it; "
+                "when it and then the chief are started again with the same flags, the "
+                "run resumes from its last checkpoint"
             ) from error
         self._waiting.append(cohort)
         staleness = float(self._updates - version)
@@ -85,18 +85,18 @@ class ParameterServer(Distribution):
         return Outcome([cohort.end(estimate)], figures)
 
     def _prepare(self, meta_parameters):
-        """Makes the variable and the function that workers run."""
+        """Creates the variable and the function that workers run."""
         self._names = list(meta_parameters)
         shapes = [np.shape(meta_parameters[name]) for name in self._names]
         sizes = [int(np.prod(shape)) for shape in shapes]
-        # One variable, so that no window sees half of an update. Its last number
-        # counts updates, by which staleness is known.
+        # One variable, so that no window sees half an update. Its last number
+        # counts the updates, to measure staleness.
         with self._strategy.scope():
             self._variable = tf.Variable(tf.zeros([sum(sizes) + 1]), trainable=False)
 
         @tf.function(autograph=False)
         def window(*start):
-            # The variable is not on the worker, so it is read out here: the compiled
+            # The variable is not on the worker, so it is read here: the compiled
             # function takes values.
             *pieces, version = tf.split(self._variable.read_value(), [*sizes, 1])
             values = {
@@ -115,7 +115,7 @@ class ParameterServer(Distribution):
     def _schedule(self, cohort):
         start = tf.nest.map_structure(tf.convert_to_tensor, tuple(cohort.begin()))
         result = self._coordinator.schedule(self._window, args=start)
-        # The coordinator tells nobody when a result is there: a thread each waits.
+        # The coordinator has no callback for results, so a thread waits for each.
         threading.Thread(
             target=self._wait_for, args=(cohort, result), daemon=True
         ).start()
@@ -126,9 +126,8 @@ class ParameterServer(Distribution):
                 self._results.put((cohort, *result.fetch()))
                 return
             except tf.errors.OpError:
-                # A worker that died just before its result was copied: the
-                # coordinator has the window run again. All else it raises in
-                # `_next_result`.
+                # A worker died just before its result was copied: the coordinator runs
+                # the window again. It raises any other error in `_next_result`.
                 time.sleep(_SECONDS_BETWEEN_CHECKS)
 
     def _next_result(self):
@@ -136,5 +135,5 @@ class ParameterServer(Distribution):
             try:
                 return self._results.get(timeout=_SECONDS_BETWEEN_CHECKS)
             except queue.Empty:
-                # Raises what went wrong where that is no worker's death.
+                # Raises any error other than the death of a worker.
                 self._coordinator.done()

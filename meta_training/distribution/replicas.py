@@ -7,14 +7,14 @@ from meta_training.distribution.cohort import WindowStart
 
 
 class Replicas(Distribution):
-    """Runs a window on each of the strategy's devices here, all at once.
+    """Runs one window on each local device of the strategy, in parallel.
 
-    The reports come to the host, where the meta-optimizer is; their mean is taken
-    there, in the order of the cohorts and not in that in which devices are done. So
-    the sum is the same to the last bit however many devices there are.
+    The reports are gathered on the host, where the meta-optimizer is, and averaged in
+    the order of the cohorts, not in the order in which devices finish. So the sum is
+    the same, bit for bit, for any number of devices.
 
     Attributes:
-        strategy: A strategy of TensorFlow's.
+        strategy: A strategy of TensorFlow.
         local_replicas: Devices of this process.
     """
 
@@ -31,8 +31,8 @@ class Replicas(Distribution):
             start = WindowStart(*tf.nest.pack_sequence_as(self._structure, flat))
             return estimate(meta_parameters, *start)
 
-        # `estimate` alone is compiled with XLA: a compiled `run` of a whole strategy
-        # fails. The graph around it is what lets the replicas run side by side.
+        # Only `estimate` is compiled with XLA: compiling `run` of a strategy fails. The
+        # graph around it lets the replicas run in parallel.
         @tf.function(autograph=False)
         def run(meta_parameters, *flat):
             return self.strategy.run(on_replica, args=(meta_parameters, *flat))
@@ -48,7 +48,7 @@ class Replicas(Distribution):
         return Outcome(self._exchange(reports), {})
 
     def _round(self, meta_parameters, cohorts):
-        """A window of each of as many cohorts as there are devices here."""
+        """A window of each of these cohorts, one on each local device."""
         starts = [cohort.begin() for cohort in cohorts]
         self._structure = starts[0]
         flat = [
@@ -68,12 +68,12 @@ class Replicas(Distribution):
         ]
 
     def _per_replica(self, values):
-        """A value for each device of this process, as the strategy has them."""
+        """The values of the local devices, in the form the strategy needs."""
         values = iter(values)
         return self.strategy.experimental_distribute_values_from_function(
             lambda _: tf.convert_to_tensor(next(values))
         )
 
     def _exchange(self, reports):
-        """The reports of all processes; those of this one are all there are."""
+        """The reports of all processes; here those of the only one."""
         return reports

@@ -1,4 +1,4 @@
-"""Groups of tasks that are evaluated together, and the shards they are dealt out to."""
+"""Groups of tasks that are evaluated together, and how parts of a batch share them."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ class Group:
         members: Their positions in the list that the batch was made from.
         first_problem: Number of the group's first problem.
         first_tensor: Number of the group's first tensor in the layout.
-        replicas: Problems a task; problem `first_problem + r * len(tasks) + j` is
+        replicas: Problems per task; problem `first_problem + r * len(tasks) + j` is
             replica r of task j.
     """
 
@@ -31,7 +31,7 @@ class Group:
 
     @property
     def task(self) -> Task:
-        """The task whose `objective` serves all of them."""
+        """The task whose `objective` is evaluated for all of them."""
         return self.tasks[0]
 
     @property
@@ -50,7 +50,7 @@ class Group:
 
 
 class Bounds(NamedTuple):
-    """Where a part lies in the arrays of a batch, a slice each."""
+    """The position of a part in the arrays of a batch, as slices."""
 
     groups: slice
     blocks: slice
@@ -59,10 +59,10 @@ class Bounds(NamedTuple):
 
 
 def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
-    """`[tasks]`, the part of each, so that parts cost about the same.
+    """`[tasks]`, the part of each, so that all parts cost about the same.
 
-    Tasks of one `batch_key` stay together, to be compiled once, unless they are more
-    than a part should have.
+    Tasks of one `batch_key` stay together, to be compiled once, unless they would make
+    a part too large.
     """
     if parts == 1:
         return np.zeros(len(tasks), int)
@@ -71,8 +71,8 @@ def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
         rows = task.rows or 0
         if task.batch_size is not None:
             rows = task.batch_size + min(rows, objective_rows or rows)
-        # A row costs an evaluation some ten operations a parameter, the update rule
-        # and its gradient some thousands.
+        # Evaluating a row takes about ten operations per parameter, the update rule and
+        # its gradient some thousands.
         return task.parameter_count * (1 + rows / 100)
 
     costs = np.array([cost(task) for task in tasks])
@@ -90,7 +90,7 @@ def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
         part = int(totals.argmin())
         totals[part] += costs[piece].sum()
         found[piece] = part
-    # Parts without tasks are left out, the others numbered anew.
+    # Empty parts are dropped and the others renumbered.
     return np.unique(found, return_inverse=True)[1]
 
 
@@ -104,7 +104,7 @@ def replicate(instance, replicas):
 
 
 def disturb(gradients, group: Group, noise, zeroing):
-    """Adds the noise of each task, and then zeroes elements, tensor by tensor."""
+    """Adds the noise of each task to its gradients, then sets elements to zero."""
     if noise is None and zeroing is None:
         return gradients
     lengths = [math.prod(shape) for shape in group.task.parameter_shapes]
@@ -128,20 +128,25 @@ def disturb(gradients, group: Group, noise, zeroing):
 
 
 def objective_of(group, parameters, instance):
-    """`[problems]` objectives, or a ValueError that names the task."""
+    """`[problems]` objectives of a group.
+
+    Raises:
+        ValueError: They cannot be computed, or are not a float32 number per problem.
+    """
     task = group.task
     try:
         found = tf.convert_to_tensor(task.objective(parameters, instance))
     except TypeError as error:
         raise ValueError(
-            f"the objective of the task {task.name} cannot be computed: {error}"
+            f"The objective of a task must be computable. Received: {task.name}, whose "
+            f"objective fails with: {error}"
         ) from error
     if found.dtype != tf.float32 or not found.shape.is_compatible_with(
         [group.num_problems]
     ):
         raise ValueError(
-            "the objective of a task must be float32, a number for each problem, here "
-            f"of shape ({group.num_problems},); that of {task.name} is "
-            f"{found.dtype.name} of shape {found.shape}"
+            "The objective of a task must be float32, a number for each problem, here "
+            f"of shape ({group.num_problems},). Received: {found.dtype.name} of shape "
+            f"{found.shape} from {task.name}"
         )
     return found

@@ -7,14 +7,14 @@ of all problems of the group:
     group 0: tensor 0 of problems 0, 1, 2 | tensor 1 of problems 0, 1, 2
     group 1: tensor 0 of problems 3, 4    | ...
 
-so a group's `[problems, *shape]` tensor is one contiguous piece of the packed array:
-packing is a reshape, a pad and one concatenation, unpacking a split, and XLA never
-gathers single elements. A *problem* is a task, or one of several replicas of it:
-replicas share instance, minibatches and noise (an antithetic pair, for instance), and
-differ in their parameters and in the meta-parameters that update them.
+so a `[problems, *shape]` tensor of a group is contiguous in the packed array: packing
+is a reshape, a pad and one concatenation, unpacking a split, and XLA never gathers
+single elements. A *problem* is a task, or one of several replicas of it (an antithetic
+pair, for instance): replicas share instance, minibatches and noise, and differ in their
+parameters and in the meta-parameters that update them.
 
-A batch may be made of several *parts*, each with groups of its own that lie together:
-`part` is a batch of one part's tasks alone, laid out as they are in the whole.
+A batch may be divided into *parts*, each with separate groups that are contiguous:
+`part` is the batch of one part's tasks, in the same layout as in the whole.
 """
 
 import math
@@ -40,12 +40,13 @@ LARGEST_GRADIENT = 1e15
 
 
 class Draws(NamedTuple):
-    """What is random in one inner step. Dicts by group number; absent: not needed.
+    """The random numbers of one inner step, as dicts by group number.
+
+    A group that needs none has no entry.
 
     Attributes:
         rows: `[tasks, batch]` int32, the rows of the minibatches.
-        objective_start: Scalar int32, the first of the rows that the recorded
-            objective sees.
+        objective_start: Scalar int32, the first row of the recorded objective.
         noise: `[tasks, elements]` standard normal.
         zeroing: `[tasks, elements]`, uniform in [0, 1).
     """
@@ -57,14 +58,14 @@ class Draws(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What the problems say of a place.
+    """Objectives and gradients of all problems at one point.
 
     Attributes:
-        objectives: `[problems]`, where `values` is.
-        gradients: `[blocks, block_size]`, what the optimizer gets: finite.
-        slopes: Call it for `[blocks, block_size]`, the derivative of each problem's
-            objective by its values: without minibatch, noise or zeroing, and not
-            always finite. A call, since it costs an evaluation where it is wanted.
+        objectives: `[problems]`, at `values`.
+        gradients: `[blocks, block_size]`, the optimizer's input, finite.
+        slopes: A function that returns `[blocks, block_size]`, the derivative of each
+            problem's objective with respect to its values, without minibatch, noise or
+            zeroing, and not always finite. It costs another evaluation.
     """
 
     objectives: tf.Tensor
@@ -73,12 +74,12 @@ class Evaluation(NamedTuple):
 
 
 class ProblemBatch:
-    """The tasks of a set (and replicas of them) as one computation.
+    """The tasks of a set, and replicas of them, as one computation.
 
     Attributes:
         tasks: The tasks, in the order given.
         groups: The groups, in the order of their first tasks.
-        layout: Where every tensor of every problem lies in the packed array.
+        layout: The position of every tensor of every problem in the packed array.
         problem_task: `[problems]`, the task of each problem.
         num_parts: How many parts there are, each with one task or more.
     """
@@ -95,17 +96,17 @@ class ProblemBatch:
 
         Args:
             tasks: One or more tasks.
-            block_size: Elements a block of the packed array.
-            replicas: Problems a task.
+            block_size: Elements per block of the packed array.
+            replicas: Problems per task.
             objective_rows: Rows of data on which the recorded objective is
-                evaluated, at a place drawn anew each step; None: all of them. A task
-                without minibatches records all of them where its gradient is taken at
-                the same place (no attention): they cost nothing more.
-            parts: How many parts to make, of about equal cost; fewer where there
-                are fewer tasks.
+                evaluated, starting at a row drawn anew each step; None: all of them. A
+                task without minibatches records all of them where its gradient is
+                taken at the same point (no attention), at no extra cost.
+            parts: Number of parts of about equal cost; fewer if there are fewer
+                tasks.
         """
         if not tasks:
-            raise ValueError("a batch must have one task or more. Received: none")
+            raise ValueError("tasks must be one or more. Received: none")
         if not isinstance(parts, int) or parts < 1:
             raise ValueError(f"parts must be a positive integer. Received: {parts!r}")
         self.tasks = tuple(tasks)
@@ -152,7 +153,7 @@ class ProblemBatch:
         )
 
     def part_bounds(self) -> list[Bounds]:
-        """Where each part lies."""
+        """The position of each part."""
         layout = self.layout
         found = []
         for number in range(self.num_parts):
@@ -197,14 +198,14 @@ class ProblemBatch:
         ]
 
     def _pieces(self):
-        """Number of packed elements of each `[problems, *shape]` tensor, and those."""
+        """`(group, shape, packed elements)` of each `[problems, *shape]` tensor."""
         for group in self.groups:
             for shape in group.task.parameter_shapes:
                 blocks = math.ceil(math.prod(shape) / self.layout.block_size)
                 yield group, shape, blocks * self.layout.block_size
 
     def pack(self, parameters: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
-        """Packs `[problems, *shape]` tensors, given as a list a group."""
+        """Packs `[problems, *shape]` tensors, given as one list per group."""
         flat = [tensor for tensors in parameters for tensor in tensors]
         pieces = []
         for tensor, (group, shape, length) in zip(flat, self._pieces(), strict=True):
@@ -235,7 +236,7 @@ class ProblemBatch:
         return parameters
 
     def draw(self, seed: tf.Tensor, step: tf.Tensor) -> Draws:
-        """Everything random in inner step `step`, a function of `seed` and `step`.
+        """The random numbers of inner step `step`, a function of `seed` and `step`.
 
         Args:
             seed: Scalar int32.
@@ -259,7 +260,7 @@ class ProblemBatch:
         ):
             if not wanted:
                 continue
-            # One call for all groups: each call costs a kernel of its own.
+            # One call for all groups, since each call is a separate kernel.
             lengths = [math.prod(shape) for _, _, shape in wanted]
             values = sample([sum(lengths)], tf.stack([seed, 2 * step + kind]))
             for (target, number, shape), piece in zip(
@@ -287,16 +288,16 @@ class ProblemBatch:
         instances: Sequence[dict[str, tf.Tensor]],
         draws: Draws,
     ) -> Evaluation:
-        """The objectives of all problems, and the gradients the optimizer gets.
+        """The objectives of all problems, and the gradients for the optimizer.
 
         Args:
             values: `[blocks, block_size]`, where objectives are recorded.
             gradient_values: The same, where gradients are taken (the attended
                 location; `values` itself without attention).
-            inverse_scale: `[blocks, 1]`: the tasks see the parameters multiplied
-                by it, and their gradients return by the same factor.
-            instances: Of each group, the stacked instances of its tasks.
-            draws: From `draw`.
+            inverse_scale: `[blocks, 1]`: the tasks are evaluated at the parameters
+                times this factor, and their gradients are multiplied by it.
+            instances: The stacked instances of the tasks of each group.
+            draws: The result of `draw`.
 
         Returns:
             Objectives on all rows of data or `objective_rows` of them, and gradients

@@ -1,11 +1,11 @@
-"""The trajectories of the tasks: where each stands, ends and starts again.
+"""The trajectories of the tasks: their state, their ends and their new starts.
 
-Every task follows a trajectory of its own, a window of inner steps at an outer step,
-until its horizon is reached or it is cut off. Then it starts afresh: a new instance,
-new parameters, a new horizon, new learning rates. All of it is a pure function of the
-seed, the task and the outer step at which the trajectory starts, so a checkpoint holds
-no data sets, only those outer steps. Instances are drawn in NumPy, by a thread that
-works one outer step ahead.
+Every task follows a separate trajectory, one window of inner steps per outer step,
+until it reaches its horizon or is cut off. Then it starts afresh, with a new instance,
+new parameters, a new horizon and new learning rates. All of these are a pure function
+of the seed, the task and the outer step at which the trajectory starts. So a checkpoint
+holds no data sets, only those outer steps. A thread draws instances in NumPy, one outer
+step ahead.
 """
 
 import concurrent.futures
@@ -23,7 +23,7 @@ from meta_training.inner.windows import Carry, InnerState, Window
 from meta_training.optimizers.base import TrainableOptimizer
 from meta_training.tasks.base import Task
 
-# What a random generator is for; the seed sequence of each ends in one of these.
+# The purposes of random generators; each seed sequence contains one of them.
 _INSTANCE, _START, _REDRAW, _WINDOW, _UNROLL = range(5)
 
 _MANY_STEPS = 1e12
@@ -94,8 +94,8 @@ class Start(NamedTuple):
 
     Attributes:
         instance: Its arrays.
-        parameters: Its tensors, as the task sees them.
-        log_scale: `[tensors]`, log of the factor between those and the optimizer's.
+        parameters: Its tensors, at the scale of the task.
+        log_scale: `[tensors]`, log of the optimizer's scale over the task's.
         horizon: Its length in inner steps.
     """
 
@@ -123,14 +123,14 @@ class Trajectories:
         seed: int,
         weights=None,
     ):
-        """Makes room for the trajectories; `advance` starts them.
+        """Allocates the arrays of the trajectories; `advance` starts them.
 
         Args:
             batch: The tasks side by side.
             optimizer: What is trained.
             options: How trajectories start and end.
-            seed: Of everything random.
-            weights: `[tasks]`, how much each counts; None: all alike.
+            seed: The seed of all random numbers.
+            weights: `[tasks]`, the weight of each; None: equal weights.
         """
         self.batch = batch
         self.options = options
@@ -166,7 +166,10 @@ class Trajectories:
         }
         weights = np.ones(tasks) if weights is None else np.asarray(weights, float)
         if weights.shape != (tasks,) or weights.min() < 0 or not weights.sum() > 0:
-            raise ValueError(f"weights must be {tasks} numbers, 0 or more")
+            raise ValueError(
+                f"weights must be {tasks} numbers, 0 or more and not all 0. Received: "
+                f"{weights.tolist()}"
+            )
         by_problem = weights[batch.problem_task]
         self._weights = (by_problem / by_problem.sum()).astype(np.float32)
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
@@ -180,11 +183,11 @@ class Trajectories:
         return int(min(options.min_window_steps + extra, options.max_window_steps))
 
     def unroll_seed(self, outer_step: int) -> int:
-        """Seed of what is drawn inside the window at `outer_step`."""
+        """The seed of the random numbers inside the window at `outer_step`."""
         return int(self._generator(_UNROLL, outer_step).integers(2**31 - 1))
 
     def advance(self, outer_step: int) -> Carry:
-        """Starts trajectories that are due, redraws learning rates: the next window."""
+        """Starts due trajectories and redraws learning rates for the next window."""
         cut_off = np.ones(len(self.batch.tasks), bool)
         np.logical_and.at(cut_off, self.batch.problem_task, self.alive > 0)
         due = (self.remaining <= 0) | ~cut_off
@@ -223,8 +226,8 @@ class Trajectories:
         )
 
     def take(self, window: Window) -> None:
-        """Takes over where a window led to."""
-        # Copies, which `advance` may write to.
+        """Takes over the state after a window."""
+        # Copies, since `advance` writes to them.
         self.inner = tf.nest.map_structure(np.array, window.inner)
         self.alive = np.array(window.alive)
         self.initial_objective = np.array(window.initial_objective)
@@ -246,7 +249,7 @@ class Trajectories:
         return Start(instance, parameters, log_scale, horizon)
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint needs, as named arrays."""
+        """The state for a checkpoint, as named arrays."""
         arrays = {
             "started_at": self.started_at,
             "remaining": self.remaining,
@@ -258,7 +261,7 @@ class Trajectories:
         return arrays | dict(self.inner.state._asdict())
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """The reverse of `state`; instances are drawn again as they were."""
+        """The reverse of `state`; the same instances are drawn again."""
         for task, outer_step in enumerate(arrays["started_at"]):
             if outer_step >= 0:
                 start = self.draw_start(task, int(outer_step))
@@ -276,13 +279,13 @@ class Trajectories:
         )
 
     def close(self) -> None:
-        """Ends the thread; `advance` starts another, and draws the same again."""
+        """Stops the thread; `advance` starts another, which draws the same."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool, self._prepared = None, {}
 
     def _submit(self, task, outer_step) -> concurrent.futures.Future:
-        """The start of a trajectory, which the thread draws."""
+        """Has the thread draw the start of a trajectory."""
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(1)
         return self._pool.submit(self.draw_start, task, outer_step)

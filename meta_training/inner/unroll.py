@@ -24,8 +24,8 @@ from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers.base import TrainableOptimizer
 
-# A problem's flow through a chaotic window grows without end. Were it to overflow in a
-# step, the meta-gradients of all problems would be lost with it.
+# The gradient through a chaotic window grows without bound. If it overflowed in a step,
+# the meta-gradients of all problems would be lost.
 LARGEST_FLOW = 1e15
 
 
@@ -136,7 +136,7 @@ class Unroll:
         )
 
     def _evaluate(self, inner, alive, initial, carry, seed, step):
-        """What step `step` finds: `(evaluation, alive, initial)`.
+        """Evaluates the problems in step `step`: `(evaluation, alive, initial)`.
 
         The gradients of problems that are cut off are zero.
         """
@@ -179,8 +179,8 @@ class Unroll:
 
         Returns:
             The inner state after it, `[max_objectives, problems]` objectives and
-            flags of life, the first objectives, and what `_backward` wants of each
-            step as a list of TensorArrays, if this `keeps` it.
+            `alive` flags, the first objectives, and, if `keeps`, the input of
+            `_backward` for each step as a list of TensorArrays.
         """
         size = self.options.max_objectives
         objectives = tf.TensorArray(tf.float32, size, element_shape=carry.alive.shape)
@@ -206,8 +206,8 @@ class Unroll:
                 array.write(step, part) for array, part in zip(kept, parts, strict=True)
             ]
             new = self._update(meta_parameters, current, found.gradients)
-            # The step after the last objective leads nowhere: what is handed on is
-            # the state before it (only where counting is corrected).
+            # With corrected counting there is a step after the last objective; the
+            # state before it is the result.
             handed_on = flat if self.options.counting == "corrected" else last
             return (
                 step + 1,
@@ -314,7 +314,7 @@ class Unroll:
         seed,
         step,
     ):
-        """What a step hands back, second derivatives of the objectives among it.
+        """Pulls the gradient back through a step, with second derivatives.
 
         Returns:
             Gradients with respect to the meta-parameters and the parts of the inner
@@ -324,7 +324,7 @@ class Unroll:
         alive_before = tf.where(
             step > 0, tf.gather(alive, tf.maximum(step - 1, 0)), alive_before
         )
-        # Only the bound of divergence reads it, and that is settled.
+        # Only the divergence bound reads it, and `alive` is known already.
         initial = tf.convert_to_tensor(carry.initial_objective)
         initial = tf.where(carry.fresh > 0, math.inf, initial)
         sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
@@ -349,9 +349,9 @@ class Unroll:
     def _pull_kept(
         self, meta_parameters, inner, gradients, slopes, from_inner, from_objectives
     ):
-        """The same without second derivatives: nothing is evaluated again.
+        """The same without second derivatives and without another evaluation.
 
-        Gradients and slopes of the step are constants, which `_forward` kept.
+        Gradients and slopes of the step are constants that `_forward` kept.
         """
         sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
         with tf.GradientTape() as tape:
@@ -364,14 +364,14 @@ class Unroll:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         by_block = tf.gather(from_objectives, self._block_problem)[:, None]
-        # Where a problem is cut off its slopes may not be finite, and count for zero.
+        # The slopes of a problem that is cut off may not be finite; they count as 0.
         through_objectives = tf.where(by_block == 0, 0.0, by_block * slopes)
         values = len(meta_parameters)
         pulled[values] += through_objectives
         return pulled
 
     def _clip(self, gradient: InnerState, bound, carry) -> InnerState:
-        """What flows back to the step before: finite, and within the bound."""
+        """The gradient for the step before, finite and within the bound."""
         gradient = tf.nest.map_structure(_finite, gradient)
         if bound is None:
             return tf.nest.map_structure(
@@ -379,7 +379,7 @@ class Unroll:
                 gradient,
             )
         bounds = self._by_level(bound)
-        # Parameters are clipped as the task sees them, whatever their scale.
+        # Parameters are clipped at the scale of the task.
         of_values = bounds["parameter"] * carry.inverse_scale
         state = self._map_state(
             lambda name, level, part: _clip_by(part, bounds[level]), gradient.state

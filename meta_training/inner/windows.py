@@ -1,4 +1,4 @@
-"""What a window of inner steps starts from, how it is run, and what it leads to."""
+"""The configuration, input and result of a window of inner steps."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class UnrollConfig:
 
 
 class InnerState(NamedTuple):
-    """Where all problems stand between two inner steps.
+    """The state of all problems between two inner steps.
 
     Attributes:
         values: `[blocks, block_size]` parameters.
@@ -76,11 +76,11 @@ class InnerState(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """Everything a window starts from, besides the meta-parameters.
+    """The input of a window, besides the meta-parameters.
 
     Attributes:
-        inner: The inner state that the last window left; fresh problems have new
-            `values` and `log_learning_rate` in it, and nothing else of theirs counts.
+        inner: The inner state after the last window. Fresh problems have new `values`
+            and `log_learning_rate` in it; the rest of their state is not read.
         fresh: `[problems]` float32, 1 where a trajectory starts with this window.
         alive: `[problems]` float32, 0 where the problem has been cut off.
         initial_objective: `[problems]`, first objective of the trajectory (not
@@ -88,7 +88,7 @@ class Carry(NamedTuple):
         inverse_scale: `[blocks, 1]`, see `ProblemBatch.evaluate`.
         weights: `[problems]`, summing to 1: the loss is the weighted sum over
             problems.
-        instances: Of each group, the stacked instances of its tasks.
+        instances: The stacked instances of the tasks of each group.
     """
 
     inner: InnerState
@@ -101,7 +101,7 @@ class Carry(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a window led to.
+    """The result of a window.
 
     Attributes:
         inner: The inner state after it.

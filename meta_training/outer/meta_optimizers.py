@@ -1,7 +1,7 @@
 """The optimizers of the meta-parameters: RMSProp as released, Adam, on NumPy arrays.
 
-Eight thousand numbers once every few seconds: no device, no graph, and the state is
-plain arrays for the checkpoint.
+There are about eight thousand numbers to update every few seconds, so NumPy is enough,
+and the state is plain arrays for the checkpoint.
 """
 
 import math
@@ -23,7 +23,7 @@ class MetaOptimizer:
         learning_rate: At the first outer step.
         decay_steps: Outer steps of the cosine decay down to `final_fraction` of the
             rate; None: no decay.
-        final_fraction: What is left of the learning rate at the end.
+        final_fraction: The learning rate at the end over that at the start.
         clip_value: Bound on each element of the gradient; None: none.
         clip_norm: Bound on the norm of the whole gradient, after that; None: none.
     """

@@ -1,16 +1,16 @@
-"""Modules of the user's, whose imports register tasks and the like."""
+"""User modules that register tasks, optimizers and so on when they are imported."""
 
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-# Of the flag, in the programs that have it.
-MODULES = "Of your own, with what their imports register."
+# The help of the flag.
+MODULES = "Your modules, which register tasks and so on when they are imported."
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Imports modules by name, also those in the current folder, as for a script.
+    """Imports modules by name, also from the current folder, as for a script.
 
     Raises:
         ValueError: One cannot be imported.

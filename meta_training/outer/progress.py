@@ -1,4 +1,4 @@
-"""How far a run of meta-training has come, and what that took."""
+"""The progress of a run of meta-training, and its cost."""
 
 import dataclasses
 import os
@@ -9,16 +9,16 @@ import numpy as np
 
 @dataclasses.dataclass
 class Progress:
-    """The counters of a run, which its checkpoint holds and its cards tell of.
+    """The counters of a run, for its checkpoint and the cards of its weights.
 
     Attributes:
         outer_step: Updates of the meta-parameters done.
         best_score: The lowest validation score so far.
-        inner_steps: Those of all problems together.
-        seconds: Of the wall clock, in outer steps.
-        earlier_cpu_seconds: Of all cores, before this process went on with the run; nan
-            where it was not counted from the start.
-        cpu_began: What this process had spent when it took the run up.
+        inner_steps: Inner steps of all problems.
+        seconds: Wall-clock seconds in outer steps.
+        earlier_cpu_seconds: CPU seconds before this process resumed the run; nan if
+            they were not counted from the start.
+        cpu_began: CPU seconds of this process when it started or resumed the run.
     """
 
     outer_step: int = 0
@@ -33,14 +33,14 @@ class Progress:
 
     @property
     def cpu_seconds(self) -> float:
-        """Seconds of all cores that went into the run.
+        """CPU seconds of the run, including validation.
 
-        Unlike the wall clock they leave out what other work took; validation is in.
+        Unlike the wall clock, they do not count other work on the machine.
         """
         return self.earlier_cpu_seconds + time.process_time() - self.cpu_began
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What a checkpoint holds of it, scalars."""
+        """The scalars for a checkpoint."""
         return {
             "outer_step": np.array(self.outer_step),
             "best_score": np.array(self.best_score),
@@ -50,7 +50,7 @@ class Progress:
         }
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Takes over what `to_arrays` gave; `cpu_seconds` may be missing."""
+        """The reverse of `to_arrays`; `cpu_seconds` may be missing."""
         self.outer_step = int(arrays["outer_step"])
         self.best_score = float(arrays["best_score"])
         self.seconds = float(arrays["seconds"])
@@ -58,7 +58,7 @@ class Progress:
         self.inner_steps = int(arrays["inner_steps"])
 
     def on_card(self) -> dict[str, int | float | None]:
-        """What the card of the weights says of it."""
+        """The entries for the card of weights."""
         cpu_hours = self.cpu_seconds / 3600
         return {
             "outer_step": self.outer_step,

@@ -1,4 +1,4 @@
-"""What a run keeps in its folder: its checkpoint, its weights, and the best of them."""
+"""The files of a run: its checkpoint, its weights, and the best of them."""
 
 import contextlib
 import os
@@ -33,16 +33,16 @@ class RunFolder:
     def __init__(self, path: pathlib.Path):
         self.path = path
 
-    def alone(self) -> contextlib.AbstractContextManager[bool]:
-        """No other process trains in the folder meanwhile; makes it.
+    def exclusive_lock(self) -> contextlib.AbstractContextManager[bool]:
+        """A context in which no other process trains in the folder; creates it.
 
-        Entering raises a ValueError where another one does.
+        Entering raises a ValueError if another process trains there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         return exclusive_lock(
             self.path / LOCK,
-            "A folder must be that of no other running process. Received: "
-            f"{os.fspath(self.path)!r}, which one is training in",
+            "train_dir must be in use by no other process. Received: "
+            f"{os.fspath(self.path)!r}, in which one is training",
         )
 
     def read_checkpoint(self) -> dict[str, np.ndarray]:
@@ -57,11 +57,11 @@ class RunFolder:
     def check_checkpoint(
         self, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any]
     ) -> None:
-        """Refuses the arrays of a checkpoint that are not shaped as those wanted.
+        """Checks that the arrays of a checkpoint have the wanted shapes.
 
         Raises:
             ValueError: Some are missing or of another shape. Older checkpoints may
-                lack the windows of cohorts and the seconds of the cores.
+                lack the windows of cohorts and the CPU seconds.
         """
         differing = []
         for name, value in wanted.items():
@@ -79,12 +79,13 @@ class RunFolder:
             )
 
     def check_optimizer(self, optimizer: TrainableOptimizer) -> None:
-        """Refuses to go on with another architecture than that of the weights here.
+        """Checks that the run resumes with its architecture.
 
-        `init_weights` may name others by now: an alias moves on, a file is replaced.
+        `init_weights` may name other weights by now: an alias changes, a file is
+        replaced.
 
         Raises:
-            ValueError: The weights here are of another one.
+            ValueError: The weights in the folder are of another architecture.
         """
         try:
             found = load_trained(self.path / WEIGHTS).optimizer
@@ -92,9 +93,9 @@ class RunFolder:
             return  # Missing or damaged: they are written anew.
         if (found.name, found.to_dict()) != (optimizer.name, optimizer.to_dict()):
             raise ValueError(
-                "a run goes on with the architecture that it began with: init_weights "
-                f"names another one now. {os.fspath(self.path)!r} has {found.name} "
-                f"with {found.to_dict()}. Received: {optimizer.name} with "
+                "init_weights must have the architecture that the run in "
+                f"{os.fspath(self.path)!r} began with, {found.name} with "
+                f"{found.to_dict()}. Received: {optimizer.name} with "
                 f"{optimizer.to_dict()}"
             )
 
@@ -104,7 +105,7 @@ class RunFolder:
         weights: TrainedWeights,
         card: Mapping[str, Any],
     ) -> None:
-        """Writes the checkpoint, then the weights, each whole or not at all.
+        """Writes the checkpoint, then the weights, each atomically.
 
         Raises:
             OSError: They cannot be written.
@@ -116,8 +117,8 @@ class RunFolder:
             raise OSError(
                 error.errno,
                 f"outer step {arrays['outer_step']} could not be saved: "
-                f"{error.strerror}; the last checkpoint is left whole, and when it is "
-                "started again, the run goes on from it",
+                f"{error.strerror}; the last checkpoint is complete, and when it is "
+                "started again, the run resumes from it",
                 os.fspath(self.path),
             ) from error
 
@@ -128,7 +129,7 @@ class RunFolder:
         save_trained(weights, self.path / name, dict(card))
 
     def card(self, name: str) -> dict[str, Any]:
-        """The card of weights that are there, `{}` where none can be loaded."""
+        """The card of weights in the folder, `{}` if none can be loaded."""
         try:
             return load_trained(self.path / name).card
         except ValueError:

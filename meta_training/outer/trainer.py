@@ -1,9 +1,9 @@
 """The outer loop: windows, meta-gradients, meta-parameter updates, checkpoints.
 
-A run is a pure function of its settings: everything random follows from the seed and
-the outer step. A checkpoint holds all that carries over from one outer step to the
-next, so a run that was killed goes on from it and ends with the same meta-parameters
-as one that was not.
+A run is a pure function of its settings: all random numbers follow from the seed and
+the outer step. A checkpoint holds all state that carries over from one outer step to
+the next. So a run that is killed resumes from it and ends with the same meta-parameters
+as an uninterrupted one.
 """
 
 import contextlib
@@ -45,8 +45,8 @@ class Trainer:
     Attributes:
         config: The settings.
         folder: Where checkpoint, weights and logs are; all processes share it.
-        distribution: Where windows are run.
-        meta_parameters: `{name: array}`, the newest.
+        distribution: Where windows are computed.
+        meta_parameters: `{name: array}`, the current ones.
     """
 
     def __init__(
@@ -55,17 +55,18 @@ class Trainer:
         folder,
         distribution: Distribution | None = None,
     ):
-        """Starts a run, or goes on with the one in `folder`.
+        """Starts a run, or resumes the one in `folder`.
 
         Args:
             config: The settings.
             folder: A new or empty one, or that of a run of the same settings.
-            distribution: Where windows are run; None: one after the other, here.
+            distribution: Where windows are computed; None: one after the other in this
+                process.
 
         Raises:
-            ValueError: The settings cannot be trained with, and then `folder` is left
-                as it was; or `folder` holds something else, or a checkpoint that is
-                damaged or that of other tasks.
+            ValueError: The settings do not fit together, in which case `folder` is not
+                touched; or `folder` holds something else, or a checkpoint that is
+                damaged or of other tasks.
         """
         self._progress = Progress()
         self.config = config
@@ -121,15 +122,14 @@ class Trainer:
         self.meta_parameters = dict(self._start.meta_parameters)
         self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
         self._first = True
-        # After all that may refuse the settings, so that mended ones find the folder as
-        # it was.
+        # After all checks of the settings, so that wrong ones leave no trace.
         if self.distribution.is_chief:
-            # Not even a lock is left in a folder that is not the run's.
+            # Before the lock file, which must not appear in another folder.
             config.check_folder(self.folder)
-        with self._alone():
+        with self._exclusive_lock():
             if self.distribution.is_chief:
                 config.write_or_verify(self.folder)
-            # Where each process loads the start by itself, it may be another.
+            # Each process loads its initial weights, which may differ by mistake.
             agreed = {**config.to_dict(), "start": content_sha256(self._start)}
             self.distribution.check_agreement(
                 json.dumps(agreed, sort_keys=True), self.folder / CONFIG
@@ -152,19 +152,19 @@ class Trainer:
         return self._start.optimizer
 
     def validate_with(self, validate: Validate | None) -> None:
-        """Has `validate` called with the meta-parameters every so often.
+        """Sets the function that validates the meta-parameters.
 
-        Its result is a dict of figures in which a lower `score` is better: the
-        weights that were best are kept apart. Of several processes the chief alone
-        validates.
+        It is called every `validate_every` outer steps and returns a dict of figures in
+        which a lower `score` is better; the best weights are kept as `best.npz`. Only
+        the chief validates.
         """
         self._validate = validate if self.distribution.is_chief else None
 
     def train(self, until: int | None = None) -> dict[str, np.ndarray]:
-        """Goes on until the last outer step, or `until`, and with the next call on.
+        """Trains until the last outer step or until `until`; a later call continues.
 
         Args:
-            until: Outer steps of the run that are done when it stops; None: all.
+            until: The number of outer steps after which to stop; None: all.
 
         Returns:
             The meta-parameters.
@@ -172,15 +172,15 @@ class Trainer:
         Raises:
             ValueError: The objective of a task cannot be trained on, or another process
                 trains in the folder.
-            OSError: A checkpoint cannot be written. The last one is left whole.
+            OSError: A checkpoint cannot be written. The last one stays complete.
         """
-        with self._alone():
+        with self._exclusive_lock():
             return self._train(until)
 
-    def _alone(self):
-        """No other process writes to the folder meanwhile, where this one does."""
+    def _exclusive_lock(self):
+        """Locks the folder if this process writes to it."""
         if self.distribution.is_chief:
-            return self._files.alone()
+            return self._files.exclusive_lock()
         return contextlib.nullcontext()
 
     def _train(self, until):
@@ -213,7 +213,7 @@ class Trainer:
         return self.meta_parameters
 
     def _outer_step(self) -> dict[str, float]:
-        """The windows of one update of the meta-parameters, and that update."""
+        """Runs the windows of one outer step and updates the meta-parameters."""
         began = time.monotonic()
         step = self.outer_step
         reports, figures = self.distribution.next_outcome(self.meta_parameters)
@@ -228,8 +228,8 @@ class Trainer:
         skipped = not np.isfinite(raw_norm)
         if skipped:
             logging.warning(
-                "outer step %d: the meta-gradient is not finite, so the step changes "
-                "nothing (--clip_through_time bounds what flows back)",
+                "outer step %d is skipped: its meta-gradient is not finite "
+                "(--clip_through_time bounds the gradient between inner steps)",
                 step,
             )
         else:
@@ -270,7 +270,7 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Writes checkpoint and weights, each whole or not at all.
+        """Writes checkpoint and weights, each atomically.
 
         In a run of several processes, all must call this together.
 
@@ -324,19 +324,19 @@ class Trainer:
         logging.info("resumed from outer step %d", self.outer_step)
 
     def _finish_saving(self) -> None:
-        """Makes up for what a killed process wrote before or after the checkpoint."""
-        # Weights come after their checkpoint. Those that are there stay, for their card
-        # says by which commit and in how many hours they were made.
+        """Completes what a killed process left before or after its checkpoint."""
+        # Weights are written after the checkpoint. Existing ones of this step stay, for
+        # their card names the commit and the hours of the process that made them.
         if self._files.card(WEIGHTS).get("outer_step") != self.outer_step:
             self._files.save_weights(WEIGHTS, self._weights(WEIGHTS), self._card())
-        # Validation comes before.
+        # Validation comes before the checkpoint.
         validated = self._files.card(BEST).get("validation", {})
         self._progress.best_score = min(
             self._progress.best_score, validated.get("score", np.inf)
         )
 
     def _weights(self, name) -> TrainedWeights:
-        """Those of now, called as the file that they go into."""
+        """The current weights, named after the file for them."""
         return TrainedWeights(
             pathlib.Path(name).stem,
             self.optimizer,

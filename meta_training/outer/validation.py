@@ -21,29 +21,29 @@ from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_step
 from meta_training.tasks.base import Task, require_positive_integers
 
 INITIAL_LEARNING_RATES = (1e-4, 1e-3, 1e-2)
-# From so many parameters on a network is large: one initial rate, fewer steps.
+# A network of this many parameters or more is large: one initial rate, fewer steps.
 LARGE = 500_000
-# Losses below this count alike: there an optimizer only fits the training set harder.
+# Lower losses count alike: there an optimizer only overfits the training set.
 LOSS_FLOOR = 1e-3
-# A loss that is not finite, or is larger, counts as so many times the first one.
+# A loss that is not finite, or larger, counts as this many times the first one.
 DIVERGED_FACTOR = 1e3
 _RECORDS = 24
 _SEED = 2017
 
 
 class Validator:
-    """Trains networks by meta-parameters and says how well that went.
+    """Trains networks with meta-parameters and scores the result.
 
     The loops are compiled at the first call and reused by later ones.
 
     Args:
-        optimizer: Whose meta-parameters they are.
-        networks: What to train. Defaults to the `validation` group.
-        initial_learning_rates: Where the learned rates start, a run each. A network
-            of `LARGE` parameters or more starts from the middle one alone, and so does
-            an optimizer that has learned where they start.
-        steps: Inner steps of a network. Defaults to 1,500.
-        large_steps: Inner steps of a large one. Defaults to 120.
+        optimizer: The optimizer of the meta-parameters.
+        networks: The networks to train. Defaults to the `validation` group.
+        initial_learning_rates: Initial learning rates, one run for each. A network of
+            `LARGE` parameters or more is trained from the middle one alone, and so is
+            any network if the optimizer has learned its initial rates.
+        steps: Inner steps for a network. Defaults to 1,500.
+        large_steps: Inner steps for a large one. Defaults to 120.
 
     Raises:
         ValueError: A number is not positive, or there is nothing to train.
@@ -84,15 +84,15 @@ class Validator:
         """Trains every network.
 
         Args:
-            meta_parameters: their dict, as in `learned_optimizer.Weights`.
+            meta_parameters: A dict as in `learned_optimizer.Weights`.
 
         Returns:
-            `score`, lower is better: the mean over networks, and over their initial
-            rates, of log(loss + 1e-3), half at the end and half along the run, plus
-            `regression`, by how much the end is above the best that was recorded.
-            `final_log_loss`, `mean_log_loss`, `regression` and `diverged` (a
-            fraction of the runs) are its parts, and
-            `NETWORK/rate_RATE/step_STEP` are the losses themselves.
+            `score`, lower is better: the mean over networks and their initial rates of
+            log(loss + 1e-3), half at the end and half along the run, plus `regression`,
+            the difference between the end and the best recorded value.
+            `final_log_loss`, `mean_log_loss`, `regression` and `diverged` (a fraction
+            of the runs) are its components, and `NETWORK/rate_RATE/step_STEP` are the
+            losses themselves.
         """
         results, summaries = {}, []
         for loop in self._loops:
@@ -124,7 +124,7 @@ def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
         losses: `[records, runs]`.
     """
     losses = np.asarray(losses, np.float64)
-    # A start that is not finite is no fault of the optimizer; 1 stands for it.
+    # The optimizer is not to blame for a start that is not finite; it counts as 1.
     first = np.where(np.isfinite(losses[0]), np.abs(losses[0]), 1.0) + LOSS_FLOOR
     diverged = ~np.isfinite(losses) | (losses > DIVERGED_FACTOR * first)
     losses = np.where(diverged, DIVERGED_FACTOR * first, losses)

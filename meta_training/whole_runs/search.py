@@ -153,7 +153,7 @@ class Search:
         )
         self._agreements: list[float] = []
         self._terminated = threading.Event()
-        with self._files.alone():
+        with self._files.exclusive_lock():
             config.write_or_verify(self.folder)
             self._restore()
 
@@ -175,7 +175,7 @@ class Search:
             ValueError: Another process searches in the folder.
             OSError: A checkpoint cannot be written; the last one is left whole.
         """
-        with self._files.alone(), self._terminating():
+        with self._files.exclusive_lock(), self._terminating():
             log = CsvLog(self.folder / CURVE, _COLUMNS, self.generation - 1, digits=6)
             try:
                 while not self._is_done(until):
