@@ -1,10 +1,9 @@
-"""The optimizers that can be meta-trained, by name; a new one is a class and a line.
+"""The optimizers that can be meta-trained, by name.
 
-`hierarchical_rnn` is the optimizer of this project. The others are those that the
-released code compares it with (tensorflow/models, research/learned_optimizer,
-`optimizer/`), and as there each is a few lines: how meta-parameters and a state make a
-step of a gradient. All of them run in the same inner loop, are trained by the same
-estimators and are evaluated side by side.
+`hierarchical_rnn` is the optimizer of this project. The others are the baselines of the
+released code (tensorflow/models, research/learned_optimizer, `optimizer/`). All of them
+run in the same inner loop, are trained by the same estimators and are evaluated with
+the same code. To add one, write a class and register it with a decorator.
 
 >>> from meta_training.optimizers import list_optimizers, trainable_optimizer
 >>> list_optimizers()[:2]

@@ -15,8 +15,8 @@ from meta_training.optimizers.base import (
     register_optimizer,
 )
 
-# Beside the learned epsilon, as released: inside the root, whose slope at 0 has no
-# bound, and outside, so that a learned epsilon cannot vanish.
+# As released, in addition to the learned epsilon: inside the root, whose slope at 0 is
+# unbounded, and outside it, so that a learned epsilon cannot vanish.
 ROOT_EPSILON = 1e-10
 
 
@@ -44,8 +44,8 @@ class TrainableAdam(TrainableOptimizer):
     $\hat m = m / (1 - \beta_1^t)$, $\hat v = v / (1 - \beta_2^t)$. Learned are $\log
     \alpha$, the logits of both betas, and $\log(\epsilon - 10^{-10})$.
 
-    Source: the released `trainable_adam.py`, whose second moment, taken by mistake
-    from its bias correction with the arguments of an update, stays 0; here it moves.
+    Source: the released `trainable_adam.py`. There the second moment stays 0, since a
+    mistake passes it to the bias correction and not to the update; here it moves.
 
     Attributes:
         learning_rate: Before meta-training. Defaults to 1e-3.
@@ -115,7 +115,7 @@ class TrainableAdam(TrainableOptimizer):
         steps = tf.gather(steps_taken[0], layout.block_tensor)[:, None]
 
         def average(old, new, logit):
-            """The running mean, and the same without its bias towards 0."""
+            """The running mean, and its bias-corrected value."""
             mean = tf.sigmoid(logit) * old + tf.sigmoid(-logit) * new
             # 1 - beta^t, exact where beta is close to 1.
             correction = -tf.math.expm1(steps * tf.math.log_sigmoid(logit))

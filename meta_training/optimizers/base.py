@@ -1,4 +1,4 @@
-"""What a trainable optimizer is, and the register of those that exist.
+"""The interface of trainable optimizers, and their registry.
 
 A trainable optimizer is a pure function of packed arrays
 (`learned_optimizer.rule.layout`):
@@ -6,17 +6,17 @@ A trainable optimizer is a pure function of packed arrays
     step = optimizer.compute_step(gradients, state, layout, meta_parameters)
     values, state = values - step.step, step.state
 
-Its settings are the fields of a frozen dataclass. It has no meta-parameters of its
-own: they come with every call, as a dict, and each may carry a leading axis of
-problems, for estimators that perturb each task by itself. Its state is a named tuple
+Its settings are the fields of a frozen dataclass. It does not hold its meta-parameters:
+they are an argument of every call, a dict of arrays that may have a leading axis of
+problems, for estimators that perturb each task separately. Its state is a named tuple
 of float32 arrays whose last axes are those of one *level*:
 
     "parameter"   [features, blocks, block_size]
     "tensor"      [..., tensors]
     "problem"     [..., problems]
 
-A field called `log_learning_rate` is the one that the outer loop writes: there the
-initial learning rates are drawn, and drawn anew.
+The outer loop writes the field `log_learning_rate`, if there is one: it draws the
+initial learning rates.
 """
 
 import abc
@@ -39,12 +39,11 @@ class TrainableOptimizer(abc.ABC):
     """An optimizer whose meta-parameters can be trained.
 
     Attributes:
-        name: What the command line and the cards of weights call it.
-        state_type: The named tuple that its state is.
+        name: Its name on the command line and in the cards of weights.
+        state_type: The named tuple of its state.
         state_levels: The level of each field of the state.
-        uses_attention: Whether gradients are taken elsewhere than at the values.
-        max_log_learning_rate: Upper bound of what is drawn for a state's
-            `log_learning_rate`.
+        uses_attention: Whether gradients are taken at other points than the values.
+        max_log_learning_rate: Upper bound of the drawn `log_learning_rate`.
         takes_horizon: Whether `initial_state` takes `total_steps`, `[tensors]`: the
             steps of each tensor's run, 0 where they are not known.
     """
@@ -61,7 +60,7 @@ class TrainableOptimizer(abc.ABC):
         """The meta-parameter arrays, in a fixed order."""
 
     def is_fixed(self, name: str) -> bool:
-        """Whether that array stays as it was drawn, whatever trains the others."""
+        """Whether that array is never trained."""
         del name
         return False
 
@@ -74,7 +73,7 @@ class TrainableOptimizer(abc.ABC):
         """The state before the first step.
 
         Args:
-            layout: Where each tensor lies.
+            layout: The packed layout.
             meta_parameters: Their dict.
             log_learning_rate: Natural logarithm of the initial learning rates: a
                 number, or an array that broadcasts against `[1, blocks,
@@ -89,15 +88,15 @@ class TrainableOptimizer(abc.ABC):
     def compute_step(
         self, gradients, state, layout: Layout, meta_parameters, active=None
     ) -> Step:
-        """What one step takes off all tensors of all problems.
+        """The step to subtract from the values, and the new state.
 
         Args:
             gradients: `[blocks, block_size]` float32.
-            state: The state that the previous step left.
-            layout: Where each tensor lies.
+            state: The state after the previous step.
+            layout: The packed layout.
             meta_parameters: Their dict, with or without an axis of problems.
-            active: `[tensors]`: 0 leaves a tensor and its state as they are. None:
-                all take part.
+            active: `[tensors]`: 0 leaves a tensor and its state unchanged. None: all
+                are updated.
 
         Returns:
             A `learned_optimizer.rule.update_rule.Step`.
@@ -105,15 +104,15 @@ class TrainableOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def log_learning_rates(self, state, layout: Layout, meta_parameters):
-        """Logs of the learning rates, against `[blocks, block_size]`; None: none.
+        """Log learning rates that broadcast to `[blocks, block_size]`, or None.
 
-        They are what the run's log shows of the inner state.
+        They are for the log of a run.
         """
 
     def own_learning_rate(self, meta_parameters) -> float | None:
-        """The learning rate that it has learned, as one number for a report.
+        """The learned learning rate as one number for a report.
 
-        None: where learning rates start is up to whoever uses it.
+        None: the initial learning rate is a choice of the user.
         """
         del meta_parameters
         return None
@@ -125,13 +124,13 @@ class TrainableOptimizer(abc.ABC):
         return self.state_shapes(layout).get("log_learning_rate", (0,))[0] > 0
 
     def update(self, values, gradients, state, layout, meta_parameters) -> Update:
-        """One step: new values, where the next gradient is taken, and the state.
+        """One step: new values, the point of the next gradient, and the new state.
 
         Args:
             values: `[blocks, block_size]` float32, the parameters.
             gradients: `[blocks, block_size]` float32.
-            state: The state that the previous step left.
-            layout: Where each tensor lies.
+            state: The state after the previous step.
+            layout: The packed layout.
             meta_parameters: Their dict, with or without an axis of problems.
         """
         step = self.compute_step(gradients, state, layout, meta_parameters)
@@ -159,7 +158,7 @@ class TrainableOptimizer(abc.ABC):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainableOptimizer":
-        """The reverse of `to_dict`; what is left out has its default.
+        """The reverse of `to_dict`; missing settings have their defaults.
 
         Raises:
             ValueError: A name is not that of a setting, or a value is bad.
@@ -167,13 +166,13 @@ class TrainableOptimizer(abc.ABC):
         known = {field.name for field in dataclasses.fields(cls)}
         if not set(values) <= known:
             raise ValueError(
-                f"{cls.name} has the settings {sorted(known)}. "
+                f"The settings of {cls.name} must be among {sorted(known)}. "
                 f"Received: {sorted(values)}"
             )
         return cls(**values)
 
     def held(self, step: Step, state, layout: Layout, active) -> Step:
-        """`step`, but with tensors that are not active as they were."""
+        """`step`, but with inactive tensors unchanged."""
         if active is None:
             return step
         of_blocks = tf.gather(active, layout.block_tensor)[:, None] > 0
@@ -186,7 +185,7 @@ class TrainableOptimizer(abc.ABC):
 
 
 class Rows:
-    """Meta-parameters as blocks, tensors or problems need them.
+    """Meta-parameters in shapes for blocks or tensors.
 
     Attributes:
         per_problem: Whether the meta-parameters have an axis of problems.
@@ -207,7 +206,7 @@ class Rows:
         return tf.gather(value, self._layout.block_problem)
 
     def scalar(self, name):
-        """A number, in a shape that broadcasts against `[blocks, block_size]`."""
+        """A scalar array, in a shape that broadcasts to `[blocks, block_size]`."""
         value = self.of_blocks(name)
         return value[:, None] if self.per_problem else value
 
@@ -220,7 +219,7 @@ class Rows:
 
 
 def constant(name, released_name, value, shape=()) -> Specification:
-    """The specification of an array that starts at one number."""
+    """The specification of an array whose elements all start at one number."""
     return Specification(
         name, released_name, shape, lambda generator: np.full(shape, value, np.float32)
     )
@@ -246,7 +245,7 @@ def trainable_optimizer(
 
     Args:
         name: One of `list_optimizers()`.
-        settings: Those that differ from their defaults, as in `to_dict`.
+        settings: Settings other than the defaults, as in `to_dict`.
 
     Raises:
         ValueError: there is none; the message lists those that exist.

@@ -1,8 +1,8 @@
 """Recurrent cells of the coordinate-wise RNN, in packed arrays.
 
-A cell has kernels and biases of its own names and maps `[inputs, blocks, block_size]`
-and its state, `[state, blocks, block_size]`, to an output and a new state. Kernels are
-shared by all blocks, or have a leading axis of them (`learned_optimizer.rule.gru`).
+A cell maps `[inputs, blocks, block_size]` and its state, `[state, blocks, block_size]`,
+to an output and a new state. Its kernels and biases are shared by all blocks, or have a
+leading axis of blocks (`learned_optimizer.rule.gru`).
 """
 
 import abc
@@ -26,8 +26,8 @@ class Cell(abc.ABC):
     """One layer of a recurrent network.
 
     Attributes:
-        state_size: Numbers of state a parameter.
-        size: Numbers of output.
+        state_size: Numbers of state per parameter.
+        size: Numbers of output per parameter.
     """
 
     state_size: int
@@ -36,9 +36,9 @@ class Cell(abc.ABC):
         """A cell.
 
         Args:
-            number: Its layer, counted from 0: part of the names of its arrays.
-            inputs: Numbers that come in.
-            size: Numbers that go out.
+            number: The number of its layer from 0, a part of the names of its arrays.
+            inputs: Number of inputs.
+            size: Number of outputs.
         """
         self._name = f"cell_{number}"
         self._released = f"LOL/multi_rnn_cell/cell_{number}"

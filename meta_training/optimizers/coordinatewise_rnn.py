@@ -1,9 +1,9 @@
-"""A small recurrent network for each parameter by itself, all of equal weights.
+"""The coordinate-wise RNN: a small recurrent network for each parameter.
 
 Andrychowicz et al., *Learning to learn by gradient descent by gradient descent*, 2016,
-in the version that the released code compares its hierarchical RNN with
-(`coordinatewise_rnn.py`): gradients scaled by their running mean square, learning rates
-that the network raises and lowers, and a learned start of its state.
+in the version of the released code (`coordinatewise_rnn.py`): gradients are scaled by
+their running mean square, the network changes the learning rates, and its initial state
+is learned. All parameters share the weights of the network.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ READOUT_SCALE = 0.5
 
 
 class CoordinatewiseState(NamedTuple):
-    """What each parameter remembers.
+    """The state of each parameter.
 
     Attributes:
-        hidden_state: `[sum of state sizes, blocks, block_size]`, cell after cell.
+        hidden_state: `[sum of state sizes, blocks, block_size]`, concatenated cells.
         mean_squares: `[1, blocks, block_size]`, of the gradient.
-        decay: `[1, blocks, block_size]`, with which the next step averages them.
+        decay: `[1, blocks, block_size]`, their decay in the next step.
         log_learning_rate: `[1, blocks, block_size]`.
     """
 
@@ -53,26 +53,26 @@ class CoordinatewiseState(NamedTuple):
 class CoordinatewiseRNN(TrainableOptimizer):
     r"""The coordinate-wise RNN.
 
-    Of a gradient g, with the decay $\beta$ and the learning rate $\eta$ that the last
-    step left: $\lambda \leftarrow (1 - \beta)(g^2 + 10^{-12}) + \beta \lambda$; the
+    For a gradient g, with the decay $\beta$ and the learning rate $\eta$ after the last
+    step: $\lambda \leftarrow (1 - \beta)(g^2 + 10^{-12}) + \beta \lambda$; the
     input is $\mathrm{asinh}(g / \sqrt{\lambda + 10^{-16}})$; of the network's output h,
     $\beta \leftarrow \sigma(h \cdot w_\beta + b_\beta)$, $\eta \leftarrow 2 \sigma(h
     \cdot w_\eta + b_\eta) \eta$, and the step is $\eta\, h \cdot w$. Mean squares and
     decays start at 1, so the first gradient is not scaled.
 
-    The released class asks each cell for a pair of state sizes, which its default cell,
-    a GRU, does not have, so it cannot be built; here each cell says how large its state
-    is. Learning rates are kept as logarithms, between -33 and `max_log_learning_rate`:
-    the released product of many factors may overflow.
+    The released class cannot be built with its default cell, a GRU: it expects a pair
+    of state sizes from each cell. Here each cell has one `state_size`. Learning rates
+    are stored as logarithms, between -33 and `max_log_learning_rate`: the product of
+    many factors in the released code may overflow.
 
     Attributes:
         cell_sizes: Outputs of each layer. Defaults to (20, 20), the released flags.
         cell: `gru` (the released default) or `lstm` (the paper's).
         learnable_decay: Whether the network sets the decay; else it is sigmoid(2.2)
             after the first step.
-        dynamic_output_scale: Whether it changes the learning rates.
-        zero_learning_rate_weights: Whether the weights for that start at 0, as the
-            released command line has it.
+        dynamic_output_scale: Whether the network changes the learning rates.
+        zero_learning_rate_weights: Whether the weights for that start at 0, as on the
+            released command line.
         max_log_learning_rate: Upper bound of the logs of learning rates.
 
     Raises:
@@ -177,7 +177,7 @@ class CoordinatewiseRNN(TrainableOptimizer):
             step, new_state = self._step(rows, gradients, state)
         else:
             step, new_state = self._step_by_chunks(rows, gradients, state, layout)
-        # The network answers to the zeros of the padding, too.
+        # The network has an output for the padding, too.
         step = Step(step * layout.mask(), None, new_state)
         return self.held(step, state, layout, active)
 
@@ -212,7 +212,7 @@ class CoordinatewiseRNN(TrainableOptimizer):
         return (tf.exp(log_rates) * direction)[0], new_state
 
     def _step_by_chunks(self, rows, gradients, state, layout):
-        """The same, some blocks after the other, so that less memory is needed."""
+        """The same in chunks of blocks, to need less memory."""
 
         def chunked(array):
             features = array.shape[0]

@@ -17,7 +17,7 @@ from meta_training.optimizers.base import (
 
 
 class NoState(NamedTuple):
-    """Nothing is remembered."""
+    """The empty state."""
 
 
 @register_optimizer
@@ -25,9 +25,9 @@ class NoState(NamedTuple):
 class GlobalLearningRate(TrainableOptimizer):
     """`value - exp(log_learning_rate) * gradient`, one rate for everything.
 
-    The released code (`global_learning_rate.py`) learns the rate itself, from 1e-3.
+    The released code (`global_learning_rate.py`) learns the rate, starting at 1e-3.
     Here its logarithm is learned: the rate stays positive, and a step of the
-    meta-optimizer changes it by a fraction, whatever its size.
+    meta-optimizer changes it by a relative amount.
 
     Attributes:
         initial_rate: The learning rate before meta-training. Defaults to 1e-3.

@@ -21,7 +21,7 @@ from meta_training.optimizers.global_learning_rate import (
 
 
 class ScheduleState(NamedTuple):
-    """How far the schedule has come.
+    """The position in the schedule.
 
     Attributes:
         steps_taken: `[1, tensors]`.
@@ -35,9 +35,9 @@ class ScheduleState(NamedTuple):
 class LearningRateSchedule(TrainableOptimizer):
     """`value - exp(log_learning_rates[t]) * gradient` at step t; then the last rate.
 
-    The released code (`learning_rate_schedule.py`) learns 1,000 rates themselves,
-    from 0. Here their logarithms are learned, as in `GlobalLearningRate` and for the
-    same reasons; 0 has no logarithm, so they start where the global rate does.
+    The released code (`learning_rate_schedule.py`) learns 1,000 rates, starting at 0.
+    Here their logarithms are learned, for the reasons given in `GlobalLearningRate`; 0
+    has no logarithm, so they start at the initial global rate.
 
     Attributes:
         initial_rate: All learning rates before meta-training. Defaults to 1e-3.

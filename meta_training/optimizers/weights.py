@@ -1,10 +1,10 @@
 """Meta-trained weights of any trainable optimizer, on disk and in memory.
 
 The files are those of `learned_optimizer.weights`: an npz of plain arrays under the
-released variable names, and a card with the sha256 of the npz, the settings and how
-they were trained. The card of another optimizer than the hierarchical RNN names it,
-`"optimizer": "trainable_adam"`, and only this module loads such weights: the Keras
-class `HierarchicalRNN` refuses them.
+released variable names, and a card with the sha256 of the npz, the settings and the
+training. The card of weights of another optimizer than the hierarchical RNN names it,
+`"optimizer": "trainable_adam"`, and only this module loads them; the Keras class
+`HierarchicalRNN` refuses them.
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ from meta_training.optimizers.hierarchical import HierarchicalRule
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedWeights:
-    """Meta-parameters of an optimizer, with what is known of them.
+    """Meta-parameters of an optimizer and their card.
 
     Attributes:
-        name: What they are called.
-        optimizer: Whose they are.
+        name: Their name.
+        optimizer: Their optimizer.
         meta_parameters: `{name: float32 array}`.
-        initial_learning_rate: Where learning rates start by default, if that is not
+        initial_learning_rate: The default initial learning rate, if that is not
             learned.
         card: The whole card as it was read, `{}` for weights made in memory.
 
@@ -63,13 +63,13 @@ class TrainedWeights:
 
     @property
     def default_rate(self) -> float:
-        """The learning rate in reports: the learned one, or where rates start."""
+        """The learning rate in reports: the learned one, or the initial one."""
         learned = self.optimizer.own_learning_rate(self.meta_parameters)
         return self.initial_learning_rate if learned is None else learned
 
 
 def content_sha256(weights: TrainedWeights) -> str:
-    """A digest of optimizer, settings and numbers, whatever file they came from."""
+    """A digest of optimizer, settings and numbers, independent of their file."""
     settings = [
         weights.optimizer.name,
         weights.optimizer.to_dict(),
@@ -83,7 +83,7 @@ def content_sha256(weights: TrainedWeights) -> str:
 
 
 def as_trained(weights: "Weights | TrainedWeights") -> TrainedWeights:
-    """Weights of `learned_optimizer`, or these, as these."""
+    """Converts weights of `learned_optimizer`; returns `TrainedWeights` unchanged."""
     if isinstance(weights, TrainedWeights):
         return weights
     return TrainedWeights(
@@ -176,14 +176,14 @@ def starting_weights(
     nominal: NominalRate | None = None,
     seed: int | None = None,
 ) -> TrainedWeights:
-    """What a run of meta-training starts from.
+    """The initial weights of a run of meta-training.
 
     Args:
-        name: Of the optimizer that is trained.
+        name: The name of the optimizer to train.
         init_weights: Weights of that optimizer, by name or path; None: fresh ones.
-        nominal: The nominal learning rate of a hierarchical RNN; its weights are
-            widened where they had none. None: what the weights have.
-        seed: Of fresh weights.
+        nominal: The nominal learning rate of a hierarchical RNN; weights without one
+            are widened. None: that of the weights.
+        seed: The seed of fresh weights.
 
     Raises:
         ValueError: The weights are those of another optimizer.
@@ -194,8 +194,8 @@ def starting_weights(
     weights = load_trained(init_weights)
     if weights.optimizer.name != name:
         raise ValueError(
-            f"init_weights must be those of the optimizer that is trained, {name}. "
-            f"Received: {str(init_weights)!r}, those of {weights.optimizer.name}"
+            f"init_weights must be of the optimizer to train, {name}. Received: "
+            f"{str(init_weights)!r}, of {weights.optimizer.name}"
         )
     if nominal is None:
         return weights

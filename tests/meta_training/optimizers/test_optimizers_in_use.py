@@ -171,7 +171,9 @@ class TestWeights:
         save_trained(fresh_trained(TrainableAdam()), tmp_path / "w.npz")
         with pytest.raises(ValueError, match="hierarchical RNN.*'trainable_adam'"):
             HierarchicalRNN(weights=tmp_path / "w.npz")
-        with pytest.raises(ValueError, match="learning_rate_schedule. Received:"):
+        with pytest.raises(
+            ValueError, match="optimizer to train, learning_rate_schedule. Received:"
+        ):
             starting_weights("learning_rate_schedule", tmp_path / "w.npz")
 
     @pytest.mark.parametrize(
@@ -179,7 +181,10 @@ class TestWeights:
         [
             (lambda card: card.update(sha256="0"), "sha256 of its card"),
             (lambda card: card.update(optimizer="none"), "must be one of"),
-            (lambda card: card.update(config={"x": 1}), "has the settings"),
+            (
+                lambda card: card.update(config={"x": 1}),
+                "settings of trainable_adam must be among",
+            ),
             (lambda card: card.update(config=None), "must be an object"),
             (lambda card: card.update(optimizer="global_learning_rate"), "settings"),
         ],
@@ -207,7 +212,10 @@ class TestWeights:
     "make, message",
     [
         (lambda: trainable_optimizer("none"), "must be one of coordinatewise_rnn"),
-        (lambda: trainable_optimizer("trainable_adam", {"x": 1}), "has the settings"),
+        (
+            lambda: trainable_optimizer("trainable_adam", {"x": 1}),
+            "settings of trainable_adam must be among",
+        ),
         (lambda: register_optimizer(TrainableAdam), "must be new"),
         (lambda: TrainableAdam(beta_1=1.0), "between 0 and 1"),
         (lambda: TrainableAdam(learning_rate=0.0), "must be positive"),
