@@ -53,10 +53,34 @@ def decays_at_timescales(decay, timescales: int):
     return ops.concatenate(decays, axis=0) if timescales > 1 else decay
 
 
+def average_gradients(gradient, averages, started, decay, config):
+    """Momentum at several timescales. Equation 2.
+
+    `average_k <- (1 - beta^(2^-k)) g + beta^(2^-k) average_k`; with one timescale the
+    gradient itself.
+
+    Args:
+        gradient: `[1, blocks, block_size]`.
+        averages: `[S, blocks, block_size]` so far.
+        started: `[1, blocks, 1]`, see `scale_gradients`.
+        decay: `[1, ...]`, the learned `beta`; None: the fixed one.
+        config: The architecture.
+    """
+    if config.gradient_timescales == 1:
+        return gradient
+    if decay is None:
+        decay = ops.full((1, 1, 1), FIXED_GRADIENT_DECAY, "float32")
+    decay = started * decays_at_timescales(decay, config.gradient_timescales)
+    return gradient + decay * (averages - gradient)
+
+
 def scale_gradients(
     gradient, averages, mean_squares, started, gradient_decay, mean_square_decay, config
 ) -> ScaledGradients:
-    """Momentum at several timescales and dynamic input scaling.
+    """Dynamic input scaling of averaged gradients. Equations 3 and 4.
+
+    `lambda <- (1 - beta) (average^2 + 1e-12) + beta lambda`,
+    `m = asinh(average / sqrt(lambda + 1e-16))`.
 
     Args:
         gradient: `[1, blocks, block_size]`.
@@ -68,18 +92,15 @@ def scale_gradients(
         mean_square_decay: The same for the mean squares.
         config: The architecture.
     """
-    timescales = config.gradient_timescales
-    if timescales == 1:
-        new_averages = gradient
-    else:
-        if gradient_decay is None:
-            gradient_decay = ops.full((1, 1, 1), FIXED_GRADIENT_DECAY, "float32")
-        decay = started * decays_at_timescales(gradient_decay, timescales)
-        new_averages = gradient + decay * (averages - gradient)
+    new_averages = average_gradients(
+        gradient, averages, started, gradient_decay, config
+    )
     if mean_square_decay is None:
         mean_square_decay = ops.full((1, 1, 1), FIXED_MEAN_SQUARE_DECAY, "float32")
     if config.multiple_scale_decays:
-        mean_square_decay = decays_at_timescales(mean_square_decay, timescales)
+        mean_square_decay = decays_at_timescales(
+            mean_square_decay, config.gradient_timescales
+        )
     squares = ops.square(new_averages) + MEAN_SQUARE_EPSILON
     new_mean_squares = squares + started * mean_square_decay * (mean_squares - squares)
     scaled = asinh(new_averages * ops.rsqrt(new_mean_squares + SCALE_EPSILON))
@@ -104,7 +125,7 @@ def rnn_inputs(
     config: Config,
     log_nominal_rate=None,
 ):
-    """The inputs of the parameter RNN, `[config.inputs, blocks, block_size]`.
+    """The inputs of the parameter RNN. Equation 5.
 
     In the released order: scaled gradients, their products, log mean squares,
     relative log learning rate, extreme indicator, learning-rate shortcut; then how
@@ -118,6 +139,9 @@ def rnn_inputs(
             the tensor.
         config: The architecture.
         log_nominal_rate: `[1, blocks, 1]`, where the architecture has one.
+
+    Returns:
+        `[config.inputs, blocks, block_size]`.
     """
     scaled = gradients.scaled
     inputs = [scaled]

@@ -59,7 +59,7 @@ def feature_first(bias, rank: int):
 
 
 def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None):
-    """One step of the cell.
+    """One step of the cell. Equation 6.
 
     `(r, u) = sigmoid([x, h] W + b)`, `c = tanh([x, r h] W + b)`,
     `h' = u h + (1 - u) c`.

@@ -117,7 +117,14 @@ class NominalRate:
         return cls(**value)
 
     def log_rate(self, log_size, steps):
-        """Log of the nominal learning rates, from sizes and steps of any shape."""
+        """Log of the nominal learning rates. Equation 16.
+
+        `log ratio + log size - power log(1 + steps / decay_steps)`
+
+        Args:
+            log_size: Logs of the sizes of tensors, of any shape.
+            steps: Their numbers of steps, likewise.
+        """
         fallen = self.power * ops.log(1.0 + steps / self.decay_steps)
         return math.log(self.ratio) + log_size - fallen
 

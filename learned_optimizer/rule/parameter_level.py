@@ -82,88 +82,157 @@ def _pass_at_once(arrays, blocks, levels, config):
     """The pass without a loop: a dict of the new state, `steps` and `sums`."""
     hidden = arrays["hidden_state"]
     rates = arrays.get("log_learning_rate")
-    size = config.level_sizes[0]
-    kernels = levels.kernels("parameter")
-    # One product serves the gates and the decays, which all read the old state.
-    decays = levels.readout_names("gradient_decay", "mean_square_decay")
-    weights = [kernels.gates[..., config.inputs :, :]]
-    weights += [levels.get(f"{name}_weights", "parameter") for name in decays]
-    from_hidden = linear(ops.concatenate(weights, axis=-1), hidden)
-    found = {}
-    if decays:
-        bias = [levels.get(f"{name}_bias", "parameter") for name in decays]
-        bias = feature_first(ops.concatenate(bias, axis=-1), 3)
-        values = decay_sigmoid(from_hidden[2 * size :] + bias)
-        found = {name: values[i : i + 1] for i, name in enumerate(decays)}
+    nominal = blocks.get("log_nominal_rate")
+    decays, gates_from_hidden = read_decays(hidden, levels, config)
     gradients = scale_gradients(
         arrays["gradient"],
         arrays["gradient_averages"],
         arrays["mean_squares"],
         blocks["started"],
-        found.get("gradient_decay"),
-        found.get("mean_square_decay"),
+        decays.get("gradient_decay"),
+        decays.get("mean_square_decay"),
         config,
     )
-    nominal = blocks.get("log_nominal_rate")
     inputs = rnn_inputs(
         gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
     )
-    new_hidden = gru_step(
-        kernels, inputs, hidden, blocks["bias"], from_state=from_hidden[: 2 * size]
-    )
-
-    directions = [_direction("direction", "gradient", new_hidden, gradients, levels)]
-    if config.attention:
-        directions.append(
-            _direction("attention", "attention", new_hidden, gradients, levels)
-        )
+    kernels = levels.kernels("parameter")
+    hidden = gru_step(kernels, inputs, hidden, blocks["bias"], gates_from_hidden)
+    directions = read_directions(hidden, gradients.scaled, levels, config)
     outputs = {
-        "hidden_state": new_hidden,
+        "hidden_state": hidden,
         "gradient_averages": gradients.averages,
         "mean_squares": gradients.mean_squares,
     }
-    sums = [new_hidden, inputs] if config.extra_inputs else [new_hidden]
+    sums = [hidden, inputs] if config.extra_inputs else [hidden]
+    rate = None
     if config.dynamic_output_scale:
-        rate = rates + levels.readout("learning_rate", new_hidden)
-        limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
-        if config.nominal:
-            limited = ops.clip(
-                limited,
-                nominal + config.nominal.lowest,
-                nominal + config.nominal.highest,
-            )
-        # The bounds are passed straight through by the meta-gradient.
-        rate = rate + ops.stop_gradient(limited - rate)
-        momentum = sigmoid(levels.scalar("learning_rate_momentum_logit"))
-        new_rates = rate + momentum * (rates - rate)
-        if config.nominal:
-            new_rates = new_rates + (nominal - new_rates) / config.nominal.memory
-        outputs["log_learning_rate"] = new_rates
-        step_length = ops.exp(rate + levels.scalar("step_length_offset"))
-        lengths = [step_length, ops.exp(rate)] if config.attention else [step_length]
+        rate, outputs["log_learning_rate"] = read_rates(
+            hidden, rates, nominal, levels, config
+        )
         sums += [ops.square(direction) for direction in directions]
-        steps = [
-            direction * length
-            for direction, length in zip(directions, lengths, strict=True)
-        ]
-    else:
-        step_length = 1.0
-        steps = directions
+    decay = None
     if "weight_decay" in blocks:
-        steps.append(step_length * blocks["weight_decay"] * arrays["values"])
+        decay = blocks["weight_decay"] * arrays["values"]
     return outputs | {
-        "steps": ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0],
+        "steps": unnormalized_steps(directions, rate, decay, levels),
         "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
     }
 
 
-def _direction(name, shortcut, hidden, gradients, levels):
-    """`h w + m s`, `[1, blocks, block_size]`, without the shortcut where off."""
-    direction = levels.readout(name, hidden)
-    if levels.has(f"{shortcut}_shortcut"):
-        weights = levels.get(f"{shortcut}_shortcut", "parameter")
-        direction = direction + linear(weights, gradients.scaled)
-    return direction
+def read_decays(hidden, levels, config):
+    """Decays of the averages, read from the old hidden state. Equation 1.
+
+    `beta = sigmoid(h w + b)`, where it is learned.
+
+    Args:
+        hidden: `[10, blocks, block_size]`.
+        levels: Meta-parameters.
+        config: The architecture.
+
+    Returns:
+        A dict of `gradient_decay` and `mean_square_decay`, `[1, blocks, block_size]`,
+        without those that are fixed; and what the hidden state adds to the gates of the
+        cell, since one matrix product serves all.
+    """
+    size = config.level_sizes[0]
+    names = levels.readout_names("gradient_decay", "mean_square_decay")
+    weights = [levels.kernels("parameter").gates[..., config.inputs :, :]]
+    weights += [levels.get(f"{name}_weights", "parameter") for name in names]
+    products = linear(ops.concatenate(weights, axis=-1), hidden)
+    decays = {}
+    if names:
+        bias = [levels.get(f"{name}_bias", "parameter") for name in names]
+        bias = feature_first(ops.concatenate(bias, axis=-1), 3)
+        values = decay_sigmoid(products[2 * size :] + bias)
+        decays = {name: values[i : i + 1] for i, name in enumerate(names)}
+    return decays, products[: 2 * size]
+
+
+def read_directions(hidden, scaled, levels, config):
+    """The direction and, with attention, that of the attended step. Equation 10.
+
+    `d = h w + m s`, without the second term where the architecture has no shortcut.
+
+    Args:
+        hidden: `[10, blocks, block_size]`, the new hidden state.
+        scaled: `[S, blocks, block_size]`, scaled gradients.
+        levels: Meta-parameters.
+        config: The architecture.
+
+    Returns:
+        A list of `[1, blocks, block_size]`.
+    """
+    names = [("direction", "gradient_shortcut")]
+    if config.attention:
+        names.append(("attention", "attention_shortcut"))
+    directions = []
+    for name, shortcut in names:
+        direction = levels.readout(name, hidden)
+        if levels.has(shortcut):
+            weights = levels.get(shortcut, "parameter")
+            direction = direction + linear(weights, scaled)
+        directions.append(direction)
+    return directions
+
+
+def read_rates(hidden, rates, nominal, levels, config):
+    """The log learning rate of a step, its running average. Equations 12, 13, 17, 18.
+
+    `eta = clip(average + h w + b)`, `average <- gamma average + (1 - gamma) eta`; with
+    a nominal rate `nu`, `eta` stays near it, and `average <- average + (nu - average) /
+    memory`.
+
+    Args:
+        hidden: `[10, blocks, block_size]`, the new hidden state.
+        rates: `[1, blocks, block_size]`, the averages so far.
+        nominal: `[1, blocks, 1]`, logs of the nominal rates, or None.
+        levels: Meta-parameters.
+        config: The architecture.
+
+    Returns:
+        `eta` and the new averages.
+    """
+    rate = rates + levels.readout("learning_rate", hidden)
+    limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
+    if config.nominal:
+        lowest, highest = config.nominal.lowest, config.nominal.highest
+        limited = ops.clip(limited, nominal + lowest, nominal + highest)
+    # The bounds are passed straight through by the meta-gradient.
+    rate = rate + ops.stop_gradient(limited - rate)
+    momentum = sigmoid(levels.scalar("learning_rate_momentum_logit"))
+    new_rates = rate + momentum * (rates - rate)
+    if config.nominal:
+        new_rates = new_rates + (nominal - new_rates) / config.nominal.memory
+    return rate, new_rates
+
+
+def unnormalized_steps(directions, rate, decay, levels):
+    """What the step takes off, its direction not yet normalized. Equations 14 and 15.
+
+    `exp(eta + c) d`, the same for the attended location, `exp(eta) a`, and the decay,
+    `exp(eta + c) delta theta`.
+
+    Args:
+        directions: From `read_directions`.
+        rate: `eta`, from `read_rates`; None: steps have length 1.
+        decay: `[1, blocks, block_size]`, `delta theta`, or None.
+        levels: Meta-parameters.
+
+    Returns:
+        `[rows, blocks, block_size]`, a row each.
+    """
+    lengths = [1.0, 1.0]
+    if rate is not None:
+        length = ops.exp(rate + levels.scalar("step_length_offset"))
+        lengths = [length, ops.exp(rate)] if directions[1:] else [length]
+    steps = [
+        direction * length
+        for direction, length in zip(directions, lengths, strict=False)
+    ]
+    if decay is not None:
+        steps.append(lengths[0] * decay)
+    return ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0]
 
 
 def _sum_over_elements(x, elements):

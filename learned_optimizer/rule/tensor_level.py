@@ -32,7 +32,9 @@ def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
 
 
 def block_inputs(state, rate_sums, layout, levels, config, weight_decay, active):
-    """What the parameter pass needs of its tensor and problem, gathered a block.
+    """What the parameter pass needs of its tensor and problem. Equation 7.
+
+    The bias of its cell is `b + A_T T + A_G G`; all is gathered for each block.
 
     Args:
         state: `{field: array}` of tensors and problems.
@@ -129,12 +131,14 @@ def finish_tensors(state, sums, layout, levels, config, active):
             name: ops.where(active > 0, value, state[name])
             for name, value in counted.items()
         }
-    new_state = _update_upper_levels(means, state, layout, levels, config, active)
+    new_state = update_upper_levels(means, state, layout, levels, config, active)
     return new_state | counted, lengths
 
 
 def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active):
-    """Steps at their length, of all blocks or of one shard.
+    """Steps at their length, of all blocks or of one shard. Equation 11.
+
+    `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate.
 
     Args:
         steps: `[rows, blocks, block_size]` of the parameter pass.
@@ -164,10 +168,21 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     return found[0], found[1] if config.attention else None
 
 
-def _update_upper_levels(means, state, layout, levels, config, active):
-    """The new hidden states of tensors and problems, a dict.
+def update_upper_levels(means, state, layout, levels, config, active):
+    """The RNNs of tensors and problems. Equations 8 and 9.
 
-    `means` are `[features, tensors]`, of the new hidden states and of the inputs.
+    `T <- cell(mean of [h, x], T, b + A G)`, `G <- cell(mean of T, G, b)`.
+
+    Args:
+        means: `[features, tensors]`, of the new hidden states and of the inputs.
+        state: `{field: array}` of tensors and problems, before.
+        layout: Where each tensor lies.
+        levels: Meta-parameters.
+        config: The architecture.
+        active: `[tensors]` or None.
+
+    Returns:
+        A dict of their new hidden states.
     """
     if config.levels < 2:
         return {}

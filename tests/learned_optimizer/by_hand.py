@@ -1,9 +1,9 @@
 """What `HierarchicalRNN` should do to a model, computed by hand.
 
-`OptimizerByHand` applies the pure update rule, which the golden data checks, to a list
-of arrays and does everything around it in plain NumPy: accumulation, clipping,
-decay, constraints, averages. A tensor that takes no part in a step is left out of
-the layout, so that "as if it were not there" is meant literally.
+`OptimizerByHand` applies the rule in plain NumPy (`rule/numpy_rule.py`), which shares
+no code with the package's, to a list of arrays, and does everything around it alike:
+accumulation, clipping, decay, constraints, averages. A tensor that takes no part in a
+step is left out, so that "as if it were not there" is meant literally.
 
 `Problem` is a sequence of gradients and a model on which they come out, whatever its
 parameters: `y = sum(x * parameters)`, so that the gradient of the mean of `y` over a
@@ -16,10 +16,8 @@ import keras
 import numpy as np
 
 from learned_optimizer import Weights, fresh_weights, load_weights
-from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE, Config
-from learned_optimizer.rule.layout import Layout
-from learned_optimizer.rule.state import State
-from learned_optimizer.rule.update_rule import update
+from learned_optimizer.rule.config import Config
+from tests.learned_optimizer.rule import numpy_rule
 
 SHAPES = ((4, 3), (5,), (), (2, 1))
 SIZES = tuple(int(np.prod(shape)) for shape in SHAPES)
@@ -39,30 +37,6 @@ def perturbed_weights(seed=0, **switches) -> Weights:
     return dataclasses.replace(weights, name="perturbed", meta_parameters=moved)
 
 
-def sigmoid(x):
-    return 1 / (1 + np.exp(-np.float64(x)))
-
-
-def log_sizes(values, nominal=None):
-    """Log root mean squares of a model's arrays, those of zeros as the others'.
-
-    With the bound and the depth of a `NominalRate`, where it has them.
-    """
-    sizes = [np.sqrt(np.mean(np.float64(value) ** 2)) for value in values]
-    known = [np.log(size) for size in sizes if size > 0]
-    mean = np.mean(known) if known else np.log(0.1)
-    logs = [np.log(size) if size > 0 else mean for size in sizes]
-    if nominal and nominal.largest is not None and known:
-        everything = np.concatenate([np.ravel(np.float64(value)) for value in values])
-        bound = nominal.largest * np.sqrt(np.mean(everything**2))
-        logs = [min(log, np.log(bound)) for log in logs]
-    if nominal and nominal.shallow_tensors is not None:
-        tensors = sum(value.size > 0 for value in values)
-        depth = max(1, tensors / nominal.shallow_tensors)
-        logs = [log - np.log(depth) / 2 for log in logs]
-    return logs
-
-
 class OptimizerByHand:
     """A learned optimizer on a list of NumPy arrays.
 
@@ -70,7 +44,7 @@ class OptimizerByHand:
         values: The parameters proper.
         attended: Where the next gradient is to be taken.
         averages: Their moving averages, None before the first call.
-        states: A dict a tensor: `hidden_state` `[10, n]` and so on.
+        states: A dict a tensor, see `numpy_rule.initial_tensor`.
         global_state: `[20]`.
         skipped_steps: Tensor steps left out for a non-finite gradient.
     """
@@ -114,40 +88,19 @@ class OptimizerByHand:
         self.sums = [np.zeros_like(value) for value in self.values]
         self.calls = 0
         self.skipped_steps = 0
-        meta = self.weights.meta_parameters
-        sizes = self.config.level_sizes
-        self.states = []
+        self.meta_parameters = numpy_rule.float64(self.weights.meta_parameters)
         rates = initial_learning_rate
         if not isinstance(rates, list):
             rates = [np.log(rates)] * len(self.values)
-        sizes_of_values = log_sizes(self.values, self.config.nominal)
-        for value, rate, log_size in zip(
-            self.values, rates, sizes_of_values, strict=True
-        ):
-            count = value.size
-            ones = np.ones((1, count), np.float32)
-            self.states.append(
-                {
-                    "hidden_state": meta["parameter_start"].T * ones,
-                    "gradient_averages": np.zeros(
-                        (self.config.gradient_timescales, count), np.float32
-                    ),
-                    "mean_squares": np.zeros(
-                        (self.config.gradient_timescales, count), np.float32
-                    ),
-                    "log_learning_rate": np.float32(rate) * ones
-                    if self.config.dynamic_output_scale
-                    else ones[:0],
-                    "tensor_state": meta["tensor_start"][0]
-                    if len(sizes) > 1
-                    else np.zeros(0, np.float32),
-                    "started": np.float32(0),
-                    "log_size": np.float32(log_size),
-                    "steps_taken": np.float32(0),
-                }
+        sizes = numpy_rule.log_sizes(self.values, self.config.nominal)
+        self.states = [
+            numpy_rule.initial_tensor(
+                self.meta_parameters, self.config, value.size, rate, size
             )
-        self.global_state = (
-            meta["global_start"][0] if len(sizes) > 2 else np.zeros(0, np.float32)
+            for value, rate, size in zip(self.values, rates, sizes, strict=True)
+        ]
+        self.global_state = numpy_rule.initial_global_state(
+            self.meta_parameters, self.config
         )
 
     def call(self, gradients):
@@ -171,63 +124,24 @@ class OptimizerByHand:
         gradients = self._clipped([means[i] for i in active])
         rate = self.learning_rate
         rate = np.float32(rate(self.calls) if callable(rate) else rate)
-        old = [self.states[i] for i in active]
-        result = self._update(active, gradients, old)
-        start = 0
-        for i, before in zip(active, old, strict=True):
-            stop = start + self.values[i].size
-            value = self.values[i].reshape(-1)
-            after = {
-                name: np.asarray(getattr(result.state, name))[:, start:stop, 0]
-                for name in (
-                    "hidden_state",
-                    "gradient_averages",
-                    "mean_squares",
-                    "log_learning_rate",
-                )
-            }
-            position = active.index(i)
-            after["tensor_state"] = np.asarray(result.state.tensor_state)[:, position]
-            after["started"] = np.float32(1)
-            after["log_size"] = before["log_size"]
-            after["steps_taken"] = before["steps_taken"] + np.float32(1)
-            self.states[i] = after
-            step = value - np.asarray(result.values)[start:stop, 0]
-            attended_step = value - np.asarray(result.attended_values)[start:stop, 0]
-            decay = self.weight_decay[i] * self.step_lengths(before, after) * value
-            new = (value - rate * (step + decay)).reshape(self.values[i].shape)
+        self.global_state = numpy_rule.step(
+            self.meta_parameters,
+            self.config,
+            [self.states[i] for i in active],
+            self.global_state,
+            [gradient.reshape(-1) for gradient in gradients],
+        )
+        for i in active:
+            state, old = self.states[i], self.values[i]
+            decay = self.weight_decay[i] * state["step_length"] * old.reshape(-1)
+            step = (state["step"] + decay).reshape(old.shape)
+            attended_step = state["attended_step"].reshape(old.shape)
+            new = old - rate * step
             if self.constraints[i] is not None:
                 new = np.asarray(self.constraints[i](new))
-            self.attended[i] = (
-                (value - rate * attended_step).reshape(new.shape)
-                if self.config.attention
-                else new
-            ).astype(np.float32)
-            self.values[i] = new.astype(np.float32)
-            start = stop
-        self.global_state = np.asarray(result.state.global_state)[:, 0]
-
-    def step_lengths(self, before, after):
-        """`exp(eta + c)` of one step, from the states before and after it."""
-        if not self.config.dynamic_output_scale:
-            return 1.0
-        meta = self.weights.meta_parameters
-        eta = (
-            before["log_learning_rate"][0]
-            + meta["learning_rate_weights"][:, 0] @ after["hidden_state"]
-            + meta["learning_rate_bias"]
-        )
-        eta = np.clip(eta, MIN_LOG_LEARNING_RATE, self.config.max_log_learning_rate)
-        nominal = self.config.nominal
-        if nominal:
-            center = (
-                np.log(nominal.ratio)
-                + before["log_size"]
-                - nominal.power
-                * np.log(1 + before["steps_taken"] / nominal.decay_steps)
-            )
-            eta = np.clip(eta, center + nominal.lowest, center + nominal.highest)
-        return np.exp(eta + meta["step_length_offset"])
+            attended = old - rate * attended_step if self.config.attention else new
+            self.values[i] = np.float32(new)
+            self.attended[i] = np.float32(attended)
 
     def _clipped(self, gradients):
         norms = [np.linalg.norm(gradient.reshape(-1)) for gradient in gradients]
@@ -242,44 +156,6 @@ class OptimizerByHand:
             factor = min(1, self.global_clipnorm / np.linalg.norm(norms))
             return [gradient * factor for gradient in gradients]
         return gradients
-
-    def _update(self, active, gradients, states):
-        layout = Layout.from_shapes(
-            [self.values[i].shape for i in active], block_size=1
-        )
-
-        def pack(arrays):
-            flat = [np.reshape(array, (-1,)) for array in arrays]
-            return np.concatenate(flat).astype(np.float32)[:, None]
-
-        def features(name):
-            return np.concatenate([state[name] for state in states], axis=1)[..., None]
-
-        state = State(
-            hidden_state=features("hidden_state"),
-            gradient_averages=features("gradient_averages"),
-            mean_squares=features("mean_squares"),
-            log_learning_rate=features("log_learning_rate"),
-            tensor_state=np.stack([state["tensor_state"] for state in states], axis=1),
-            global_state=np.reshape(self.global_state, (-1, 1)),
-            started=np.array([state["started"] for state in states], np.float32),
-            **{
-                # Only a nominal learning rate has these.
-                name: np.array([[state[name] for state in states]])[
-                    : int(self.config.nominal is not None)
-                ]
-                for name in ("log_size", "steps_taken")
-            },
-        )
-        state = State(*(np.asarray(field, np.float32) for field in state))
-        return update(
-            pack([self.values[i] for i in active]),
-            pack(gradients),
-            state,
-            layout,
-            self.weights.meta_parameters,
-            self.config,
-        )
 
     def _average(self):
         if self.ema_momentum is None:
@@ -303,13 +179,10 @@ class OptimizerByHand:
 
     def slots(self, index):
         """What `optimizer.slots` should return."""
-        state = self.states[index]
-        found = {
-            name: state[name].T
-            for name in ("hidden_state", "gradient_averages", "mean_squares")
-        }
+        names = ["hidden_state", "gradient_averages", "mean_squares"]
         if self.config.dynamic_output_scale:
-            found["log_learning_rate"] = state["log_learning_rate"][0]
+            names.append("log_learning_rate")
+        found = {name: self.states[index][name] for name in names}
         if self.config.attention:
             found["true_value"] = self.values[index].reshape(-1)
         return found

@@ -1,0 +1,159 @@
+"""The equations of `docs/mathematics.md`, the code that names them, and plain NumPy."""
+
+import ast
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from learned_optimizer import load_weights
+from learned_optimizer.rule import nominal_rate
+from learned_optimizer.rule.layout import Layout, pack, unpack
+from learned_optimizer.rule.state import initial_state
+from learned_optimizer.rule.update_rule import update
+from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.learned_optimizer.rule import numpy_rule
+
+ROOT = pathlib.Path(__file__).parents[3]
+NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)
+NOMINAL = dict(
+    ratio=0.5, memory=3, decay_steps=2, power=0.7, largest=1.2, shallow_tensors=2
+)
+# Every switch of `Config` away from its default, alone or with what it needs.
+SWITCHES = {
+    "defaults": {},
+    "three levels of other sizes": dict(level_sizes=(4, 6, 3)),
+    "two levels": dict(level_sizes=(4, 6)),
+    "one level": dict(level_sizes=(5,)),
+    "two timescales": dict(gradient_timescales=2),
+    "one timescale": dict(gradient_timescales=1),
+    "attention": dict(attention=True),
+    "absolute rates": dict(relative_learning_rate=False),
+    "mean over tensors": dict(learning_rate_mean="tensor"),
+    "no log mean squares": dict(log_mean_squares=False),
+    "no products": dict(gradient_products=False),
+    "no extra inputs": dict(
+        gradient_products=False, log_mean_squares=False, relative_learning_rate=False
+    ),
+    "no shortcut": dict(gradient_shortcut=False),
+    "rate shortcut": dict(learning_rate_shortcut=True),
+    "extreme indicator": dict(extreme_indicator=True),
+    "no output scale": NO_RATES,
+    "no output scale, attention": dict(attention=True, **NO_RATES),
+    "fixed decays": dict(learnable_decay=False),
+    "fixed input decay": dict(learnable_input_decay=False),
+    "decays of mean squares": dict(multiple_scale_decays=True),
+    "fixed start": dict(learnable_start=False),
+    "rate weights": dict(zero_learning_rate_weights=False),
+    "bounded rates": dict(max_log_learning_rate=-4.0),
+    "last tensor": dict(global_rnn_input="last_tensor"),
+    "nominal": dict(nominal=NOMINAL),
+    "nominal, attention": dict(attention=True, nominal=NOMINAL),
+}
+SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3")
+
+
+@pytest.mark.parametrize("name", [*SWITCHES, *SHIPPED])
+def test_the_rule_is_that_in_plain_numpy(name):
+    weights = (
+        load_weights(name) if name in SHIPPED else perturbed_weights(**SWITCHES[name])
+    )
+    config, meta = weights.config, weights.meta_parameters
+    w = numpy_rule.float64(meta)
+    generator = np.random.default_rng(0)
+    shapes = [(2, 3), (5,), (4, 1)]
+    start = [np.float32(generator.normal(size=shape)) for shape in shapes]
+    rates = (-5.0, -3.0, -4.0)
+    sizes = numpy_rule.log_sizes(start, config.nominal)
+    tensors = [
+        numpy_rule.initial_tensor(w, config, value.size, rate, size)
+        for value, rate, size in zip(start, rates, sizes, strict=True)
+    ]
+    layout = Layout.from_shapes(shapes, block_size=4)  # with padding
+    values = pack(start, layout)
+    packed_rates = pack(
+        [np.full(s, r) for s, r in zip(shapes, rates, strict=True)], layout
+    )
+    state = initial_state(layout, meta, config, packed_rates[None])
+    squares = nominal_rate.mean_squares(values, layout)
+    global_state = numpy_rule.initial_global_state(w, config)
+    wanted = [np.float64(value.ravel()) for value in start]
+    for _ in range(3):
+        # Of sizes a million apart: the scaling takes it away.
+        gradients = [
+            np.float32(generator.normal(size=shape) * size)
+            for shape, size in zip(shapes, (1e3, 1e-3, 1.0), strict=True)
+        ]
+        result = update(
+            values,
+            pack(gradients, layout),
+            state,
+            layout,
+            meta,
+            config,
+            mean_squares=squares,
+        )
+        values, state = result.values, result.state
+        flat = [gradient.ravel() for gradient in gradients]
+        global_state = numpy_rule.step(w, config, tensors, global_state, flat)
+        attended = [
+            value - tensor["attended_step" if config.attention else "step"]
+            for value, tensor in zip(wanted, tensors, strict=True)
+        ]
+        wanted = [
+            value - tensor["step"]
+            for value, tensor in zip(wanted, tensors, strict=True)
+        ]
+    for packed, arrays in ((values, wanted), (result.attended_values, attended)):
+        for found, array in zip(unpack(packed, layout), arrays, strict=True):
+            np.testing.assert_allclose(np.ravel(found), array, rtol=2e-5, atol=2e-6)
+    assert_same_state(state, tensors, global_state, layout)
+    for array, before in zip(wanted, start, strict=True):
+        assert np.abs(array - before.ravel()).max() > 1e-3
+
+
+def assert_same_state(state, tensors, global_state, layout):
+    near = dict(rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(np.ravel(state.global_state), global_state, **near)
+    for index, tensor in enumerate(tensors):
+        np.testing.assert_allclose(
+            np.array(state.tensor_state)[:, index], tensor["tensor_state"], **near
+        )
+        for name in ("hidden_state", "gradient_averages", "mean_squares"):
+            rows = [
+                np.ravel(unpack(feature, layout)[index])
+                for feature in np.array(getattr(state, name))
+            ]
+            scale = max(1e-12, np.abs(tensor[name]).max())
+            np.testing.assert_allclose(
+                np.stack(rows, axis=1) / scale, tensor[name] / scale, **near
+            )
+
+
+def test_every_switch_of_the_architecture_is_there():
+    fields = {field for switches in SWITCHES.values() for field in switches}
+    assert fields == set(load_weights("default").config.__dataclass_fields__)
+
+
+def test_the_numbers_of_equations_are_those_of_the_page():
+    text = (ROOT / "docs" / "mathematics.md").read_text()
+    numbers = [int(number) for number in re.findall(r"\\tag\{(\d+)\}", text)]
+    assert numbers == list(range(1, len(numbers) + 1)) and numbers
+    on_page = {
+        int(number): line.rstrip(".").partition(": ")[2].strip("`")
+        for line in re.findall(r"^\(\d+\).*?: `[\w.]+`", text, re.MULTILINE)
+        for number in re.findall(r"\((\d+)\)", line)
+    }
+    in_code = {}
+    for path in (ROOT / "learned_optimizer" / "rule").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            summary = (ast.get_docstring(node) or "").partition("\n")[0]
+            named = re.search(r"Equations? ([\d, and]+)\.$", summary)
+            for number in re.findall(r"\d+", named.group(1)) if named else ():
+                assert int(number) not in in_code, number
+                in_code[int(number)] = f"{path.stem}.{node.name}"
+    assert in_code == on_page
+    assert sorted(on_page) == numbers
