@@ -253,18 +253,8 @@ def prepare(
 ):
     """The first stage: everything that comes before the pass over parameters.
 
-    Args:
-        layout: Where each tensor lies.
-        config: The architecture.
-        state: `{field: array}` of tensors and problems.
-        rates: The log learning rates, an array a shard.
-        meta_parameters: As in `compute_step`, as are the others.
-        gradients: See there.
-        values: See there.
-        weight_decay: See there.
-        active: See there.
-        clipping: See there.
-        mean_squares: See there.
+    `state` is `{field: array}` of tensors and problems, `rates` the log learning rates,
+    an array for each shard; the other arguments are those of `compute_step`.
 
     Returns:
         The sizes, where they are read, and a `Prepared`.
@@ -314,15 +304,8 @@ def update_parameters(
 ):
     """The second stage: the pass over one shard's parameters.
 
-    Args:
-        layout: Where each tensor lies.
-        config: The architecture.
-        state: `{field: [width, blocks, block_size]}` of the shard's parameters.
-        gradients: The shard's, from `Prepared`.
-        values: See `gradients`.
-        blocks: See `gradients`.
-        meta_parameters: From `Prepared`.
-        num_chunks: As in `compute_step`.
+    `state` is `{field: [width, blocks, block_size]}` of the shard; `gradients`, `values`
+    and `blocks` are the shard's of `Prepared`.
 
     Returns:
         The new state, and `steps` and `sums` of the `ParameterPass`.
@@ -345,15 +328,8 @@ def update_tensors(
 ):
     """The third stage: tensors and problems, and the steps at their length.
 
-    Args:
-        layout: Where each tensor lies.
-        config: The architecture.
-        state: `{field: array}` of tensors and problems.
-        steps: From `update_parameters`, an array a shard.
-        sums: See `steps`.
-        meta_parameters: From `Prepared`.
-        active: From `Prepared`.
-        learning_rate: As in `compute_step`.
+    `state` is `{field: array}` of tensors and problems; `steps` and `sums` are those of
+    `update_parameters`, an array for each shard.
 
     Returns:
         The new state, and the step and the attended step (None without attention),
