@@ -304,8 +304,8 @@ def update_parameters(
 ):
     """The second stage: the pass over one shard's parameters.
 
-    `state` is `{field: [width, blocks, block_size]}` of the shard; `gradients`, `values`
-    and `blocks` are the shard's of `Prepared`.
+    `state` is `{field: [width, blocks, block_size]}` of the shard; `gradients`,
+    `values` and `blocks` are the shard's of `Prepared`.
 
     Returns:
         The new state, and `steps` and `sums` of the `ParameterPass`.
