@@ -14,7 +14,7 @@ from meta_training.whole_runs.reference import HORIZONS, LOSS_FLOOR, ReferenceTa
 REFERENCES = ("NAdamW constant", "NAdamW")
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 SEEDS = 5
-_RECORDS = 24
+_RECORDS = 16
 
 
 def compute_table(

@@ -79,7 +79,7 @@ def config(reference, shared_runs, monkeypatch):
 def test_the_table_holds_the_best_rate_of_each_horizon(reference, tmp_path):
     table = ReferenceTable.load(reference)
     assert set(table.tasks) == {task.name for task in few()}
-    assert table.losses.shape == (3, 2, 2, 25) and np.all(table.losses > 0)
+    assert table.losses.shape == (3, 2, 2, 17) and np.all(table.losses > 0)
     # Once more with one of the rates: never lower at the end.
     for rate in (1e-2, 1e-1):
         other = reference_runs.compute_table(
