@@ -1,10 +1,10 @@
 r"""Computes the table that whole runs are scored against.
 
-python -m meta_training.reference --folder=runs/reference --output=reference.npz
+python -m meta_training.reference --output=runs/reference.npz
 
 NAdamW on every task of a set, at seven rates, on five draws of it, for five horizons,
-at a constant rate and with its cosine. A task that is done lies in the folder and is
-not done again. Without `--output` the table is that of the package.
+at a constant rate and with its cosine. The table is written after each task, and tasks
+that it has are not done again. Without `--output` it is that of the package.
 """
 
 import pathlib
@@ -22,24 +22,20 @@ FLAGS = flags.FLAGS
 
 def define():
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_string("folder", None, "Of what is done.", required=True)
-    flags.DEFINE_string("output", str(REFERENCE), "The .npz file to write.")
+    flags.DEFINE_string("output", str(REFERENCE), "The .npz file to write or extend.")
     flags.DEFINE_list("task_sets", ["default_networks"], "Sets of tasks.")
     flags.DEFINE_list("modules", [], MODULES)
 
 
 def main(arguments):
-    """Computes and writes."""
+    """Computes the rows that the table lacks."""
     if len(arguments) > 1:
         raise app.UsageError(f"reference takes flags alone. Received: {arguments[1:]}")
     try:
         check_backend()
         import_modules(FLAGS.modules)
         tasks = [task for name in FLAGS.task_sets for task in task_set(name)]
-        table = compute_table(
-            tasks, pathlib.Path(FLAGS.folder), report=lambda name: logging.info(name)
-        )
-        table.save(pathlib.Path(FLAGS.output))
+        compute_table(tasks, pathlib.Path(FLAGS.output), report=logging.info)
     except (ValueError, OSError) as error:
         raise app.UsageError(str(error)) from error
 

@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from learned_optimizer.utils.backend import check_backend
 from learned_optimizer.utils.flags import define_flags, flag_settings
 from meta_training.outer.modules import MODULES, import_modules
-from meta_training.whole_runs.generations import RunOptions
+from meta_training.whole_runs.generations import RunConfig
 from meta_training.whole_runs.search import Search, SearchConfig, Terminated
 
 FLAGS = flags.FLAGS
@@ -23,7 +23,7 @@ def define():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("folder", None, "Of the search.", required=True)
     flags.DEFINE_list("modules", [], MODULES)
-    define_flags(SearchConfig, RunOptions)
+    define_flags(SearchConfig, RunConfig)
 
 
 def main(arguments):
@@ -34,7 +34,7 @@ def main(arguments):
         check_backend()
         import_modules(FLAGS.modules)
         config = SearchConfig(
-            **flag_settings(SearchConfig), runs=RunOptions(**flag_settings(RunOptions))
+            **flag_settings(SearchConfig), runs=RunConfig(**flag_settings(RunConfig))
         )
         Search(config, FLAGS.folder).train()
     except Terminated as ended:

@@ -194,6 +194,12 @@ class Task(abc.ABC):
         return (type(self), *structure)
 
     @property
+    def program_key(self) -> Hashable:
+        """Tasks with equal keys can train in one program, what each step draws too."""
+        draws = (self.noise_stdev > 0, self.gradient_zero_probability > 0)
+        return (self.batch_key, draws)
+
+    @property
     def components(self) -> tuple["Task", ...]:
         """The tasks this one is built from; empty for a plain task."""
         return ()

@@ -1,6 +1,6 @@
 """Whole runs of a minibatch of tasks, drawn anew for every generation.
 
-Tasks of one `batch_key` form a family, and a family has one program, compiled once:
+Tasks of one `program_key` form a family, and a family has one program, compiled once:
 the horizon is data, so are draws, initial rates, scales and meta-parameters. All
 members of a generation share every draw.
 """
@@ -28,7 +28,7 @@ _FIRST_RECORD = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
+class RunConfig:
     """What whole runs are drawn from.
 
     Raises:
@@ -100,7 +100,7 @@ class WholeRuns:
         tasks: Sequence[Task],
         optimizer: TrainableOptimizer,
         table: ReferenceTable,
-        options: RunOptions,
+        options: RunConfig,
         threads: int = 1,
     ):
         if not tasks:
@@ -111,9 +111,7 @@ class WholeRuns:
         self._optimizer = optimizer
         families: dict[Any, list[Task]] = {}
         for task in tasks:
-            # What is drawn at every step is part of the program, too.
-            noise = (task.noise_stdev > 0, task.gradient_zero_probability > 0)
-            families.setdefault((task.batch_key, noise), []).append(task)
+            families.setdefault(task.program_key, []).append(task)
         self._families = list(families.values())
         self._loops: dict[int, TrainingLoop] = {}
         self._threads = threads

@@ -6,7 +6,7 @@ element or to all of an array; for the nominal rate it does so to one of its fie
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -115,6 +115,25 @@ class Parametrisation:
                     value = array + part.unit * numbers.reshape(shape)
             found[part.name] = value
         return found
+
+    def gradient(
+        self, point: np.ndarray, gradients: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """`[size]`, from the gradients of the arrays; 0 for those that have none."""
+        arrays, pieces = self._values(point), []
+        for part in self._parts:
+            slopes = np.asarray(gradients.get(part.name, 0.0), np.float64)
+            if part.kind == "scale":
+                piece = np.sum(slopes * arrays[part.name])
+            elif part.kind == "shift":
+                piece = np.sum(slopes)
+            elif part.kind == "elements":
+                piece = part.unit * slopes
+            else:
+                # How the search changes fields of the nominal rate has no derivative.
+                piece = 0.0
+            pieces.append(np.ravel(piece))
+        return np.concatenate(pieces)
 
     def weights(self, point: np.ndarray, name: str) -> TrainedWeights:
         """The same as weights called `name`."""

@@ -1,73 +1,88 @@
 """Computes the reference table, task by task; what is done is not done again."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.tasks.base import Task
 from meta_training.whole_runs.reference import HORIZONS, LOSS_FLOOR, ReferenceTable
 
 # Without and with its horizon.
 REFERENCES = ("NAdamW constant", "NAdamW")
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 SEEDS = 5
 _RECORDS = 16
 
 
 def compute_table(
     tasks: Sequence[Task],
-    folder: pathlib.Path,
+    path: pathlib.Path,
     horizons: Sequence[int] = HORIZONS,
     rates: Sequence[float] = RATES,
     seeds: int = SEEDS,
     report: Callable[[str], None] = lambda name: None,
 ) -> ReferenceTable:
-    """The table of these tasks.
+    """Adds the rows that a table lacks of these tasks, and writes it after each.
 
     Args:
         tasks: Those that get a row.
-        folder: Where the rows are kept, a file each: a row that is there is read.
+        path: The file; one that is there is extended.
         horizons: Ascending numbers of steps.
         rates: Learning rates, of which the best counts.
         seeds: Draws of each task.
         report: Called with the name of each task that is done.
+
+    Raises:
+        ValueError: The file is damaged, or a table of other horizons.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    steps = np.array([_record_steps(horizon) for horizon in horizons])
+    shape = (0, 2, len(horizons))
+    table = ReferenceTable(
+        (),
+        np.array(horizons),
+        steps,
+        np.zeros((*shape, steps.shape[1]), np.float32),
+        np.zeros(shape, np.float32),
+    )
+    if path.is_file():
+        found = ReferenceTable.load(path)
+        if not np.array_equal(found.steps, steps):
+            raise ValueError(
+                f"the table must be one of the horizons {list(horizons)}. "
+                f"Received: {str(path)!r} with {found.horizons.tolist()}"
+            )
+        table = found
     families: dict = {}
     for task in dict.fromkeys(tasks):
-        noise = (task.noise_stdev > 0, task.gradient_zero_probability > 0)
-        families.setdefault((task.batch_key, noise), []).append(task)
-    rows = {}
+        if task.name not in table.tasks:
+            families.setdefault(task.program_key, []).append(task)
     for members in families.values():
-        runs = _ReferenceRuns(members[0], horizons, rates, seeds)
+        runs = _ReferenceRuns(horizons, rates, seeds)
         for task in members:
-            path = folder / f"{task.name}.npz"
-            if not path.is_file():
-                save_arrays(path, runs.row(task))
-                report(task.name)
-            rows[task.name] = load_arrays(path)
-    names = tuple(rows)
-    return ReferenceTable(
-        names,
-        np.array(horizons),
-        np.array([_record_steps(horizon) for horizon in horizons]),
-        np.array([rows[name]["losses"] for name in names], np.float32),
-        np.array([rows[name]["rates"] for name in names], np.float32),
-    )
+            losses, best_rates = runs.row(task)
+            table = dataclasses.replace(
+                table,
+                tasks=(*table.tasks, task.name),
+                losses=np.concatenate([table.losses, losses[np.newaxis]]),
+                rates=np.concatenate([table.rates, best_rates[np.newaxis]]),
+            )
+            table.save(path)
+            report(task.name)
+    return table
 
 
 class _ReferenceRuns:
     """The runs of a family of tasks: one program without a horizon, one with it."""
 
-    def __init__(self, task, horizons, rates, seeds):
+    def __init__(self, horizons, rates, seeds):
         self._horizons, self._rates, self._seeds = horizons, rates, seeds
         self._loops: list[TrainingLoop] = []
 
-    def row(self, task: Task) -> dict[str, np.ndarray]:
-        """`losses` `[2, horizons, records]` and `rates` `[2, horizons]` of a task."""
+    def row(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
+        """Losses `[2, horizons, records]` and best rates `[2, horizons]` of a task."""
         draws = draw_runs([task], range(self._seeds), max(self._horizons))
         if not self._loops:
             draw_of_run = np.tile(np.arange(self._seeds), len(self._rates))
@@ -86,15 +101,12 @@ class _ReferenceRuns:
             [self._losses(1, own) for own in marks],
         ]
         best = [[int(np.argmin(losses[-1])) for losses in curve] for curve in curves]
-        return {
-            "losses": np.array(
-                [
-                    [losses[:, rate] for losses, rate in zip(*both, strict=True)]
-                    for both in zip(curves, best, strict=True)
-                ]
-            ),
-            "rates": np.array(self._rates)[np.array(best)],
-        }
+        losses = [
+            [own[:, rate] for own, rate in zip(*both, strict=True)]
+            for both in zip(curves, best, strict=True)
+        ]
+        best_rates = np.array(self._rates)[np.array(best)]
+        return np.array(losses, np.float32), best_rates.astype(np.float32)
 
     def _losses(self, which, marks):
         """`[records, rates]`, the geometric mean over seeds."""

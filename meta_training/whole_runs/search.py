@@ -24,12 +24,13 @@ from meta_training.outer.progress import Progress
 from meta_training.outer.run_folder import RunFolder
 from meta_training.tasks import task_set
 from meta_training.whole_runs.estimators import ESTIMATORS, agreement
-from meta_training.whole_runs.generations import RunOptions, WholeRuns
+from meta_training.whole_runs.generations import RunConfig, WholeRuns
 from meta_training.whole_runs.parametrisation import (
     PARAMETRISATIONS,
     Parametrisation,
 )
 from meta_training.whole_runs.reference import REFERENCE, ReferenceTable
+from meta_training.whole_runs.truncated_gradients import TruncatedGradients
 
 CONFIG, CURVE = "config.json", "search.csv"
 # What a search may change when it goes on.
@@ -73,7 +74,7 @@ class SearchConfig:
     seed: int = setting(0, "Of everything random.", at_least=0)
     threads: int = setting(1, "Families of tasks that run side by side.", at_least=1)
     reference: str = setting(str(REFERENCE), "The reference table.")
-    runs: RunOptions = RunOptions()
+    runs: RunConfig = RunConfig()
 
     def __post_init__(self):
         check_settings(self)
@@ -144,13 +145,19 @@ class Search:
             config.seed,
             config.learning_rate,
         )
+        tasks = task_set(config.task_set)
         self._runs = WholeRuns(
-            task_set(config.task_set),
+            tasks,
             self._parameters.optimizer,
             ReferenceTable.load(pathlib.Path(config.reference)),
             config.runs,
             config.threads,
         )
+        self._gradients = None
+        if self.estimator.is_guided:
+            self._gradients = TruncatedGradients(
+                tasks, self._start.optimizer, config.seed
+            )
         self._agreements: list[float] = []
         self._terminated = threading.Event()
         with self._files.exclusive_lock():
@@ -203,6 +210,13 @@ class Search:
     def _generation(self) -> dict[str, float]:
         began = time.monotonic()
         center = self.estimator.center
+        if self._gradients is not None:
+            standing = self._parameters.weights(center, "center").meta_parameters
+            self.estimator.observe(
+                self._parameters.gradient(
+                    center, self._gradients(standing, self.generation)
+                )
+            )
         points = self.estimator.ask(self.generation)
         drawn = self._runs.draw(
             np.random.default_rng([self.config.seed, self.generation, 1])
@@ -255,8 +269,8 @@ class Search:
     def _save(self):
         arrays = self._progress.to_arrays()
         arrays["agreements"] = np.array(self._agreements)
-        for name, array in self.estimator.state().items():
-            arrays[f"estimator/{name}"] = array
+        for prefix, part in self._parts().items():
+            arrays |= {f"{prefix}{name}": v for name, v in part.state().items()}
         card = {
             **self._progress.on_card(),
             "start_sha256": content_sha256(self._start),
@@ -264,17 +278,25 @@ class Search:
         }
         self._files.save(arrays, self.weights, card)
 
+    def _parts(self):
+        """What has a state that a checkpoint holds."""
+        parts = {"estimator/": self.estimator}
+        if self._gradients is not None:
+            parts["trajectories/"] = self._gradients
+        return parts
+
     def _restore(self):
         arrays = self._files.read_checkpoint()
         if not arrays:
             return
         self._progress.restore(arrays)
         self._agreements = arrays["agreements"].tolist()
-        self.estimator.restore(
-            {
-                name.removeprefix("estimator/"): array
-                for name, array in arrays.items()
-                if name.startswith("estimator/")
-            }
-        )
+        for prefix, part in self._parts().items():
+            part.restore(
+                {
+                    name.removeprefix(prefix): array
+                    for name, array in arrays.items()
+                    if name.startswith(prefix)
+                }
+            )
         logging.info("resumed after generation %d", self.generation)

@@ -15,6 +15,10 @@ def score(points):
 
 def go_on(estimator, generations):
     for generation in generations:
+        if estimator.is_guided:
+            # About the right way, as truncated gradients are.
+            slopes = 2 * SLOPES * (estimator.center - BOTTOM)
+            estimator.observe(slopes + np.array([1.0, 0.0, 0.0, 0.0]))
         points = estimator.ask(generation)
         estimator.tell(points, score(points))
     return estimator
@@ -62,6 +66,30 @@ def test_pairs_lie_opposite_and_have_neighbouring_places():
     points = estimator.ask(0)
     np.testing.assert_allclose(points[::2], -points[1::2])
     assert not np.array_equal(points, estimator.ask(1))
+
+
+def test_half_of_the_variance_lies_along_observed_gradients():
+    """The covariance of the paper, and the mean length of plain strategies."""
+    size, sigma = 40, 0.1
+    guided, plain = (
+        ESTIMATORS[name](size, 20_000, sigma)
+        for name in ("guided_evolution_strategies", "evolution_strategies")
+    )
+    generator = np.random.default_rng(2)
+    gradients = generator.standard_normal((7, size))
+    gradients[6] = gradients[5]
+    for gradient in gradients:
+        guided.observe(gradient)
+    guided.observe(np.full(size, np.nan))
+    guided.observe(np.zeros(size))
+    points = guided.ask(0)
+    covariance = points.T @ points / len(points)
+    # The last five, of which two are equal.
+    basis, _ = np.linalg.qr(gradients[2:6].T)
+    wanted = sigma**2 * (0.5 * np.eye(size) + 0.5 * size / 4 * basis @ basis.T)
+    np.testing.assert_allclose(covariance, wanted, atol=0.05 * wanted.max())
+    lengths = [np.mean(np.square(found.ask(0))) for found in (guided, plain)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.05)
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))

@@ -88,6 +88,25 @@ def test_numbers_of_the_nominal_rate_do_what_constants_do():
     assert np.abs(constants - start).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", PARAMETRISATIONS)
+def test_gradients_of_arrays_become_those_of_numbers(name):
+    parameters = Parametrisation(WEIGHTS, name)
+    generator = np.random.default_rng(3)
+    point = generator.uniform(-0.2, 0.2, parameters.size)
+    slopes = {k: generator.standard_normal(np.shape(v)) for k, v in ARRAYS.items()}
+
+    def along(point):
+        arrays = parameters._values(point)
+        return sum(float(np.sum(slopes[k] * arrays[k])) for k in slopes)
+
+    gradient = parameters.gradient(point, slopes)
+    for place in np.linspace(0, parameters.size - 1, 25).round().astype(int):
+        change = np.zeros(parameters.size)
+        change[place] = 1e-4
+        wanted = (along(point + change) - along(point - change)) / 2e-4
+        assert gradient[place] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+
+
 def test_weights_without_a_nominal_rate():
     weights = as_trained(load_weights("bootstrap-v1"))
     assert weights.optimizer.config.nominal is None

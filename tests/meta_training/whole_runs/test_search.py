@@ -16,12 +16,13 @@ from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 from meta_training.whole_runs import reference_runs, search
 from meta_training.whole_runs.generations import (
-    RunOptions,
+    RunConfig,
     WholeRuns,
     record_steps,
 )
 from meta_training.whole_runs.reference import ReferenceTable
 from meta_training.whole_runs.search import Search, SearchConfig, Terminated
+from meta_training.whole_runs.truncated_gradients import TruncatedGradients
 
 HORIZONS = (12, 30)
 WEIGHTS = as_trained(load_weights("default"))
@@ -39,15 +40,12 @@ def few():
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("reference")
-    table = reference_runs.compute_table(
-        few(), folder / "rows", HORIZONS, (1e-2, 1e-1), 2
-    )
-    table.save(folder / "table.npz")
-    return folder / "table.npz"
+    path = tmp_path_factory.mktemp("reference") / "table.npz"
+    reference_runs.compute_table(few(), path, HORIZONS, (1e-2, 1e-1), 2)
+    return path
 
 
-OPTIONS = RunOptions(families=2, horizons=HORIZONS)
+OPTIONS = RunConfig(families=2, horizons=HORIZONS)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +61,30 @@ def shared_runs():
     return make
 
 
+@pytest.fixture(scope="module")
+def shared_gradients():
+    made = []
+
+    def make(tasks, optimizer, seed):
+        if not made:
+            gradients = TruncatedGradients(tasks[:1], optimizer, seed)
+            made.extend([gradients, gradients.state()])
+        made[0].restore(made[1])
+        return made[0]
+
+    return make
+
+
 @pytest.fixture
-def config(reference, shared_runs, monkeypatch):
+def config(reference, shared_runs, shared_gradients, monkeypatch):
     """Settings of searches that share their compiled programs, as no two must."""
     monkeypatch.setattr(search, "WholeRuns", shared_runs)
+    monkeypatch.setattr(search, "TruncatedGradients", shared_gradients)
     return SearchConfig(
         task_set="whole_runs_few",
         members=4,
         reference=str(reference),
-        runs=RunOptions(families=1, horizons=HORIZONS),
+        runs=RunConfig(families=1, horizons=HORIZONS),
         parametrisation="scales",
     )
 
@@ -83,7 +96,7 @@ def test_the_table_holds_the_best_rate_of_each_horizon(reference, tmp_path):
     # Once more with one of the rates: never lower at the end.
     for rate in (1e-2, 1e-1):
         other = reference_runs.compute_table(
-            few()[:1], tmp_path / f"{rate}", HORIZONS, (rate,), 2
+            few()[:1], tmp_path / f"{rate}.npz", HORIZONS, (rate,), 2
         )
         best = table.losses[table.tasks.index(few()[0].name)]
         assert np.all(other.losses[0, :, :, -1] >= best[..., -1] * (1 - 1e-5))
@@ -96,9 +109,10 @@ def test_what_is_done_is_not_done_again(reference, monkeypatch):
         raise AssertionError("a row was computed again")
 
     monkeypatch.setattr(reference_runs._ReferenceRuns, "row", never)
-    rows = reference.parent / "rows"
-    again = reference_runs.compute_table(few(), rows, HORIZONS, (1e-2, 1e-1), 2)
+    again = reference_runs.compute_table(few(), reference, HORIZONS, (1e-2, 1e-1), 2)
     np.testing.assert_array_equal(again.losses, ReferenceTable.load(reference).losses)
+    with pytest.raises(ValueError, match=r"horizons \[12\]. Received: .* \[12, 30\]"):
+        reference_runs.compute_table(few(), reference, (12,))
 
 
 def test_members_share_every_draw_and_scores_are_those_of_plain_runs(reference):
@@ -167,7 +181,15 @@ def test_rescaled_runs_are_those_of_a_rescaled_task(reference):
     assert losses[0][-1] < losses[0][0]
 
 
-@pytest.mark.parametrize("estimator", ["cma", "evolution_strategies"])
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        "cma",
+        "evolution_strategies",
+        # A program for meta-gradients takes long to compile.
+        pytest.param("guided_evolution_strategies", marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_that_goes_on_ends_as_one_that_never_stopped(
     config, estimator, tmp_path
 ):
@@ -248,11 +270,11 @@ def test_bad_input_leaves_the_folder_as_it_was(config, tmp_path):
     with pytest.raises(ValueError, match="members must be a whole number, 2 or more"):
         dataclasses.replace(config, members=1)
     with pytest.raises(ValueError, match="low learning rate be at most"):
-        RunOptions(low_learning_rate=1.0)
+        RunConfig(low_learning_rate=1.0)
     no_row = dataclasses.replace(config, task_set="default_networks")
     with pytest.raises(ValueError, match="every task must have a row"):
         Search(no_row, tmp_path / "a")
-    other = dataclasses.replace(config, runs=RunOptions(horizons=(13,)))
+    other = dataclasses.replace(config, runs=RunConfig(horizons=(13,)))
     with pytest.raises(ValueError, match="every horizon must have a row"):
         Search(other, tmp_path / "a")
     assert not (tmp_path / "a").exists()
