@@ -1,8 +1,8 @@
 r"""Measures and compares on a GPU that has JAX and no TensorFlow.
 
-    python -m imagenet.gpu --stage=step --output=gpu
-    python -m imagenet.gpu --stage=resnet --output=gpu
-    python -m imagenet.gpu --stage=inception --output=gpu
+    python -m imagenet.gpu --stage=step
+    python -m imagenet.gpu --stage=resnet
+    python -m imagenet.gpu --stage=inception
 
 `step`: a step of the optimizer on the variables of ResNet50V2 and ViT-B/16 beside
 Adam's and beside what the device's bandwidth allows, and its share of a training step.
@@ -64,7 +64,7 @@ class GpuConfig:
     """
 
     stage: str = setting("step", "What is done.", choices=STAGES)
-    output: str = setting("gpu", "Folder of the CSVs and the report.")
+    output: str = setting("imagenet/results/gpu", "Folder of the CSVs and the report.")
     minutes: float = setting(8.0, "What a call may take.", above=0)
     model: str | None = setting(
         None, "The network; by default that of the stage.", choices=MODELS

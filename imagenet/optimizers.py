@@ -24,86 +24,74 @@ class OptimizerDefaults:
     Attributes:
         make: From the learning rate (or a schedule) and further arguments.
         learning_rate: The usual rate, at `batch_size` images a step.
+        source: Where that is from.
         batch_size: To which the rate belongs; None: it does not follow the batch.
         schedule: `"constant"`, `"cosine"` (half a cosine from the rate to 0), or
             `"exponential"` (a factor of 0.94 every two epochs).
         warmup_epochs: In which the rate rises from 0.
+        warmup_fraction: Of the run's steps, in which the rate rises from 0; beside
+            `warmup_epochs` the longer of the two counts.
         weight_decay: Of convolution and dense kernels.
         decoupled: Whether the decay is taken off the kernels by the optimizer; else
             it is added to their gradients, as an L2 term of the loss does.
-        source: Where that is from.
-        warmup_fraction: Of the run's steps, in which the rate rises from 0; beside
-            `warmup_epochs` the longer of the two counts.
     """
 
     make: Callable[..., keras.optimizers.Optimizer]
     learning_rate: float
-    batch_size: int | None
-    schedule: str
-    warmup_epochs: float
-    weight_decay: float
-    decoupled: bool
     source: str
+    batch_size: int | None = None
+    schedule: str = "cosine"
+    warmup_epochs: float = 0
     warmup_fraction: float = 0.0
+    weight_decay: float = 0.0
+    decoupled: bool = True
 
 
 OPTIMIZERS = {
     "hierarchical_rnn": OptimizerDefaults(
-        HierarchicalRNN, 1.0, None, "constant", 0, 0.0, True, "nothing to set"
+        HierarchicalRNN, 1.0, "nothing to set", schedule="constant"
     ),
     "rmsprop": OptimizerDefaults(
         lambda learning_rate: keras.optimizers.RMSprop(
             learning_rate, rho=0.9, momentum=0.9, epsilon=1.0
         ),
         0.045,
-        32,
-        "exponential",
-        0,
-        4e-5,
-        False,
         "Szegedy et al. 2016, section 8; decay of kernels as TF-Slim's Inception V3",
+        batch_size=32,
+        schedule="exponential",
+        weight_decay=4e-5,
+        decoupled=False,
     ),
     "adam": OptimizerDefaults(
         keras.optimizers.Adam,
         1e-3,
-        None,
-        "cosine",
-        5,
-        0.0,
-        False,
         "Keras's default rate, with warm-up and cosine decay",
+        warmup_epochs=5,
     ),
     "adamw": OptimizerDefaults(
         keras.optimizers.AdamW,
         5e-4,
-        512,
-        "cosine",
-        5,
-        0.05,
-        True,
         "Touvron et al. 2021 (DeiT), table 9",
+        batch_size=512,
+        warmup_epochs=5,
+        weight_decay=0.05,
     ),
     "nadamw": OptimizerDefaults(
         keras.optimizers.Nadam,
         1e-3,
-        None,
-        "cosine",
-        0,
-        0.05,
-        True,
         "Dozat 2016 with decoupled decay; warm-up over 5% of the run and cosine as the "
         "baseline of Dahl et al. 2023 (AlgoPerf)",
         warmup_fraction=0.05,
+        weight_decay=0.05,
     ),
     "momentum": OptimizerDefaults(
         lambda learning_rate: keras.optimizers.SGD(learning_rate, momentum=0.9),
         0.1,
-        256,
-        "cosine",
-        5,
-        1e-4,
-        False,
         "Goyal et al. 2017, section 5.1; cosine of He et al. 2019, section 5.1",
+        batch_size=256,
+        warmup_epochs=5,
+        weight_decay=1e-4,
+        decoupled=False,
     ),
 }
 
@@ -144,7 +132,7 @@ class OptimizerSpec:
 
     def describe(self) -> str:
         """One line for logs and reports."""
-        kind = OPTIMIZERS[self.name]
+        defaults = OPTIMIZERS[self.name]
         if self.is_learned:
             parts = [f"HierarchicalRNN(weights={self.weights!r})"]
             if self.learning_rate != 1.0:
@@ -158,9 +146,9 @@ class OptimizerSpec:
         elif self.schedule == "exponential":
             parts.append("times 0.94 every two epochs")
         if self.weight_decay:
-            how = "decoupled" if kind.decoupled else "in the gradient"
+            how = "decoupled" if defaults.decoupled else "in the gradient"
             parts.append(f"weight decay of kernels {self.weight_decay:g}, {how}")
-        return ", ".join(parts) + f" ({kind.source})"
+        return ", ".join(parts) + f" ({defaults.source})"
 
     def rate(self) -> "float | keras.optimizers.schedules.LearningRateSchedule":
         """The learning rate, or its schedule."""
@@ -191,7 +179,7 @@ class OptimizerSpec:
                 [v for v in model.trainable_variables if id(v) not in kernels]
             )
         elif hasattr(optimizer, "weight_decay"):
-            # AdamW has a decay of its own unless it is told otherwise.
+            # AdamW has its own decay unless it is told otherwise.
             optimizer.weight_decay = None
         optimizer.build(model.trainable_variables)
         return optimizer
@@ -289,22 +277,22 @@ def resolve(
             f"the schedule must be one of {', '.join(SCHEDULES)}. "
             f"Received: {schedule!r}"
         )
-    kind = OPTIMIZERS[name]
+    defaults = OPTIMIZERS[name]
     if learning_rate is None:
-        learning_rate = kind.learning_rate
-        if kind.batch_size:
-            learning_rate *= batch_size / kind.batch_size
+        learning_rate = defaults.learning_rate
+        if defaults.batch_size:
+            learning_rate *= batch_size / defaults.batch_size
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(
             f"the learning rate must be positive. Received: {learning_rate}"
         )
     if schedule == "usual":
-        schedule = kind.schedule
+        schedule = defaults.schedule
     if warmup_steps is None:
         warmup_steps = min(
             max(
-                round(kind.warmup_epochs * steps_per_epoch),
-                round(kind.warmup_fraction * train_steps),
+                round(defaults.warmup_epochs * steps_per_epoch),
+                round(defaults.warmup_fraction * train_steps),
             ),
             train_steps // 10,
         )
@@ -314,7 +302,7 @@ def resolve(
             f"{warmup_steps} steps of {train_steps}"
         )
     if weight_decay is None:
-        weight_decay = kind.weight_decay
+        weight_decay = defaults.weight_decay
     if not (weight_decay >= 0 and math.isfinite(weight_decay)):
         raise ValueError(
             f"the weight decay must be 0 or more. Received: {weight_decay}"

@@ -7,10 +7,10 @@ import numpy as np
 
 from imagenet.accelerator.rows import read_rows
 from imagenet.accelerator.step_cost import StepCost
-from imagenet.comparison.report import table_head, table_row
 from imagenet.run.config import SETTINGS_FILE
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.markdown import markdown_table
 
 # Steps over which a loss is the mean.
 _WIDTH = 100
@@ -18,35 +18,30 @@ _WIDTH = 100
 
 def write_report(folder: pathlib.Path) -> str:
     """Writes `report.md` into the folder that the stages wrote to; returns its text."""
-    lines = ["# On a device, with JAX", ""]
+    sections = ["# On a device, with JAX"]
     for path in sorted(folder.glob(f"*/{SETTINGS_FILE}")):
         settings = json.loads(path.read_text(encoding="utf-8"))
-        lines += [
+        sections += [
             f"## {path.parent.name}",
-            "",
             f"{settings['device']}, Keras on JAX; weights {settings['weights']}, "
             f"sha256 {settings['weights_sha256'][:12]}.",
-            "",
         ]
-        if path.parent.name == "step":
-            lines += _steps(path.parent)
-        else:
-            lines += _runs(path.parent, settings)
-    text = "\n".join(lines)
+        sections += (_steps if path.parent.name == "step" else _runs)(
+            path.parent, settings
+        )
+    text = "\n\n".join(sections) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "report.md", text.encode())
     return text
 
 
-def _steps(folder):
+def _steps(folder, settings):
     costs = [StepCost.from_row(row) for row in read_rows(folder / "step.csv")]
-    lines = table_head(
-        ["network, optimizer", "ms a step", "least ms", "times the least"]
-        + ["temporary MB", "state bytes per parameter"]
-    )
-    for cost in costs:
-        lines.append(
-            table_row(
+    if costs:
+        yield markdown_table(
+            ["network, optimizer", "ms a step", "least ms", "times the least"]
+            + ["temporary MB", "state bytes per parameter"],
+            [
                 [
                     f"{cost.network}, {cost.optimizer}",
                     f"{cost.milliseconds:.2f}",
@@ -55,51 +50,52 @@ def _steps(folder):
                     f"{cost.temporary_bytes / 1e6:.0f}",
                     f"{cost.state_bytes / cost.parameters:.1f}",
                 ]
-            )
+                for cost in costs
+            ],
         )
-    lines += [
-        "",
-        "The least time reads and writes parameters and state once and reads "
-        "gradients, at the bandwidth of a copy on the device"
-        + (f", {costs[0].gigabytes_a_second:.0f} GB/s." if costs else "."),
-        "",
-    ]
-    path = folder / "training_step.csv"
-    steps = {(c.network, c.optimizer): c.milliseconds for c in costs}
-    rows = read_rows(path)
-    if rows:
-        lines += table_head(
-            ["training step", "images", "ms", "images a second", "optimizer's share"]
+        yield (
+            "The least time reads and writes parameters and state once and reads "
+            "gradients, at the bandwidth of a copy on the device, "
+            f"{costs[0].gigabytes_a_second:.0f} GB/s."
         )
-    for row in rows:
+    steps = {(cost.network, cost.optimizer): cost.milliseconds for cost in costs}
+    table = []
+    for row in read_rows(folder / "training_step.csv"):
         whole, own = float(row["milliseconds"]), (row["network"], row["optimizer"])
-        share = f"{steps[own] / whole:.1%}" if own in steps else ""
         images = int(row["batch_size"])
+        share = f"{steps[own] / whole:.1%}" if own in steps else ""
         rate = f"{1e3 * images / whole:.0f}"
-        lines.append(
-            table_row([", ".join(own), str(images), f"{whole:.1f}", rate, share])
+        table.append([", ".join(own), str(images), f"{whole:.1f}", rate, share])
+    if table:
+        yield markdown_table(
+            ["training step", "images", "ms", "images a second", "optimizer's share"],
+            table,
         )
-    return [*lines, ""]
+        yield f"{settings['image_size']} px, {settings['precision']}."
 
 
 def _runs(folder, settings):
     marks = sorted({settings["train_steps"] // 4, settings["train_steps"]})
-    head = [f"loss at step {mark}" for mark in marks]
-    lines = table_head(["run", *head, "top-1", "validation loss", "images a second"])
+    table = []
     for path in sorted(folder.glob("*/eval.csv")):
         rows, (end,) = read_csv(path.parent / "train.csv"), read_csv(path)
         losses = np.array([row["loss"] for row in rows])
         rate = np.median([row["images_per_second"] for row in rows])
-        cells = [path.parent.name]
-        cells += [f"{losses[max(0, m - _WIDTH) : m].mean():.4f}" for m in marks]
-        cells += [f"{end['top_1']:.2%}", f"{end['loss']:.4f}", f"{rate:.0f}"]
-        lines.append(table_row(cells))
-    return [
-        *lines,
-        "",
+        means = [losses[max(0, mark - _WIDTH) : mark].mean() for mark in marks]
+        table.append(
+            [
+                path.parent.name,
+                *(f"{mean:.4f}" for mean in means),
+                *(f"{end['top_1']:.2%}", f"{end['loss']:.4f}", f"{rate:.0f}"),
+            ]
+        )
+    head = [f"loss at step {mark}" for mark in marks]
+    yield markdown_table(
+        ["run", *head, "top-1", "validation loss", "images a second"], table
+    )
+    yield (
         f"{settings['num_images']} images of {settings['image_size']} px drawn in "
         f"{settings['num_classes']} classes, batches of {settings['batch_size']}, "
         f"{settings['precision']}. A loss is the mean training loss of the {_WIDTH} "
-        "steps before.",
-        "",
-    ]
+        "steps before."
+    )

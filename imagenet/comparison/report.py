@@ -22,6 +22,7 @@ from imagenet.optimizers import OptimizerSpec
 from imagenet.run.step_times import StepTimes
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.markdown import markdown_table
 
 
 def write_report(
@@ -104,7 +105,7 @@ def _losses(config, model, runs):
     width = min(LAST_STEPS, max(1, config.train_steps // 10))
     head = ["optimizer, rate", *(f"loss at step {mark}" for mark in marks)]
     head += ["top-1", "minutes"]
-    lines = table_head(head)
+    table = []
     for optimizer in config.optimizers:
         mine = [r for r in runs if (r.model, r.optimizer) == (model, optimizer)]
         losses = np.array([[row["loss"] for row in config.rows(run)] for run in mine])
@@ -113,9 +114,9 @@ def _losses(config, model, runs):
             cells.append(_mean(losses[:, max(0, mark - width) : mark].mean(1), ".4f"))
         cells.append(_mean([_top_1(config, run) for run in mine], ".1%"))
         minutes = [wall_clock(config, run)[-1] / 60 for run in mine]
-        lines.append(table_row([*cells, _mean(minutes, ".1f")]))
+        table.append([*cells, _mean(minutes, ".1f")])
     return [
-        *lines,
+        markdown_table(head, table),
         "",
         f"A loss is the mean training loss of the {width} steps before; top-1 is of "
         "the validation images, at the end. "
@@ -173,28 +174,26 @@ def _times(config, shares):
     )
     atomic_write(config.folder / "timing.csv", text.getvalue().encode())
     head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
-    lines = table_head([*head, "share", "state bytes a parameter"])
+    table = []
     for row in rows:
         seconds = (
             row[f"{part}_seconds"] for part in ("input", "gradient", "optimizer")
         )
-        lines.append(
-            table_row(
-                [
-                    f"{row['model']}, {row['optimizer']}",
-                    str(row["batch_size"]),
-                    *(f"{1e3 * each:.0f} ms" for each in seconds),
-                    f"{row['optimizer_share']:.0%}",
-                    f"{row['state_bytes_per_parameter']:.1f}",
-                ]
-            )
+        table.append(
+            [
+                f"{row['model']}, {row['optimizer']}",
+                str(row["batch_size"]),
+                *(f"{1e3 * each:.0f} ms" for each in seconds),
+                f"{row['optimizer_share']:.0%}",
+                f"{row['state_bytes_per_parameter']:.1f}",
+            ]
         )
     return [
         "## The time of a step",
         "",
         "![shares](shares.png)",
         "",
-        *lines,
+        markdown_table([*head, "share", "state bytes per parameter"], table),
         "",
         "Medians of each part by itself, on this machine; the input is that of a "
         "pipeline that is asked for nothing else.",
@@ -209,13 +208,3 @@ def _mean(values, form):
         low, high = (format(float(f(values)), form) for f in (np.min, np.max))
         text += f" ({low} to {high})"
     return text
-
-
-def table_head(cells) -> list[str]:
-    """The first two lines of a Markdown table; numbers from the second column on."""
-    return [table_row(cells), table_row(["---"] + ["---:"] * (len(cells) - 1))]
-
-
-def table_row(cells) -> str:
-    """A line of it."""
-    return "| " + " | ".join(cells) + " |"

@@ -7,8 +7,8 @@ each the beginning of the whole run; the rate with the lowest loss there goes on
 
 import csv
 import dataclasses
+import io
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -281,29 +281,26 @@ def _drop_checkpoints(config, candidates, chosen):
 
 def write_curves(config: ComparisonConfig, runs: list[Run], path: pathlib.Path) -> None:
     """All curves as one CSV; `seconds` is the wall clock since the run's first step."""
-    aside = path.with_name(f".{path.name}")
-    with open(aside, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            [
-                *("model", "optimizer", "learning_rate", "seed", "step", "seconds"),
-                *("loss", "accuracy", "weights_sha256"),
-            ]
-        )
-        for run in runs:
-            rate = "" if run.learning_rate is None else f"{run.learning_rate:.6g}"
-            _, sha256 = config.weights_of(run)
-            for row, seconds in zip(
-                config.rows(run), wall_clock(config, run), strict=True
-            ):
-                writer.writerow(
-                    [
-                        *(run.model, run.optimizer, rate, run.seed, int(row["step"])),
-                        *(f"{seconds:.2f}", f"{row['loss']:.6g}"),
-                        *(f"{row['accuracy']:.6g}", sha256),
-                    ]
-                )
-    os.replace(aside, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            *("model", "optimizer", "learning_rate", "seed", "step", "seconds"),
+            *("loss", "accuracy", "weights_sha256"),
+        ]
+    )
+    for run in runs:
+        rate = "" if run.learning_rate is None else f"{run.learning_rate:.6g}"
+        _, sha256 = config.weights_of(run)
+        for row, seconds in zip(config.rows(run), wall_clock(config, run), strict=True):
+            writer.writerow(
+                [
+                    *(run.model, run.optimizer, rate, run.seed, int(row["step"])),
+                    *(f"{seconds:.2f}", f"{row['loss']:.6g}"),
+                    *(f"{row['accuracy']:.6g}", sha256),
+                ]
+            )
+    atomic_write(path, text.getvalue().encode())
 
 
 def wall_clock(config: ComparisonConfig, run: Run) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The batches of a run, brought to its devices.
 
 Every worker reads its own shard of the images. A process that reads several shards
-(`input_shards` of one that is alone) puts their batches behind one another, so it sees
+(`input_shards` of one that is alone) concatenates their batches, so it sees
 what that many workers see together.
 """
 

@@ -1,25 +1,11 @@
 """ImageNet as batches: the same ones in every run, from any step on.
 
-    data = open_images(DataConfig("generated", "data", image_size=64))
-    for images, labels, weights in data.training_batches(32): ...
-
-    python -m imagenet.input.data --dataset=generated --data_dir=data --image_size=64
-
-The command measures how many images a second the pipeline delivers by itself.
+data = open_images(DataConfig("generated", "data", image_size=64))
+for images, labels, weights in data.training_batches(32): ...
 """
-
-import dataclasses
-import json
-import os
-import sys
-import time
-
-# Before TensorFlow is imported: its notes on the processor are no news here.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
 
 from imagenet.input import augmentation
 from imagenet.input.config import SCALINGS, DataConfig
@@ -30,7 +16,6 @@ from imagenet.input.record_order import (
 )
 from imagenet.input.skipping import SkippedImages, first_that_works
 from imagenet.input.sources import ImageSource, open_source
-from learned_optimizer.utils.flags import define_flags, flag_settings
 
 
 def open_images(config: DataConfig) -> "ImageData":
@@ -98,8 +83,8 @@ class ImageData:
         Args:
             batch_size: images in a batch of this shard.
             first_step: how many batches to leave out; nothing of them is decoded.
-            shard: which part of the images, from 0.
-            num_shards: how many parts there are, each read by another worker.
+            shard: which shard of the images, from 0.
+            num_shards: how many shards there are, each read by another worker.
             num_pipelines: how many such datasets share a process's memory.
             extra_seed: a number, or an int64 tensor, with which all that is random is
                 another; needs a `first_step` of 0.
@@ -245,50 +230,3 @@ def _batched(images, batch_size):
     options.deterministic = True
     batches = images.batch(batch_size, drop_remainder=True)
     return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-
-def images_a_second(batches: tf.data.Dataset, batch_size: int, steps: int) -> float:
-    """How fast a dataset delivers, after as many steps of warm-up again."""
-    iterator = iter(batches)
-    for _ in range(steps):
-        next(iterator)
-    begin = time.perf_counter()
-    for _ in range(steps):
-        next(iterator)
-    return batch_size * steps / (time.perf_counter() - begin)
-
-
-def main(arguments):
-    """Measures the pipelines of training and evaluation."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
-    values = flags.FLAGS
-    try:
-        config = DataConfig(**flag_settings(DataConfig))
-        data = open_images(config)
-        training = data.training_batches(values.batch_size)
-        evaluation = data.evaluation_batches(values.batch_size)
-    except (ValueError, OSError) as error:
-        sys.exit(f"imagenet.input.data: {error}")
-    rates = {
-        name: round(images_a_second(batches, values.batch_size, values.steps), 1)
-        for name, batches in [
-            ("training", training),
-            ("evaluation", evaluation.repeat()),
-        ]
-    }
-    if values.json:
-        described = {**dataclasses.asdict(config), "batch_size": values.batch_size}
-        print(json.dumps({**described, "images_a_second": rates}))
-    else:
-        for name, rate in rates.items():
-            print(f"{name}: {rate:,.0f} images a second")
-
-
-if __name__ == "__main__":
-    define_flags(DataConfig)
-    flags.DEFINE_integer("batch_size", 32, "Images in a batch.")
-    flags.DEFINE_integer("steps", 100, "Batches that are timed.", lower_bound=1)
-    flags.DEFINE_bool("json", False, "Print one line of JSON.")
-    logging.set_verbosity(logging.INFO)
-    app.run(main)

@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 def part_of_split(builder, split: str, shard: int, num_shards: int) -> Part:
-    """The `shard`-th of `num_shards` parts, which differ by one record at most."""
+    """One of `num_shards` shards, which differ by one record at most."""
     splits = builder.info.splits
     files = []
     # TFDS refuses to describe a part without records.
@@ -67,7 +67,7 @@ def records_in_order(part: Part) -> tf.data.Dataset:
 def shuffled_records(
     part: Part, seed: int, first: int = 0, num_pipelines: int = 1, extra_seed=0
 ) -> tf.data.Dataset:
-    """Serialized records without end, epoch after epoch, each in an order of its own.
+    """Serialized records without end, epoch after epoch, each in another order.
 
     Args:
         part: with one record at least.

@@ -30,7 +30,7 @@ class ImageSource:
 
     Attributes:
         builder: Of TFDS; its records are there.
-        train_split: As TFDS names splits and parts of them.
+        train_split: As TFDS names splits and slices of them.
         validation_split: The same.
         num_classes: Labels are below it.
     """

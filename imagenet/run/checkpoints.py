@@ -1,7 +1,7 @@
 """Checkpoints of a run: the model, the optimizer with its state, the step.
 
 The step says where the run stands in the data, since the batch of every step follows
-from the config. TensorFlow writes the files aside and names a checkpoint last, so one
+from the settings. TensorFlow writes temporary files and names a checkpoint last, so one
 that was killed or ran out of disk leaves the one before.
 """
 

@@ -34,7 +34,7 @@ class Devices:
         num_replicas: Devices that share one step.
         num_workers: Processes that read images.
         worker: Number of this one among them.
-        asynchronous: Whether workers do steps of their own.
+        asynchronous: Whether each worker steps without the others.
     """
 
     strategy: tf.distribute.Strategy

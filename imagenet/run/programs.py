@@ -56,7 +56,7 @@ class Programs:
         if self._parts > 1:
             self._accumulators = _accumulators(self._strategy, self._variables)
         # Those that are synchronized are the same everywhere, and an asynchronous
-        # worker has none of its own.
+        # worker has none.
         differ = not (config.synchronized_batch_normalization or devices.asynchronous)
         self._statistics = [
             variable.value

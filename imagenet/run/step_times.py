@@ -9,7 +9,7 @@ WARM_UPS = 2
 
 
 def median_seconds(run: Callable[[], None], repetitions: int) -> float:
-    """Median of so many runs after some to warm up; each must end when it is done."""
+    """Median of `repetitions` runs after `WARM_UPS`; each must wait for its result."""
     seconds = []
     for _ in range(WARM_UPS + repetitions):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """A training run: one loop for all strategies.
 
-Every so many steps, a loop, the figures come off the devices, and there is a look at
+After every loop of some steps the figures come off the devices, and there is a look at
 the clock, at signals, and at what is due: an evaluation, a checkpoint. All that a step
 computes follows from the settings and the step's number, so a run that was killed goes
 on from its checkpoint as if nothing had happened.
@@ -247,7 +247,7 @@ class Training:
     # Evaluation, and the end.
 
     def evaluate(self) -> dict[str, float]:
-        """A row of `eval.csv`: the validation images, all or the first so many."""
+        """A row of `eval.csv`: the validation images, all or the first ones."""
         self._programs.average_statistics()
         with self._true_values():
             iterator, steps = evaluation_iterator(
@@ -298,14 +298,14 @@ class Training:
     def _save_model(self):
         # All processes take part: some values lie on all of them.
         path = self._folder / MODEL_FILE
-        aside = path.with_name(f".{self._devices.worker}.{MODEL_FILE}")
+        temporary = path.with_name(f".{self._devices.worker}.{MODEL_FILE}")
         try:
-            self.model.save(aside)
+            self.model.save(temporary)
             if self._devices.is_chief:
-                os.replace(aside, path)
+                os.replace(temporary, path)
                 logging.info("the trained model is %s", path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     # Signals.
 

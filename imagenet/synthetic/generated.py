@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import secrets
 import shutil
 import sys
 
@@ -22,11 +21,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from imagenet.records import prepare
+from imagenet.records import prepare, prepare_alone
 from imagenet.synthetic import drawing
 from imagenet.synthetic.config import GeneratedConfig
 from imagenet.synthetic.jpegs import drawn_jpegs
-from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.utils.flags import define_flags, flag_settings
 
 NAME, VERSION = "imagenet2012", "5.1.0"
@@ -35,8 +33,6 @@ SETTINGS_FILE = "generated.json"
 FORMAT = 1
 # Bytes a record takes on disk, and some more.
 _BYTES_AN_IMAGE = 12_000
-_LOCK_FILE = ".generated.lock"
-_ASIDE_PREFIX = ".generated-aside-"
 
 
 def _record(config):
@@ -70,7 +66,7 @@ def recorded_settings(data_dir) -> dict | None:
 def make_generated(data_dir, config: GeneratedConfig) -> pathlib.Path:
     """Makes the set, unless it is there already; other processes wait meanwhile.
 
-    It is written aside and renamed when it is whole.
+    It is written under a temporary name and renamed when it is whole.
 
     Args:
         data_dir: a folder of the local file system; made when missing.
@@ -92,24 +88,17 @@ def make_generated(data_dir, config: GeneratedConfig) -> pathlib.Path:
             f"--data_dir must be a folder. Received: {str(data_dir)!r}, a file"
         )
     data_dir.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(data_dir / _LOCK_FILE):
-        if _is_made(data_dir, config):
-            return folder
-        _check_room(data_dir, config)
-        for leftover in data_dir.glob(f"{_ASIDE_PREFIX}*"):
-            # Whoever made it was killed, or would hold the lock.
-            shutil.rmtree(leftover, ignore_errors=True)
-        aside = data_dir / f"{_ASIDE_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            _write(aside, config)
-            folder.parent.mkdir(exist_ok=True)
-            os.rename(generated_folder(aside), folder)
-        except OSError:
-            # On a file system without locks another process may have been faster.
-            if not _is_made(data_dir, config):
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    builder = _builder_class()(
+        generated=config, data_dir=os.fspath(data_dir), version=VERSION
+    )
+    try:
+        prepare_alone(builder, data_dir, lambda: _write(builder, data_dir, config))
+    except OSError:
+        # On a file system without locks another process may have been faster.
+        if not _is_made(data_dir, config):
+            raise
+    # Another process may have made another set.
+    _is_made(data_dir, config)
     return folder
 
 
@@ -145,7 +134,7 @@ def _is_made(data_dir, config):
     return True
 
 
-def _check_room(data_dir, config):
+def _write(builder, data_dir, config):
     images = config.num_images + config.num_validation_images
     needed, free = images * _BYTES_AN_IMAGE, shutil.disk_usage(data_dir).free
     if free < needed:
@@ -154,22 +143,13 @@ def _check_room(data_dir, config):
             f"{free / 1e6:,.0f} MB free in {str(data_dir)!r}. Make room, or ask for "
             "fewer images"
         )
-
-
-def _write(data_dir, config):
     logging.info(
         "Drawing %d training and %d validation images of %d classes",
         config.num_images,
         config.num_validation_images,
         config.num_classes,
     )
-    builder = _builder_class()(
-        generated=config, data_dir=os.fspath(data_dir), version=VERSION
-    )
     prepare(builder)
-    text = json.dumps(_record(config), indent=1) + "\n"
-    path = generated_folder(data_dir) / SETTINGS_FILE
-    path.write_text(text, encoding="utf-8")
 
 
 def _builder_class():
@@ -192,6 +172,9 @@ def _builder_class():
                 super().__init__(**arguments)
 
             def _split_generators(self, dl_manager):
+                # In the temporary folder, which TFDS renames when the set is whole.
+                text = json.dumps(_record(self._generated), indent=1) + "\n"
+                pathlib.Path(self.data_dir, SETTINGS_FILE).write_text(text)
                 return {
                     "train": self._examples(0, self._generated.num_images, "{0}_{1}"),
                     "validation": self._examples(

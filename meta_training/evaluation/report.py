@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.comparison import Result
 from meta_training.evaluation.figures import write_figures
 from meta_training.evaluation.statistics import (
@@ -74,16 +75,6 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
     text = "\n\n".join(section for section in sections if section) + "\n"
     atomic_write(path, text.encode())
     return path
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; columns after the first are aligned to the right."""
-    lines = [
-        "| " + " | ".join(header) + " |",
-        "|---|" + "---:|" * (len(header) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    return "\n".join(lines)
 
 
 def _settings(results):

@@ -7,7 +7,7 @@ import numpy as np
 
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.nominal_rate import NominalRate
-from meta_training.evaluation.report import markdown_table
+from learned_optimizer.utils.markdown import markdown_table
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,

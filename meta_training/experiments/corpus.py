@@ -1,7 +1,7 @@
 """Against tuned baselines: on the released set of problems, and on unseen networks."""
 
+from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.comparison import LEARNING_RATES
-from meta_training.evaluation.report import markdown_table
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from learned_optimizer.benchmark import measure
-from meta_training.evaluation.report import markdown_table
+from learned_optimizer.utils.markdown import markdown_table
 from meta_training.experiments.evaluated import link, read_csv, write_csv
 from meta_training.experiments.experiment import Experiment, register_experiment
 from meta_training.experiments.pictures import save_figure, subplots

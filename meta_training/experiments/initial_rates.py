@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from meta_training.evaluation.report import markdown_table
+from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.experiments.evaluated import (
     RUNS,

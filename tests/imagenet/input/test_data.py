@@ -3,9 +3,6 @@
 import collections
 import dataclasses
 import io
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -324,38 +321,3 @@ def test_arguments_out_of_range(data, arguments, message):
     if evaluation:
         with pytest.raises(ValueError):
             data.evaluation_batches(**{"batch_size": 2, **evaluation})
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "imagenet.input.data", *arguments],
-        capture_output=True,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_the_command_measures(settings, data):
-    ended = command(
-        "--dataset=generated",
-        f"--data_dir={settings.data_dir}",
-        f"--image_size={SIZE}",
-        "--batch_size=4",
-        "--steps=3",
-        "--num_classes=5",
-        "--num_images=23",
-        "--num_validation_images=5",
-        "--json",
-    )
-    assert ended.returncode == 0, ended.stderr
-    result = json.loads(ended.stdout)
-    assert result["image_size"] == SIZE and result["batch_size"] == 4
-    assert set(result["images_a_second"]) == {"training", "evaluation"}
-    assert min(result["images_a_second"].values()) > 0
-
-
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
-    ended = command("--dataset=imagenet2012", f"--data_dir={tmp_path / 'none'}")
-    assert ended.returncode == 1 and ended.stdout == ""
-    assert ended.stderr.startswith("imagenet.input.data: --data_dir must be a folder")
-    assert len(ended.stderr.strip().splitlines()) == 1
