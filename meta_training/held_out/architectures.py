@@ -6,11 +6,12 @@ by name. Each has a `title`, a data set, and a `test_instance`.
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import tensorflow as tf
 
-from meta_training.held_out.data import load_data
+from meta_training.held_out.data import load_data, training_rows
 from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.small_networks import layers
 from meta_training.tasks.small_networks.image_networks import ImageNetwork
@@ -19,30 +20,32 @@ from meta_training.tasks.small_networks.perceptrons import Autoencoder, Perceptr
 
 
 @dataclasses.dataclass(frozen=True)
-class _HeldOut:
+class HeldOutNetwork:
     """What makes a network of `meta_training.tasks` a held-out one; see below.
 
     Attributes:
         title: what reports call it.
         data_set: name of its data, see `data.load_data`. All its training rows are
             used, so `rows` is set from it, and `source` of the base means nothing.
+            Bytes are pixels, in [0, 1] to the network.
+        recorded_rows: how many of the first rows a recorded loss is of. None: all.
     """
 
     _: dataclasses.KW_ONLY
     title: str
     data_set: str
+    recorded_rows: int | None = None
 
     # The activation is part of the computation here: no two networks share one.
     numbers = ("initialisation", "title")
 
     def __post_init__(self):
-        rows = len(load_data(self.data_set).training_inputs)
-        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "rows", training_rows(self.data_set))
         super().__post_init__()
 
     @property
     def name(self):
-        return self.title.lower().replace(" ", "_").replace("-", "_")
+        return re.sub(r"[ -]", "_", self.title.lower().replace(",", ""))
 
     def sample_data(self, generator):
         del generator
@@ -62,24 +65,28 @@ class _HeldOut:
         del instance
         return layers.activation_function(self.activation)
 
+    def _predict(self, parameters, instance, batch_normalise):
+        pixels = {**instance, "data": layers.as_pixels(instance["data"])}
+        return super()._predict(parameters, pixels, batch_normalise)
+
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutPerceptron(_HeldOut, Perceptron):
+class HeldOutPerceptron(HeldOutNetwork, Perceptron):
     """A perceptron, with or without batch or layer normalisation."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutImageNetwork(_HeldOut, ImageNetwork):
+class HeldOutImageNetwork(HeldOutNetwork, ImageNetwork):
     """A convolutional network."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutAutoencoder(_HeldOut, Autoencoder):
+class HeldOutAutoencoder(HeldOutNetwork, Autoencoder):
     """An autoencoder, by squared error."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutGatedRecurrentNetwork(_HeldOut, ClassifierNetwork):
+class HeldOutGatedRecurrentNetwork(HeldOutNetwork, ClassifierNetwork):
     """A GRU over a sequence and a dense layer on its last state (Cho et al. 2014).
 
     No meta-training task has gates. The recurrent kernel starts orthogonal in each

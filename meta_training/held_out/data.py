@@ -6,6 +6,8 @@ weights is judged on the same numbers.
 """
 
 import functools
+import hashlib
+import heapq
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ class SplitData(NamedTuple):
     """Rows to train on and rows to test on.
 
     Attributes:
-        training_inputs: `[rows, ...]` float32.
+        training_inputs: `[rows, ...]` float32, or bytes for pixels.
         training_targets: `[rows]` int32 labels, or `[rows, ...]` float32.
         test_inputs: the same for other rows.
         test_targets: their labels or targets.
@@ -40,6 +42,16 @@ def load_data(name: str) -> SplitData:
     """
     require_member("data set", name, _LOADERS)
     return _LOADERS[name]()
+
+
+def training_rows(name: str) -> int:
+    """How many rows a data set has to train on.
+
+    MNIST is not read for it, so that its networks can be listed without it.
+    """
+    if name.startswith("mnist"):
+        return 2000 if name.endswith("2000") else _MNIST_ROWS
+    return len(load_data(name).training_inputs)
 
 
 def _digits(shape, as_targets=False):
@@ -121,8 +133,94 @@ def draw_figures(generator, rows: int, size: int):
     return images, labels.astype(np.int32)
 
 
+VAE_LATENT = 8
+# Rows of MNIST, which is read only when it is needed, and of it to test on.
+_MNIST_ROWS, _MNIST_TEST_ROWS = 60_000, 2_000
+
+
+@functools.cache
+def _read_mnist():
+    """Images `[rows, 28, 28, 1]` as bytes and labels, to train and to test."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            "the final networks must have tensorflow-datasets for MNIST: "
+            "pip install 'hierarchical-rnn-optimizer[imagenet]'"
+        ) from error
+    builder = tfds.builder("mnist")
+    try:
+        found = builder.as_dataset(batch_size=-1)
+    except AssertionError as error:
+        raise ValueError(
+            "MNIST must lie where TensorFlow Datasets keeps its data, which "
+            "TFDS_DATA_DIR names and `tensorflow_datasets.load('mnist')` downloads it "
+            f"to. Received: {builder.data_path!s}, which is not there"
+        ) from error
+    return [
+        (found[part]["image"].numpy(), found[part]["label"].numpy().astype(np.int32))
+        for part in ("train", "test")
+    ]
+
+
+def _mnist(shape, rows=_MNIST_ROWS, noise=0):
+    """MNIST as bytes; `noise` of each row in the place of its label, if any."""
+    parts = []
+    for images, labels in _read_mnist():
+        count = min(rows, len(images)) if not parts else _MNIST_TEST_ROWS
+        targets = labels[:count]
+        if noise:
+            generator = np.random.default_rng(len(parts))
+            targets = generator.standard_normal((count, noise), dtype=np.float32)
+        parts += [images[:count].reshape(-1, *shape), targets]
+    return SplitData(*parts)
+
+
+# Characters that a text is read by, and how many different ones there are.
+TEXT_WINDOW, TEXT_CHARACTERS = 20, 72
+_TEXT_SHA256 = "ab8a707f953445e27e50412216381eb9444b0f5e5396f154a5223e3962b2986c"
+
+
+def _text():
+    """Windows of François Pinard's text on heaps, and the character after each.
+
+    It is `heapq.__about__`: 4,718 characters of English, the same in Python 3.11, 3.12
+    and 3.13. The last tenth is to test; windows that would lie in both parts are left
+    out. Characters are one-hot.
+    """
+    text = heapq.__about__
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if sha256 != _TEXT_SHA256:
+        raise ValueError(
+            "heapq.__about__ must be the text that the final networks were made with, "
+            f"of sha256 {_TEXT_SHA256}. Received: {sha256}; use another Python"
+        )
+    known = {character: code for code, character in enumerate(sorted(set(text)))}
+    codes = np.array([known[character] for character in text])
+    windows = np.lib.stride_tricks.sliding_window_view(codes, TEXT_WINDOW + 1)
+    training = len(windows) * 9 // 10
+    one_hot = np.eye(len(known), dtype=np.float32)
+    parts = []
+    for part in (windows[:training], windows[training + TEXT_WINDOW :]):
+        parts += [one_hot[part[:, :-1]], part[:, -1].astype(np.int32)]
+    return SplitData(*parts)
+
+
+def _diabetes():
+    """442 patients, ten features; the standardised target has noise of Student's t.
+
+    With two degrees of freedom its variance is infinite.
+    """
+    data = _sklearn_datasets().load_diabetes(scaled=False)
+    inputs = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
+    target = (data.target - data.target.mean()) / data.target.std()
+    noise = np.random.default_rng(3).standard_t(2, target.shape)
+    targets = (target + 0.5 * noise)[:, None].astype(np.float32)
+    return _split(inputs.astype(np.float32), targets, 88, None)
+
+
 def _split(inputs, targets, test_rows, labels) -> SplitData:
-    """Splits rows at random, each label in proportion."""
+    """Splits rows at random, each label in proportion if there are any."""
     from sklearn.model_selection import train_test_split
 
     training, test = train_test_split(
@@ -157,4 +255,11 @@ _LOADERS = {
     "drawings": lambda: _drawings(16, (16, 16, 1), 1200),
     "flat_drawings": lambda: _drawings(20, (400,), 1200),
     "drawings_as_targets": lambda: _drawings(10, (100,), 1200, as_targets=True),
+    "mnist": lambda: _mnist((784,)),
+    "mnist_images": lambda: _mnist((28, 28, 1)),
+    "mnist_images_2000": lambda: _mnist((28, 28, 1), 2000),
+    "mnist_rows": lambda: _mnist((28, 28)),
+    "mnist_and_noise": lambda: _mnist((784,), noise=VAE_LATENT),
+    "text": _text,
+    "diabetes": _diabetes,
 }

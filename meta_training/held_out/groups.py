@@ -1,4 +1,4 @@
-"""The two groups of held-out networks: one chooses, the other judges.
+"""The groups of held-out networks: `validation` and `test` choose, `final` judges.
 
 `validation` chooses checkpoints while weights are meta-trained. `test` is opened once
 for each set of weights that ships. They share no data, no shape and no start with
@@ -13,6 +13,7 @@ from meta_training.held_out.architectures import (
     HeldOutPerceptron,
 )
 from meta_training.held_out.data import FIGURES
+from meta_training.held_out.final import final
 from meta_training.tasks.base import Task, require_member
 
 
@@ -127,11 +128,11 @@ def test() -> list[Task]:
 # Pytest would take the function for a test wherever it is imported.
 test.__test__ = False
 
-_GROUPS = {"validation": validation, "test": test}
+_GROUPS = {"validation": validation, "test": test, "final": final}
 
 
 def network_group(name: str) -> list[Task]:
-    """The held-out networks of that name, `validation` or `test`.
+    """The held-out networks of that name, `validation`, `test` or `final`.
 
     Raises:
         ValueError: no group has that name.

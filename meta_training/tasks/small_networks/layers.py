@@ -169,6 +169,11 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor
     return tf.reshape(product, [-1, rows, *outputs, filters])
 
 
+def as_pixels(data: tf.Tensor) -> tf.Tensor:
+    """Bytes as numbers in [0, 1]; what is none of them as it is."""
+    return tf.cast(data, tf.float32) / 255 if data.dtype == tf.uint8 else data
+
+
 def mean_pool(images: tf.Tensor, size: int) -> tf.Tensor:
     """Means over `size` x `size` squares.
 

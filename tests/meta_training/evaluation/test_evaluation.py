@@ -1,10 +1,9 @@
-"""The evaluation: statistics by hand, reports, end to end; held-out networks."""
+"""The evaluation: statistics by hand, reports, end to end."""
 
 import csv
 import dataclasses
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,11 +14,7 @@ from meta_training.evaluate import find_tasks
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import figures, statistics, write_report
 from meta_training.evaluation.comparison import Result, Settings, evaluate
-from meta_training.held_out import list_network_groups, network_group
-from meta_training.held_out.architectures import HeldOutGatedRecurrentNetwork
-from meta_training.held_out.data import load_data
 from meta_training.runs import TrainingLoop
-from meta_training.tasks import list_task_sets, task_set
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.quadratics import Quadratic
@@ -427,69 +422,9 @@ def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypat
             "objectives of 0 or more, which these tasks may not have: start",
         ),
         (lambda: find_tasks("tests"), "tasks must be one of .* received 'tests'"),
-        (
-            lambda: network_group("train"),
-            "one of 'validation', 'test', received 'train'",
-        ),
-        (lambda: load_data("mnist"), "data set must be one of .* received 'mnist'"),
         (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
     ],
 )
 def test_errors_state_the_rule_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-# Held-out networks.
-
-
-def test_held_out_networks_share_nothing_with_meta_training():
-    groups = {name: network_group(name) for name in list_network_groups()}
-    trained = {
-        task.parameter_shapes for name in list_task_sets() for task in task_set(name)
-    }
-    shapes = [task.parameter_shapes for group in groups.values() for task in group]
-    assert len(set(shapes)) == len(shapes) and not set(shapes) & trained
-    data = {name: {task.data_set for task in group} for name, group in groups.items()}
-    assert not data["test"] & data["validation"]
-    assert all("digit" in name for name in data["test"])
-    assert not set(groups) & set(list_task_sets())
-    largest = max(groups["validation"], key=lambda task: task.parameter_count)
-    assert largest.parameter_count >= 1e6 and largest.normalisation == "batch"
-
-
-@pytest.mark.parametrize(
-    "task",
-    network_group("test") + network_group("validation")[:-1],
-    ids=lambda task: task.name,
-)
-def test_held_out_networks_start_where_they_should(task):
-    generator = np.random.default_rng(0)
-    values = [value[None] for value in task.sample_parameters(generator)]
-    instance = {k: v[None] for k, v in task.sample_instance(generator).items()}
-    loss = task.objective(values, instance).numpy()
-    is_classifier = hasattr(task, "classes")
-    assert loss.shape == (1,)
-    assert (0.5 * np.log(task.classes) if is_classifier else 0) < loss[0] < 3
-    data = load_data(task.data_set)
-    training = {row.tobytes() for row in data.training_inputs}
-    assert not any(row.tobytes() in training for row in data.test_inputs)
-    if is_classifier:
-        assert set(data.training_targets) == set(range(task.classes))
-
-
-def test_gated_recurrent_network_is_that_of_keras():
-    task = HeldOutGatedRecurrentNetwork(
-        8, 8, 5, 10, title="x", data_set="digit_rows", activation="tanh"
-    )
-    generator = np.random.default_rng(0)
-    start = task.sample_parameters(generator)
-    start[2] = generator.normal(size=start[2].shape).astype(np.float32)
-    layer = keras.layers.GRU(5, reset_after=False)
-    layer.build((None, 8, 8))
-    layer.set_weights(start[:3])
-    data = load_data("digit_rows").test_inputs[:4]
-    expected = layer(data).numpy() @ start[3] + start[4]
-    values = [tf.constant(value[None]) for value in start]
-    ours = task.predict(values, {"data": tf.constant(data[None])})[0]
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
