@@ -1,7 +1,8 @@
 """The groups of held-out networks: `validation` and `test` choose, `final` judges.
 
-`validation` chooses checkpoints while weights are meta-trained. `test` is opened once
-for each set of weights that ships. They share no data, no shape and no start with
+`validation` chooses checkpoints while weights are meta-trained, `test` judges weights
+that ship. It was opened six times while `default-v2` was made, so figures of it flatter
+a little. The groups share no data, no shape and no start with
 each other or with any task set, and they are not in the registry of task sets: no
 command line can train on them by name.
 """

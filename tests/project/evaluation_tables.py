@@ -51,7 +51,7 @@ class Runs:
         rows = [row for path in paths for row in read_rows(path)]
         self.tasks = list(dict.fromkeys(row["task"] for row in rows))
         self.families = {row["task"]: row["family"] for row in rows}
-        self.default, self._runs = {}, {}
+        self.default, self._runs, self._chosen = {}, {}, {}
         for row in rows:
             name, rate, task = (row[key] for key in ("optimizer", "rate", "task"))
             self._runs.setdefault(name, {}).setdefault(rate, {}).setdefault(
@@ -70,6 +70,11 @@ class Runs:
 
     def rates(self, label, metric):
         """The optimizer of a label, and the rate of each task that it stands for."""
+        if (label, metric) not in self._chosen:
+            self._chosen[label, metric] = self._choose(label, metric)
+        return self._chosen[label, metric]
+
+    def _choose(self, label, metric):
         name, _, how = label.partition(", ")
         means = {
             rate: [self.values(name, rate, task, metric).mean() for task in self.tasks]

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from learned_optimizer.weights import ALIASES, FOLDER
-from tests.project.evaluation_tables import METRICS, Runs, read_rows, wrong_cells
+from tests.project.evaluation_tables import (
+    METRICS,
+    Runs,
+    agrees,
+    parse,
+    read_rows,
+    wrong_cells,
+)
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "meta_training" / "results"
@@ -81,6 +88,51 @@ def test_a_wrong_cell_is_found():
     assert (row, column, text) == ("relu_perceptron", "default-deep, 0.001", "5.95e-06")
 
 
+COMPARISONS = ["inception_v3_75px", "resnet_v2_50_48px", "resnet_v2_50_48px_cosine"]
+
+
+@functools.cache
+def losses_of(folder):
+    """The losses of each optimizer of a comparison, step by step."""
+    found = {}
+    text = ("model", "optimizer", "weights_sha256")
+    for row in read_rows(IMAGENET / folder / "curves.csv", text):
+        found.setdefault(row["optimizer"], []).append(row["loss"])
+    return {name: np.array(losses) for name, losses in found.items()}
+
+
+@pytest.mark.parametrize("folder", COMPARISONS)
+def test_the_losses_of_a_comparison(folder):
+    report = (IMAGENET / folder / "report.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| optimizer, rate \|.*?\n\n", report, re.M | re.S)[0]
+    rows = parse(table.split("\n")[:-2])
+    assert len(rows) == len(losses_of(folder))
+    for row in rows:
+        name = row["optimizer, rate"].partition(",")[0]
+        losses = losses_of(folder)[
+            name.replace("HierarchicalRNN()", "hierarchical_rnn")
+        ]
+        for column, text in row.items():
+            if step := re.fullmatch(r"loss at step (\d+)", column):
+                last = int(step[1])
+                assert agrees(text, losses[last - 100 : last].mean()), (name, column)
+
+
+def test_the_losses_of_large_networks_by_hundreds_of_steps():
+    text = (IMAGENET / "README.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| steps \|.*?\n\n", text, re.M | re.S)
+    # The second table is of the run under a cosine, and has learned rates too.
+    for folder, table in zip(COMPARISONS[1::-1], (tables[0], tables[2]), strict=True):
+        for row in parse(table.split("\n")[:-2]):
+            steps = re.fullmatch(r"([\d,]+) to ([\d,]+)", row.pop("steps"))
+            if steps is None:
+                continue
+            first, last = (int(number.replace(",", "")) for number in steps.groups())
+            names = ("hierarchical_rnn", "rmsprop", "adam", "momentum")
+            for name, cell in zip(names, row.values(), strict=True):
+                assert agrees(cell, losses_of(folder)[name][first - 1 : last].mean())
+
+
 def cells(values):
     return "| " + " | ".join(values) + " |"
 
@@ -92,16 +144,6 @@ def rows_of_networks():
     for task, name in enumerate(runs.tasks):
         words = name.replace("_", " ").replace("relu", "ReLU")
         yield cells([words, *(f"{column[task]:.3g}" for column in columns)])
-
-
-@functools.cache
-def losses_of(folder):
-    """The losses of each optimizer of a comparison, step by step."""
-    found = {}
-    text = ("model", "optimizer", "weights_sha256")
-    for row in read_rows(IMAGENET / folder / "curves.csv", text):
-        found.setdefault(row["optimizer"], []).append(row["loss"])
-    return {name: np.array(losses) for name, losses in found.items()}
 
 
 def rows_of_large_networks():
