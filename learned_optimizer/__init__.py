@@ -1,6 +1,10 @@
 """A learned optimizer for Keras: `model.compile(optimizer=HierarchicalRNN())`."""
 
-from learned_optimizer.callbacks import LearnedRates, SwapTrueValues
+from learned_optimizer.callbacks import (
+    LearnedRates,
+    RecomputeRunningAverages,
+    SwapTrueValues,
+)
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
 from learned_optimizer.rule.config import Config
 from learned_optimizer.weights import (
@@ -17,6 +21,7 @@ __all__ = [
     "Config",
     "HierarchicalRNN",
     "LearnedRates",
+    "RecomputeRunningAverages",
     "SwapTrueValues",
     "Weights",
     "fresh_weights",

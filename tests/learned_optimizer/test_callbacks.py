@@ -1,4 +1,4 @@
-"""`SwapTrueValues` and `LearnedRates` in `fit`."""
+"""The callbacks in `fit`."""
 
 import builtins
 
@@ -6,7 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import HierarchicalRNN, LearnedRates, SwapTrueValues
+from learned_optimizer import (
+    HierarchicalRNN,
+    LearnedRates,
+    RecomputeRunningAverages,
+    SwapTrueValues,
+)
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -230,3 +235,120 @@ def test_callbacks_refuse_what_they_are_not_for(tmp_path):
             problem,
             callbacks=[LearnedRates(tmp_path)],
         )
+
+
+# RecomputeRunningAverages.
+
+IMAGES = np.random.default_rng(0).normal(1.0, 3.0, (48, 6)).astype(np.float32)
+LABELS = np.random.default_rng(1).normal(size=(48, 1)).astype(np.float32)
+
+
+def make_normalised_model():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(HierarchicalRNN(), loss="mse")
+    return model
+
+
+def check_running_averages_are_recomputed():
+    class Keep(keras.callbacks.Callback):
+        """The averages that validation sees, and the weights of that moment."""
+
+        def on_test_begin(self, logs=None):
+            self.seen = numbers(self.model.layers[1].non_trainable_variables)
+            hidden = self.model.layers[0](IMAGES)
+            self.hidden = keras.ops.convert_to_numpy(hidden)
+
+    def fit_with(*callbacks):
+        model = make_normalised_model()
+        history = model.fit(
+            IMAGES,
+            LABELS,
+            batch_size=16,
+            epochs=2,
+            validation_data=(IMAGES, LABELS),
+            verbose=0,
+            callbacks=callbacks,
+        )
+        return model, history.history
+
+    keep = Keep()
+    # One batch of all images: its statistics are known.
+    recompute = RecomputeRunningAverages(IMAGES, batch_size=48)
+    model, history = fit_with(recompute, keep)
+    plain, plain_history = fit_with()
+    assert history["loss"] == plain_history["loss"]
+    for one, other in zip(
+        numbers(model.trainable_variables),
+        numbers(plain.trainable_variables),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    wanted = [keep.hidden.mean(axis=0), keep.hidden.var(axis=0)]
+    assert_same(keep.seen, wanted)
+    assert_same(numbers(model.layers[1].non_trainable_variables), wanted)
+    assert history["val_loss"][-1] == pytest.approx(
+        model.evaluate(IMAGES, LABELS, verbose=0), rel=1e-5
+    )
+    assert (
+        np.abs(np.subtract(history["val_loss"], plain_history["val_loss"])).max() > 0.1
+    )
+    # Outside of `fit`, where the model's own averages are far behind.
+    loss = plain.evaluate(IMAGES, LABELS, verbose=0, callbacks=[recompute])
+    assert loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
+
+
+def test_running_averages_are_recomputed_for_validation_and_at_the_end():
+    check_running_averages_are_recomputed()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
+        for name in ("jax", "torch")
+    ],
+)
+def test_running_averages_are_recomputed_under_another_backend(backend):
+    check_running_averages_are_recomputed()
+
+
+def test_running_averages_take_what_fit_takes():
+    import tensorflow as tf
+
+    class Rows(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return IMAGES[16 * index :][:16], LABELS[16 * index :][:16]
+
+    rows = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(16)
+    found = []
+    for data in (rows, rows.repeat(), Rows(), [(x, y) for x, y in rows]):
+        model = make_normalised_model()
+        recompute = RecomputeRunningAverages(data, num_batches=3)
+        recompute.set_model(model)
+        recompute.on_test_begin()
+        found.append(numbers(model.layers[1].non_trainable_variables))
+    for other in found[1:]:
+        assert_same(other, found[0])
+    recompute = RecomputeRunningAverages({"a": IMAGES, "b": LABELS}, 2, batch_size=7)
+    batches = list(recompute._batches())
+    assert [batch["a"].shape for batch in batches] == [(7, 6)] * 2
+    assert [batch["b"].shape for batch in batches] == [(7, 1)] * 2
+
+
+@pytest.mark.parametrize("name", ["num_batches", "batch_size"])
+@pytest.mark.parametrize("bad", [0, -1, True, 2.5, "all"])
+def test_a_bad_number_of_batches_is_refused(name, bad):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive integer"):
+        RecomputeRunningAverages(IMAGES, **{name: bad})
