@@ -208,6 +208,8 @@ class Config:
         """The config as JSON types."""
         values = dataclasses.asdict(self)
         values["level_sizes"] = list(self.level_sizes)
+        if self.nominal is not None:
+            values["nominal"] = self.nominal.to_dict()
         return values
 
     @classmethod

@@ -19,6 +19,15 @@ tensor counts for by the size of the problem as a whole. And the steps of many l
 add up: from `shallow_tensors` tensors on, all sizes are divided by the square root of
 their number, as independent relative changes of layers in a row add up.
 
+Where the number of steps of the whole training is known, a `Horizon`, the nominal rate
+follows a schedule over it instead: after t of T updates it is
+
+    ratio * size * peak * (T / 1000)^-horizon_power
+        * (1 + t / decay_steps)^-horizon_decay * (end + (1 - end) * left^fall_power)
+    left = min(1, (1 - t / T) / (1 - fall_start))
+
+with `horizon_peak` and `fall_end`. From step T on it stays at its end.
+
 Neither the released code nor what we know of the paper has this; it is off by default.
 It owes to the nominal terms of Harrison et al., *A Closer Look at Learned
 Optimization*, 2022, and its relative size to Adafactor (Shazeer and Stern, 2018,
@@ -28,7 +37,7 @@ section 8).
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -37,6 +46,46 @@ from learned_optimizer.utils.flags import check_settings, setting
 
 # The size of the parameters of a model in which all are zero.
 SIZE_OF_ZEROS = 0.1
+
+
+# The fields that came after `default-v2`. Where they have their defaults they are not
+# written, so that the same architecture has the same config, whenever it is written.
+LATER_FIELDS = (
+    "horizon_peak",
+    "horizon_power",
+    "horizon_decay",
+    "fall_start",
+    "fall_power",
+    "fall_end",
+)
+
+
+class Horizon(NamedTuple):
+    """How long the training of each problem is, and how far it has come.
+
+    Attributes:
+        total_steps: `[problems]` or a scalar, updates of the whole training; 0 where
+            that is not known.
+        steps: `[problems]` or a scalar, updates that were made before this one.
+    """
+
+    total_steps: Any
+    steps: Any
+
+    def of_tensors(self, layout) -> "Horizon":
+        """The same, float32 `[tensors]`."""
+
+        def gather(value):
+            value = ops.cast(value, "float32")
+            value = ops.broadcast_to(value, (layout.num_problems,))
+            return ops.take(value, layout.tensor_problem, axis=0)
+
+        return Horizon(*map(gather, self))
+
+    def fraction_left(self):
+        """From 1 to 0 over the training, and 0 beyond it; 0 where it is not known."""
+        left = 1.0 - self.steps / ops.maximum(self.total_steps, 1.0)
+        return ops.where(self.total_steps > 0, ops.maximum(left, 0.0), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +113,7 @@ class NominalRate:
         1.0,
         "With what power of the steps the nominal rate falls.",
         at_least=0,
-        at_most=1,
+        at_most=2,
     )
     lowest: float = setting(
         -8.0, "Least deviation of log learning rates from the nominal one.", below=0
@@ -85,6 +134,34 @@ class NominalRate:
         "of the ratio for the nominal rate.",
         above=0,
         zero_is_none=True,
+    )
+
+    horizon_peak: float = setting(
+        0.8,
+        "With a known horizon: the nominal rate at the first step, in multiples of "
+        "`ratio`, for 1,000 steps in all.",
+        above=0,
+    )
+    horizon_power: float = setting(
+        0.25,
+        "With a known horizon: with what power of its length the nominal rate falls.",
+        at_least=0,
+        at_most=1,
+    )
+    horizon_decay: float = setting(
+        0.0, "With a known horizon: what `power` is without.", at_least=0, at_most=2
+    )
+    fall_start: float = setting(
+        0.0,
+        "With a known horizon: the fraction of steps after which the last fall begins.",
+        at_least=0,
+        below=1,
+    )
+    fall_power: float = setting(
+        1.0, "Power of the last fall; 1 is linear.", above=0, at_most=4
+    )
+    fall_end: float = setting(
+        0.01, "What the last fall leaves of the nominal rate.", above=0, at_most=1
     )
 
     def __post_init__(self):
@@ -116,17 +193,44 @@ class NominalRate:
             )
         return cls(**value)
 
-    def log_rate(self, log_size, steps):
+    def log_rate(self, log_size, steps, horizon: Horizon | None = None):
         """Log of the nominal learning rates. Equation 16.
 
-        `log ratio + log size - power log(1 + steps / decay_steps)`
+        `log ratio + log size - power log(1 + steps / decay_steps)`, or over a known
+        horizon what the module's docstring says.
 
         Args:
             log_size: Logs of the sizes of tensors, of any shape.
             steps: Their numbers of steps, likewise.
+            horizon: Of each tensor, in a shape that broadcasts; None: none is known.
         """
         fallen = self.power * ops.log(1.0 + steps / self.decay_steps)
-        return math.log(self.ratio) + log_size - fallen
+        rates = math.log(self.ratio) + log_size - fallen
+        if horizon is None:
+            return rates
+        factor = (
+            _log(self.horizon_peak)
+            - self.horizon_power * ops.log(ops.maximum(horizon.total_steps, 1.0) / 1e3)
+            - self.horizon_decay * ops.log(1.0 + horizon.steps / self.decay_steps)
+        )
+        left = ops.minimum(horizon.fraction_left() / (1.0 - self.fall_start), 1.0)
+        left = self.fall_end + (1.0 - self.fall_end) * ops.power(left, self.fall_power)
+        scheduled = math.log(self.ratio) + log_size + factor + ops.log(left)
+        return ops.where(horizon.total_steps > 0, scheduled, rates)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """The fields, without those of `LATER_FIELDS` that have their defaults."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in LATER_FIELDS or value != defaults[name]
+        }
+
+
+def _log(value):
+    """Of a number, or of a tensor that stands for one."""
+    return math.log(value) if isinstance(value, float) else ops.log(value)
 
 
 def mean_squares(values, layout) -> Any:

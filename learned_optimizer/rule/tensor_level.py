@@ -31,7 +31,9 @@ def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
     return sum_blocks(block_sums, layout, rows)
 
 
-def block_inputs(state, rate_sums, layout, levels, config, weight_decay, active):
+def block_inputs(
+    state, rate_sums, layout, levels, config, weight_decay, active, horizon=None
+):
     """What the parameter pass needs of its tensor and problem. Equation 7.
 
     The bias of its cell is `b + A_T T + A_G G`; all is gathered for each block.
@@ -44,6 +46,7 @@ def block_inputs(state, rate_sums, layout, levels, config, weight_decay, active)
         config: The architecture.
         weight_decay: `[tensors]` or None.
         active: `[tensors]` or None.
+        horizon: A `Horizon` of tensors, or None.
 
     Returns:
         A dict of `[features, blocks, 1]`, see `pass_over_parameters`.
@@ -66,7 +69,7 @@ def block_inputs(state, rate_sums, layout, levels, config, weight_decay, active)
         per_tensor["mean_log_learning_rate"] = means[None]
     if config.nominal:
         per_tensor["log_nominal_rate"] = config.nominal.log_rate(
-            state["log_size"], state["steps_taken"]
+            state["log_size"], state["steps_taken"], horizon
         )
     if weight_decay is not None:
         per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]

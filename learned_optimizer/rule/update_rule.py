@@ -27,7 +27,7 @@ from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.gradients import Clipping, clean_gradients
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
-from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
+from learned_optimizer.rule.nominal_rate import Horizon, log_sizes_of_tensors
 from learned_optimizer.rule.parameter_level import pass_over_parameters
 from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
@@ -161,6 +161,7 @@ def compute_step(
     num_chunks=None,
     clipping: Clipping | None = None,
     mean_squares=None,
+    horizon: Horizon | None = None,
     stages: Stages | None = None,
 ) -> Step:
     """What the learned optimizer takes off all tensors of all problems.
@@ -190,6 +191,8 @@ def compute_step(
         mean_squares: `[tensors]`, mean squares of the parameters. The first step in
             which any tensor moves takes the sizes of all tensors from them, which a
             nominal learning rate needs. None: the state holds the sizes.
+        horizon: The known number of steps of each problem, which the nominal learning
+            rate then follows. None: none is known.
         stages: From `Stages.of`, for this layout and architecture. None: as they are.
 
     Returns:
@@ -218,6 +221,7 @@ def compute_step(
         active,
         clipping,
         mean_squares,
+        horizon,
     )
     upper |= changed
     passes = [
@@ -250,6 +254,7 @@ def prepare(
     active,
     clipping,
     mean_squares,
+    horizon,
 ):
     """The first stage: everything that comes before the pass over parameters.
 
@@ -283,8 +288,10 @@ def prepare(
             for shard, rows in zip(rates, layout.shard_blocks, strict=True)
         )
     levels = Levels(meta_parameters, layout)
+    if horizon is not None:
+        horizon = horizon.of_tensors(layout)
     blocks = block_inputs(
-        state, rate_sums, layout, levels, config, weight_decay, active
+        state, rate_sums, layout, levels, config, weight_decay, active, horizon
     )
     shards = [(gradients, values, blocks)]
     if layout.shards > 1:

@@ -44,8 +44,8 @@ class TrainableOptimizer(abc.ABC):
         state_levels: The level of each field of the state.
         uses_attention: Whether gradients are taken at other points than the values.
         max_log_learning_rate: Upper bound of the drawn `log_learning_rate`.
-        takes_horizon: Whether `initial_state` takes `total_steps`, `[tensors]`: the
-            steps of each tensor's run, 0 where they are not known.
+        takes_horizon: Whether `compute_step` takes `horizon`, a
+            `learned_optimizer.rule.nominal_rate.Horizon`.
     """
 
     name: ClassVar[str]

@@ -66,9 +66,22 @@ class HierarchicalRule(TrainableOptimizer):
             layout, meta_parameters, self.config, log_learning_rate, log_sizes
         )
 
-    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+    @property
+    def takes_horizon(self) -> bool:
+        """Whether the architecture has a nominal rate, which follows the horizon."""
+        return self.config.nominal is not None
+
+    def compute_step(
+        self, gradients, state, layout, meta_parameters, active=None, horizon=None
+    ):
         return update_rule.compute_step(
-            gradients, state, layout, meta_parameters, self.config, active=active
+            gradients,
+            state,
+            layout,
+            meta_parameters,
+            self.config,
+            active=active,
+            horizon=horizon,
         )
 
     def log_learning_rates(self, state, layout, meta_parameters):

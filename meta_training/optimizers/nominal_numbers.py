@@ -31,9 +31,11 @@ class RuleWithNominalNumbers(HierarchicalRule):
         rule, arrays = self._split(meta_parameters)
         return rule.initial_state(layout, arrays, log_learning_rate, values)
 
-    def compute_step(self, gradients, state, layout, meta_parameters, active=None):
+    def compute_step(
+        self, gradients, state, layout, meta_parameters, active=None, horizon=None
+    ):
         rule, arrays = self._split(meta_parameters)
-        return rule.compute_step(gradients, state, layout, arrays, active)
+        return rule.compute_step(gradients, state, layout, arrays, active, horizon)
 
     def _split(self, meta_parameters):
         """The rule with these numbers, and the arrays alone."""

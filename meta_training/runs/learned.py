@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.nominal_rate import Horizon
 from meta_training.optimizers.base import TrainableOptimizer
 
 # As in Keras's class the update goes chunk by chunk, of so many elements, so that what
@@ -55,17 +56,11 @@ class LearnedRuns:
 
     def start(self, values, arguments):
         rates = tf.gather(arguments["log_learning_rate"], self.layout.block_problem)
-        horizon = {}
-        if self.optimizer.takes_horizon and "total_steps" in arguments:
-            horizon["total_steps"] = tf.gather(
-                arguments["total_steps"], self.layout.tensor_problem
-            )
         state = self.optimizer.initial_state(
             self.layout,
             arguments["meta_parameters"],
             rates[:, tf.newaxis],
             self.pack(values) * self._scale(arguments),
-            **horizon,
         )
         state = type(state)(*(tf.convert_to_tensor(field) for field in state))
         return state, list(values)
@@ -79,7 +74,9 @@ class LearnedRuns:
         return values
 
     def step(self, values, gradients, state, iteration, arguments):
-        del iteration
+        options = {}
+        if self.optimizer.takes_horizon and "total_steps" in arguments:
+            options["horizon"] = Horizon(arguments["total_steps"], iteration)
         scale = self._scale(arguments)
         packed = self.pack(gradients) / scale
         is_finite = tf.reduce_all(tf.math.is_finite(packed), axis=1)
@@ -89,7 +86,12 @@ class LearnedRuns:
         )
         active = tf.cast(tf.equal(bad_tensors, 0), tf.float32)
         step = self.optimizer.compute_step(
-            packed, state[0], self.layout, arguments["meta_parameters"], active
+            packed,
+            state[0],
+            self.layout,
+            arguments["meta_parameters"],
+            active,
+            **options,
         )
         new_values = self._subtract(values, step.step / scale)
         attended = new_values

@@ -214,13 +214,101 @@ def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
         with_more_inputs(widened, wider, weights.config)
 
 
+def scheduled(rate, steps, total_steps):
+    """The nominal rate for size 1 after `steps` of `total_steps`, by the formula."""
+    left = max(0.0, 1 - steps / total_steps)
+    fall = min(1.0, left / (1 - rate.fall_start)) ** rate.fall_power
+    return (
+        rate.ratio
+        * rate.horizon_peak
+        * (total_steps / 1000) ** -rate.horizon_power
+        * (1 + steps / rate.decay_steps) ** -rate.horizon_decay
+        * (rate.fall_end + (1 - rate.fall_end) * fall)
+    )
+
+
+SCHEDULES = (
+    NominalRate(),
+    dataclasses.replace(RATE, horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.7),
+    NominalRate(fall_start=0.75, fall_power=2.0, fall_end=0.1),
+)
+
+
+@pytest.mark.parametrize("rate", SCHEDULES)
+@pytest.mark.parametrize("total_steps", [1, 40, 5000])
+def test_the_schedule_over_a_known_horizon(rate, total_steps):
+    steps = np.linspace(0, 2 * total_steps, 17, dtype=np.float32)
+    horizon = nominal.Horizon(np.float32(total_steps), steps)
+    # What a tensor counts as its own steps plays no part.
+    found = np.exp(rate.log_rate(np.float32(0.3), steps + 5, horizon))
+    wanted = [math.exp(0.3) * scheduled(rate, t, total_steps) for t in steps]
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+    unknown = nominal.Horizon(np.float32(0), steps)
+    np.testing.assert_array_equal(
+        rate.log_rate(np.float32(0.3), steps, unknown),
+        rate.log_rate(np.float32(0.3), steps),
+    )
+
+
+def test_each_problem_follows_its_own_horizon():
+    weights = perturbed_weights(nominal=RATE)
+    meta = weights.meta_parameters
+    values, gradients = values_and_gradients(steps=4)
+    layout = Layout.from_shapes(SHAPES * 3, 4, problems=np.repeat(range(3), 3))
+    alone = Layout.from_shapes(SHAPES, 4)
+
+    def run(layout, copies, **options):
+        packed = pack(values * copies, layout)
+        sizes = nominal.log_sizes(packed, layout, RATE)
+        state = initial_state(layout, meta, weights.config, math.log(1e-2), sizes)
+        for step, gradient in enumerate(gradients):
+            options_here = {k: option(step) for k, option in options.items()}
+            config = options_here.pop("config", weights.config)
+            gradient = pack(gradient * copies, layout)
+            result = update(
+                packed, gradient, state, layout, meta, config, **options_here
+            )
+            packed, state = result.values, result.state
+        return unpack(np.array(packed), layout)
+
+    totals = np.array([4, 0, 10], np.float32)
+    found = run(layout, 3, horizon=lambda step: nominal.Horizon(totals, step))
+    for index, total_steps in enumerate((4, None, 10)):
+
+        def at(step, total_steps=total_steps):
+            """An architecture whose nominal rate is constant, at what this step has."""
+            if total_steps is None:
+                return weights.config
+            ratio = scheduled(RATE, step, total_steps)
+            constant = dataclasses.replace(RATE, ratio=ratio, power=0.0)
+            return dataclasses.replace(weights.config, nominal=constant)
+
+        for one, other in zip(
+            found[3 * index :][:3], run(alone, 1, config=at), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_fields_of_later_are_written_where_they_differ():
+    config = load_weights("default-v2").config
+    assert "fall_end" not in config.to_dict()["nominal"]
+    later = dataclasses.replace(config.nominal, fall_end=0.1)
+    later = dataclasses.replace(config, nominal=later)
+    assert later.to_dict()["nominal"]["fall_end"] == 0.1
+    for each in (config, later):
+        assert type(each).from_dict(each.to_dict()) == each
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
         ({"ratio": 0.0}, "ratio must be .* above 0"),
         ({"memory": 0.5}, "memory must be .* 1 or more"),
         ({"decay_steps": -1}, "decay_steps must be .* above 0"),
-        ({"power": 1.5}, "power must be .* at most 1"),
+        ({"power": 2.5}, "power must be .* at most 2"),
+        ({"horizon_peak": 0.0}, "horizon_peak must be .* above 0"),
+        ({"fall_start": 1.0}, "fall_start must be .* below 1"),
+        ({"fall_end": 0.0}, "fall_end must be .* above 0"),
         ({"lowest": 1.0}, "below 0"),
         ({"highest": math.nan}, "finite number"),
         ({"highest": None}, "finite number"),
