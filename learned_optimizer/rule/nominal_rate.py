@@ -196,8 +196,8 @@ class NominalRate:
     def log_rate(self, log_size, steps, horizon: Horizon | None = None):
         """Log of the nominal learning rates. Equations 16 and 19.
 
-        `log ratio + log size - power log(1 + steps / decay_steps)` (16), or over a known
-        horizon what the module's docstring says (19).
+        `log ratio + log size - power log(1 + steps / decay_steps)` (16), or over a
+        known horizon what the module's docstring says (19).
 
         Args:
             log_size: Logs of the sizes of tensors, of any shape.
