@@ -6,22 +6,17 @@ element or to all of an array; for the nominal rate it does so to one of its fie
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.flags import settings_of
 from meta_training.optimizers import HierarchicalRule, TrainedWeights
 from meta_training.optimizers.nominal_numbers import PREFIX, RuleWithNominalNumbers
 
-# Fields of the nominal rate: how a number changes each, and its bounds.
-_NOMINAL: dict[str, tuple[Callable, float, float]] = {
-    "ratio": (lambda value, x: value * np.exp(x), 1e-8, np.inf),
-    "memory": (lambda value, x: value * np.exp(x), 1.0, np.inf),
-    "decay_steps": (lambda value, x: value * np.exp(x), 1.0, np.inf),
-    "power": (lambda value, x: value + x, 0.0, 1.0),
-    "lowest": (lambda value, x: value * np.exp(x), -np.inf, -1e-3),
-    "highest": (lambda value, x: value * np.exp(x), 1e-3, np.inf),
-}
+# How far inside an open bound a field of the nominal rate stays.
+_MARGIN = 1e-3
 # An element that a readout lacks is changed as if all were of this size.
 _LEAST_UNIT = 0.05
 
@@ -78,7 +73,11 @@ class Parametrisation:
         if isinstance(weights.optimizer, HierarchicalRule):
             nominal = weights.optimizer.config.nominal
         if nominal is not None and name != "all":
-            self._parts += [_Part(PREFIX + field, "nominal", 1) for field in _NOMINAL]
+            self._parts += [
+                _Part(PREFIX + field.name, "nominal", 1)
+                for field, _, kind, _, may_be_none in settings_of(NominalRate)
+                if kind is float and not may_be_none
+            ]
         self.size = sum(part.size for part in self._parts)
 
     @property
@@ -101,10 +100,9 @@ class Parametrisation:
             numbers = np.asarray(point[begin : begin + part.size], np.float64)
             begin += part.size
             if part.kind == "nominal":
+                nominal = self._start.optimizer.config.nominal
                 field = part.name.removeprefix(PREFIX)
-                change, low, high = _NOMINAL[field]
-                start = getattr(self._start.optimizer.config.nominal, field)
-                value = np.clip(change(start, numbers[0]), low, high)
+                value = _changed(field, getattr(nominal, field), numbers[0])
             else:
                 array = found[part.name]
                 if part.kind == "scale":
@@ -158,6 +156,20 @@ class Parametrisation:
 
 
 PARAMETRISATIONS = ("scales", "readouts", "all")
+
+
+def _changed(field, start, number):
+    """A field of the nominal rate, within its bounds.
+
+    Multiplied by the exponential where it is of one sign, else added to.
+    """
+    (rule,) = (rule for f, rule, *_ in settings_of(NominalRate) if f.name == field)
+    has_sign = rule.above == 0 or rule.below == 0 or (rule.at_least or 0) > 0
+    value = start * np.exp(number) if has_sign else start + number
+    low = [rule.at_least, None if rule.above is None else rule.above + _MARGIN]
+    high = [rule.at_most, None if rule.below is None else rule.below - _MARGIN]
+    value = max([value, *(bound for bound in low if bound is not None)])
+    return min([value, *(bound for bound in high if bound is not None)])
 
 
 def _is_readout(name):

@@ -21,7 +21,7 @@ from learned_optimizer.utils.csv_log import CsvLog
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers import TrainedWeights, content_sha256, load_trained
 from meta_training.outer.progress import Progress
-from meta_training.outer.run_folder import RunFolder
+from meta_training.outer.run_folder import WEIGHTS, RunFolder
 from meta_training.tasks import task_set
 from meta_training.whole_runs.estimators import ESTIMATORS, agreement
 from meta_training.whole_runs.generations import RunConfig, WholeRuns
@@ -299,4 +299,7 @@ class Search:
                     if name.startswith(prefix)
                 }
             )
+        # Weights come after their checkpoint, and a process can be killed between.
+        if self._files.card(WEIGHTS).get("outer_step") != self.generation:
+            self._save()
         logging.info("resumed after generation %d", self.generation)

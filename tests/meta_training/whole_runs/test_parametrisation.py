@@ -53,6 +53,10 @@ def test_how_numbers_change_what_they_stand_for():
     nominal = WEIGHTS.optimizer.config.nominal
     assert found["nominal.ratio"] == pytest.approx(nominal.ratio * factor)
     assert found["nominal.lowest"] == pytest.approx(nominal.lowest * factor)
+    # Numbers of any size leave every field within its bounds.
+    for size in (-20.0, 20.0):
+        point = np.full(parameters.size, size)
+        assert parameters.weights(point, "far").optimizer.config.nominal != nominal
     assert sum(v.size for v in ARRAYS.values()) == Parametrisation(WEIGHTS, "all").size
 
 

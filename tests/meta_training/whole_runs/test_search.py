@@ -200,7 +200,10 @@ def test_a_search_that_goes_on_ends_as_one_that_never_stopped(
     # A row that the checkpoint does not know of, as after a crash.
     with open(tmp_path / "parts" / "search.csv", "a") as file:
         file.write("1,1,1,1,1,1,1,1,1\n2,3")
+    # Killed between the checkpoint and its weights.
+    (tmp_path / "parts" / "weights.npz").unlink()
     resumed = Search(config, tmp_path / "parts")
+    assert load_trained(tmp_path / "parts" / "weights.npz").card["outer_step"] == 1
     assert resumed.generation == 1
     resumed.train(3)
     np.testing.assert_array_equal(whole.estimator.center, resumed.estimator.center)
