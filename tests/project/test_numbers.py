@@ -263,8 +263,8 @@ def convolutional_losses():
 
 # Words of a page, with `{}` for what is computed from files.
 CLAIMS = [
-    ("README.md", "best RMSprop on {} of the five networks, the best Adam on {} by "
-     "these means and on {} by medians", baselines_ahead),
+    ("README.md", "best RMSprop on {} of the five networks, the best Adam on {} "
+     "(by medians {})", baselines_ahead),
     ("README.md", "ahead of all three for {1:,} steps of ResNet50V2",
      lambda: steps_ahead("resnet_v2_50_48px")),
     ("README.md", "from step {} to {:,} of Inception V3",
