@@ -4,9 +4,9 @@ r"""The paper's experiments, one or all:
     python -m meta_training.experiments ablations --budget=full
     python -m meta_training.experiments report --budget=full
 
-An experiment that is done with the same settings is not run again, so `all`, started
-again after it was killed, goes on where it was. `all` and `report` copy what is done
-into `--results` and write `REPORT.md`.
+An experiment that is done with the same settings is not run again. So `all` resumes if
+it is started again after a kill. `all` and `report` copy finished experiments into
+`--results` and write `REPORT.md`.
 """
 
 import os
@@ -32,31 +32,33 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_enum("budget", "small", BUDGETS, "How much is computed.")
+    flags.DEFINE_enum("budget", "small", BUDGETS, "How much to compute.")
     flags.DEFINE_string(
-        "output", None, "Where experiments are run; by default experiments/BUDGET."
+        "output", None, "Folder of experiments; by default experiments/BUDGET."
     )
     flags.DEFINE_string(
         "results",
         None,
-        "Where reports read them; by default the repository's folder, or, outside of "
+        "Folder of results for reports; by default that of the repository, or, outside "
         "a checkout, experiments/results.",
     )
-    flags.DEFINE_string("report", None, "The report; by default REPORT.md at the top.")
+    flags.DEFINE_string("report", None, "File of the report; by default REPORT.md.")
     flags.DEFINE_integer(
-        "seeds", None, "Draws of each task instead of the budget's.", lower_bound=1
+        "seeds", None, "Draws per task instead of the budget's.", lower_bound=1
     )
-    flags.DEFINE_string("weights", "default", "Name or path of the weights judged.")
+    flags.DEFINE_string(
+        "weights", "default", "Name or path of the weights to evaluate."
+    )
 
 
 def main(arguments):
-    """Runs what is named."""
+    """Runs the named experiments."""
     names = arguments[1:]
     known = [*list_experiments(), "all", "report"]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         _refuse(
-            f"name one or more of {', '.join(known)}. "
+            f"Arguments must be one or more of {', '.join(known)}. "
             f"Received: {', '.join(unknown) or 'none'}"
         )
     try:
@@ -64,8 +66,7 @@ def main(arguments):
         weights = load_trained(FLAGS.weights)
     except ValueError as error:
         _refuse(error)
-    # Runs of meta-training remember where they started from; a folder may be spelt in
-    # many ways.
+    # Absolute, since runs of meta-training store the path of their initial weights.
     output = pathlib.Path(FLAGS.output or f"experiments/{FLAGS.budget}").absolute()
     results, report = _places()
     request = Request(FLAGS.budget, FLAGS.seeds, weights, FLAGS.weights)
@@ -73,7 +74,7 @@ def main(arguments):
     if "all" in names:
         chosen = list_experiments()
     try:
-        # What cannot be written is to be known before anything is computed.
+        # Check what cannot be written before anything is computed.
         load_pyplot()
         places = [output] if chosen else []
         if {"all", "report"} & set(names):

@@ -1,4 +1,4 @@
-"""Each design element taken away, with the same meta-training for all."""
+"""Ablations: each design element removed, with the same meta-training for all."""
 
 import dataclasses
 import pathlib
@@ -24,9 +24,9 @@ from meta_training.held_out import list_network_groups
 from meta_training.optimizers import HierarchicalRule
 
 WHOLE = "whole"
-# What differs from the whole, which is the architecture of `default-v1`. That of
-# `default-v2` bounds the nominal rate besides, for deep networks. The nominal rate is
-# ours, not the paper's; it is nothing without dynamic output scaling.
+# The differences from the whole architecture, which is that of `default-v1`;
+# `default-v2` also bounds the nominal rate, for deep networks. The nominal rate is
+# ours, not the paper's, and needs dynamic output scaling.
 VARIANTS = {
     WHOLE: {},
     "one momentum timescale": {"gradient_timescales": 1},
@@ -68,8 +68,8 @@ class Ablations(Experiment):
         "parameters. Attention, a gradient taken elsewhere, is one more; that code "
         "leaves it off."
     )
-    # All that is compared is meta-trained here.
-    judges_weights = False
+    # All compared weights are meta-trained here.
+    evaluates_weights = False
     budgets = {
         "small": {
             "training": TRAINING["small"],
@@ -112,7 +112,7 @@ class Ablations(Experiment):
             cells = [variant]
             for kind, found in scores.items():
                 points = found[variant]
-                # Of the means as they are printed, and no zero with a minus.
+                # The difference of the printed means, and no negative zero.
                 difference = _printed(np.mean(points)) - _printed(np.mean(wholes[kind]))
                 difference = _printed(difference) + 0.0
                 cells.append(
@@ -173,7 +173,7 @@ def scores_by_kind(table: RunTable, settings) -> dict[str, dict[str, list[float]
 
 
 def draw(folder: pathlib.Path, settings) -> None:
-    """A row a variant, a point a seed, for networks and for the other set."""
+    """Draws a row per variant and a point per seed, for networks and the other set."""
     scores = scores_by_kind(RunTable(folder), settings)
     figure, axes = subplots(len(scores), width=5.6)
     variants = list(next(iter(scores.values())))
@@ -199,7 +199,7 @@ def _printed(value: float) -> float:
 
 
 def _count_seeds(scores) -> str:
-    """How many seeds the variants have."""
+    """The number of seeds in words."""
     counts = {len(points) for found in scores.values() for points in found.values()}
     if len(counts) == 1:
         return count(counts.pop(), "seed")

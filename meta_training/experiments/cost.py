@@ -1,4 +1,4 @@
-"""Wall clock and memory of a step against batch size and parameters, beside Adam."""
+"""Time and memory of a step against batch size and parameters, compared with Adam."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ _PARAMETER_COLUMNS = (
 
 @register_experiment
 class Cost(Experiment):
-    """Measures on this machine, which should be quiet."""
+    """Measurements on this machine, which should be otherwise idle."""
 
     name = "cost"
     title = "Wall clock and memory"
@@ -55,7 +55,7 @@ class Cost(Experiment):
 
     def run(self, job):
         settings = job.settings
-        # A file, since every measurement is a process of its own.
+        # A file, since every measurement is a separate process.
         weights = job.work / "weights.npz"
         save_trained(job.weights, weights)
         rows = []
@@ -112,7 +112,7 @@ class Cost(Experiment):
 
 
 def _child(module, **arguments) -> dict:
-    """The JSON object that a module ends with.
+    """Runs a module; the JSON object that it prints last.
 
     Raises:
         RuntimeError: It failed.
@@ -122,7 +122,7 @@ def _child(module, **arguments) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
-            "a measurement must end well. Received: exit status "
+            "A measurement must end without an error. Received: exit status "
             f"{done.returncode} of {module}: {done.stderr.strip()[-500:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])
@@ -143,7 +143,7 @@ def _measure(parameters, tensors, repetitions, weights):
 
 
 def _beside(rows, key, label):
-    """Our figures beside Adam's, a row a value of `key`."""
+    """A table of our figures and those of Adam, a row for each value of `key`."""
     cells = []
     for value in dict.fromkeys(row[key] for row in rows):
         ours, adam = (

@@ -1,4 +1,4 @@
-"""An earlier learned optimizer beside the hierarchical RNN, on networks, for long."""
+"""An earlier learned optimizer and the hierarchical RNN on networks, in long runs."""
 
 import math
 
@@ -22,7 +22,7 @@ from meta_training.experiments.variant import train_and_evaluate
 from meta_training.optimizers import trainable_optimizer
 from meta_training.outer.training_config import preset
 
-# A run so many times longer than the trajectories of meta-training.
+# How much longer a run is than the trajectories of meta-training.
 LONGER = 10
 _TRAINED = {
     "coordinatewise_rnn": "coordinate-wise RNN",
@@ -68,7 +68,7 @@ class EarlierOptimizers(Experiment):
     def run(self, job):
         weights = []
         for name, label in _TRAINED.items():
-            # A nominal rate, as the preset has it, is a setting of one of them alone.
+            # Only one of them has a nominal rate; it is that of the preset.
             nominal = preset("default", optimizer=name).nominal
             changes = {} if nominal is None else {"nominal": nominal}
             job.log(label)

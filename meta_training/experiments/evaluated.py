@@ -1,7 +1,7 @@
-"""What experiments share that train tasks with several optimizers: `evaluation`, CSV.
+"""Evaluations of several optimizers for experiments, and the numbers of their reports.
 
-`evaluate_into` leaves `runs.csv`, a row a run, and `curves.csv`, the curves that are
-drawn; the rest reads numbers back from `runs.csv`.
+`evaluate_into` writes `runs.csv`, a row per run, and `curves.csv`, the data of figures.
+`RunTable` reads `runs.csv`.
 """
 
 import csv
@@ -53,17 +53,17 @@ def evaluate_tasks(
     cache: pathlib.Path,
     log: Callable[[str], None],
 ) -> list[Result]:
-    """Trains the tasks of the settings, or finds in the cache what was trained.
+    """Trains the tasks of the settings, unless the runs are in the cache.
 
     The settings name `sets`, `tasks`, `steps`, `seeds`, and where they are needed
     `records`, `record_every`, `learning_rates` and `initial_rates`.
 
     Args:
-        settings: Of an experiment.
-        weights: Of the learned optimizers.
+        settings: The settings of an experiment.
+        weights: The weights of the learned optimizers.
         baselines: Names of `runs.BASELINES`.
-        cache: Folder of what has been run.
-        log: Is told of each computation.
+        cache: The folder of earlier runs.
+        log: Receives a message for each computation.
     """
     known = {field.name for field in dataclasses.fields(Settings)}
     chosen = {name: value for name, value in settings.items() if name in known}
@@ -86,13 +86,13 @@ def evaluate_into(
     baselines: Sequence[str] = (),
     figures: bool = True,
 ) -> None:
-    """Evaluates, and leaves the tables, and figures, in the folder of the job.
+    """Evaluates and writes tables and figures to the folder of the job.
 
     Args:
-        job: The run.
-        weights: Of the learned optimizers.
+        job: The job.
+        weights: The weights of the learned optimizers.
         baselines: Names of `runs.BASELINES`.
-        figures: Whether to leave the figures of an evaluation.
+        figures: Whether to write the figures of an evaluation.
     """
     results = evaluate_tasks(job.settings, weights, baselines, job.cache, job.log)
     write_tables(results, job.folder)
@@ -124,12 +124,12 @@ def write_csv(path: pathlib.Path, columns: Sequence[str], rows) -> None:
 
 
 class RunTable:
-    """The rows of `runs.csv`, and the numbers that findings are made of.
+    """The rows of `runs.csv`, and the numbers for findings.
 
     Attributes:
-        rows: One a run.
+        rows: One for each run.
         optimizers: Their names, in the order of the file.
-        tasks: The same of tasks.
+        tasks: The names of tasks, in the order of the file.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -146,7 +146,7 @@ class RunTable:
         return {rate: float(np.mean(values)) for rate, values in found.items()}
 
     def default_rate(self, optimizer: str) -> float:
-        """The rate that it has untuned."""
+        """Its default learning rate."""
         return next(
             row["rate"]
             for row in self.rows
@@ -161,7 +161,7 @@ class RunTable:
         )
 
     def tuned(self, optimizer: str, column: str) -> np.ndarray:
-        """`[tasks]` means over seeds at the best rate of each by that very column."""
+        """`[tasks]` means over seeds at the rate that is best in the same column."""
         return np.array(
             [
                 np.nanmin(list(self.by_rate(optimizer, task, column).values()))
@@ -177,7 +177,7 @@ class RunTable:
             for row in self.rows
             if row["optimizer"] == optimizer and row["rate"] == rate
         ]
-        # A loss that is not finite has lost everything.
+        # A loss that is not finite counts as infinite.
         return max(ratio if np.isfinite(ratio) else np.inf for ratio in ratios)
 
 
@@ -192,7 +192,7 @@ def count(number: int, noun: str) -> str:
 
 
 def describe_evaluation(folder: pathlib.Path, settings, noun: str = "task") -> str:
-    """The budget of an evaluation in words, counted from its runs."""
+    """The size of an evaluation in words, counted from its runs."""
     table = RunTable(folder)
     draws = len({row["seed"] for row in table.rows})
     return (

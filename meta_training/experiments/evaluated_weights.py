@@ -11,7 +11,7 @@ from meta_training.optimizers import TrainedWeights, content_sha256
 
 
 def sha256_of(weights: TrainedWeights) -> str:
-    """That of the card; without one, that of the settings and all numbers."""
+    """The sha256 of the card; without one, that of the settings and all numbers."""
     return weights.card.get("sha256") or content_sha256(weights)
 
 
@@ -25,7 +25,7 @@ def entry_of(weights: TrainedWeights) -> dict[str, Any]:
 
 
 def sentence(entry: Mapping[str, Any]) -> str:
-    """How the weights of an entry were meta-trained, as far as their card says."""
+    """A sentence about how the weights of an entry were meta-trained, by their card."""
     # Earlier versions did not note it.
     training = entry.get("training") or _training_of({})
     parts = []
@@ -43,14 +43,14 @@ def sentence(entry: Mapping[str, Any]) -> str:
 
 
 def _training_of(card) -> dict[str, Any]:
-    """The entries of a card that a report has words for."""
+    """The entries of a card for a report."""
     settings = card.get("settings", {})
     runs = [run["outer_steps"] for run in card.get("runs", [])]
     start = settings.get("init_weights")
     return {
         "task_set": settings.get("task_set"),
         "outer_steps": sum(runs) or card.get("outer_step"),
-        # A path says nothing to a reader elsewhere.
+        # A path means nothing on another machine.
         "start": start if start in list_weights() else None,
         "calibrated": bool(card.get("calibrations")),
     }

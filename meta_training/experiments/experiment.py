@@ -1,9 +1,9 @@
-"""What an experiment is, and the register of those that exist.
+"""The interface of experiments, and their registry.
 
-An experiment is a class: what the paper claims, in our words, and what we infer from
-that; the settings of each budget; `run`, which leaves CSV files and figures in a
-folder; `findings` and `describe`, which say what came out and what was run, from those
-CSV files alone. So each number of a report can be found in a file beside it.
+An experiment is a class with the paper's claim in our words, our inference from it, and
+the settings of each budget. `run` writes CSV files and figures to a folder; `findings`
+and `describe` state the result and the computation from those CSV files alone. So each
+number of a report can be found in a file beside it.
 """
 
 import abc
@@ -26,12 +26,13 @@ class Job:
     """One run of an experiment.
 
     Attributes:
-        settings: All that its result depends on, beside the weights.
-        weights: Of the hierarchical RNN that is judged.
-        folder: For CSV files and figures; it is new, and kept only if the run ends.
-        work: For what a later call with the same settings goes on from; it stays.
-        cache: Of evaluations, shared by all experiments.
-        log: Is told what is done.
+        settings: Everything the result depends on, besides the weights.
+        weights: The weights of the hierarchical RNN to evaluate.
+        folder: A new folder for CSV files and figures, kept only if the run completes.
+        work: A folder that stays, from which a later call with the same settings
+            resumes.
+        cache: The cache of evaluations, shared by all experiments.
+        log: Receives progress messages.
     """
 
     settings: Mapping[str, Any]
@@ -43,7 +44,7 @@ class Job:
 
     @property
     def trained(self) -> pathlib.Path:
-        """For runs of meta-training, which other settings of an evaluation share."""
+        """The folder of meta-training runs, shared by all settings of evaluations."""
         return self.work.parent / "trained"
 
 
@@ -51,14 +52,14 @@ class Experiment(abc.ABC):
     """One of the paper's experiments.
 
     Attributes:
-        name: What the command line calls it.
-        title: What reports call it.
-        claim: What the paper claims, in our words: its abstract and introduction are
-            all that we know of it.
-        inference: What we infer from that, if anything.
+        name: Its name on the command line.
+        title: Its title in reports.
+        claim: The paper's claim in our words; we know its abstract and introduction
+            only.
+        inference: Our inference from that, if any.
         budgets: The settings of each budget, as JSON types.
-        has_budget: Whether it computes anything that a budget bounds.
-        judges_weights: Whether the weights that the command line names play a part.
+        has_budget: Whether the budget makes a difference.
+        evaluates_weights: Whether it evaluates the weights named on the command line.
     """
 
     name: ClassVar[str]
@@ -67,14 +68,14 @@ class Experiment(abc.ABC):
     inference: ClassVar[str] = ""
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]]
     has_budget: ClassVar[bool] = True
-    judges_weights: ClassVar[bool] = True
+    evaluates_weights: ClassVar[bool] = True
 
     def settings(self, budget: str, seeds: int | None = None) -> dict[str, Any]:
         """The settings of a budget.
 
         Args:
             budget: One of `BUDGETS`.
-            seeds: Draws of each task instead of the budget's, where there are any.
+            seeds: Number of draws per task instead of the budget's, if it has any.
         """
         found = copy.deepcopy(dict(self.budgets[budget]))
         if seeds is not None and "seeds" in found:
@@ -83,25 +84,25 @@ class Experiment(abc.ABC):
 
     @abc.abstractmethod
     def run(self, job: Job) -> None:
-        """Leaves CSV files and PNG figures in `job.folder`."""
+        """Writes CSV files and PNG figures to `job.folder`."""
 
     @abc.abstractmethod
     def findings(self, folder: pathlib.Path, settings: Mapping[str, Any]) -> str:
-        """What came out, as Markdown, from the CSV files in `folder`."""
+        """The result as Markdown, from the CSV files in `folder`."""
 
     @abc.abstractmethod
     def describe(self, folder: pathlib.Path, settings: Mapping[str, Any]) -> str:
-        """What was run in words, a sentence or two.
+        """A sentence or two about what was computed.
 
-        Counts come from the CSV files in `folder`: what exists today may be more.
+        Counts come from the CSV files in `folder`, since task sets may have changed.
         """
 
     def inputs(self) -> dict[str, str]:
-        """The sha256 of files that the result depends on, by path."""
+        """The sha256 by path of files that the result depends on."""
         return {}
 
 
-# The paper's, in the order of a report, whichever is imported first.
+# The order in reports.
 _ORDER = (
     "earlier_optimizers",
     "training_corpus",

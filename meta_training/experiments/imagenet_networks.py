@@ -27,7 +27,7 @@ class ImagenetNetworks(Experiment):
     )
     budgets = {"small": {}, "full": {}}
     has_budget = False
-    judges_weights = False
+    evaluates_weights = False
 
     def run(self, job):
         for report in _reports():

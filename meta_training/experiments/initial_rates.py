@@ -1,4 +1,4 @@
-"""How much the choice of the initial learning rate matters, beside Adam's rate."""
+"""How much the initial learning rate matters, compared with the rate of Adam."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from meta_training.experiments.pictures import save_figure, subplots
 
 @register_experiment
 class InitialLearningRate(Experiment):
-    """From rates over many decades, untuned; Adam at the same ones."""
+    """Untuned runs from initial rates over many decades; Adam at the same rates."""
 
     name = "initial_learning_rate"
     title = "The choice of the initial learning rate"

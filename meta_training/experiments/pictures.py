@@ -1,4 +1,4 @@
-"""Figures of experiments, in the looks of `reports.figures`."""
+"""Figures of experiments, in the style of `evaluation.figures`."""
 
 import pathlib
 
@@ -6,12 +6,12 @@ from meta_training.evaluation.figures import load_pyplot
 
 
 def subplots(count: int, width: float = 5.2, height: float = 3.8):
-    """A figure with panels, two in a row, to be read at the width of a README.
+    """A figure with panels, two in a row, readable at the width of a README.
 
     Args:
-        count: Of the panels.
-        width: Of one, in inches.
-        height: Of one, in inches.
+        count: Number of panels.
+        width: Width of a panel in inches.
+        height: Height of a panel in inches.
 
     Returns:
         The figure and the axes of the panels.
@@ -34,9 +34,9 @@ def save_figure(figure, labelled, path: pathlib.Path) -> None:
     """Writes a PNG with one legend below all panels.
 
     Args:
-        figure: To be written, and closed.
-        labelled: The axis whose labels make the legend; None: no legend.
-        path: Where to.
+        figure: The figure, which is closed.
+        labelled: The axis whose labels are in the legend; None: no legend.
+        path: The file.
     """
     if labelled is not None:
         handles, labels = labelled.get_legend_handles_labels()

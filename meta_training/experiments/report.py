@@ -1,8 +1,8 @@
 """`REPORT.md`: every experiment's paragraph and figures, with the budget below each.
 
-It is made of the results folder alone, `RESULTS/BUDGET/EXPERIMENT/`, and links to it:
-each number stands in a CSV file there. An experiment that was run with both budgets is
-shown with the full one.
+It follows from the results folder alone, `RESULTS/BUDGET/EXPERIMENT/`, and links to it:
+each number is in a CSV file there. If an experiment was run with both budgets, the
+report has the full one.
 """
 
 import os
@@ -21,17 +21,18 @@ _LINK = re.compile(r"\]\(([\w.-]+)\)")
 def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
     """Writes the report.
 
-    The paragraphs are made anew from the CSV files, for words that have changed since.
+    The paragraphs are rewritten from the CSV files, since the text of an experiment may
+    have changed.
 
     Args:
-        results: Where the results are.
-        path: Of the report.
+        results: The folder of results.
+        path: The file of the report.
 
     Returns:
-        The names of the experiments that are in it with figures and numbers.
+        The names of the experiments with results in it.
     """
     for name in list_experiments():
-        # Of both budgets: what is not shown is not to be out of date either.
+        # Of both budgets, so that those not shown are up to date, too.
         for folder in (results / budget / name for budget in BUDGETS):
             if read_done(folder) is not None:
                 rewrite_paragraph(experiment(name), folder)
@@ -42,7 +43,7 @@ def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
 
 
 def report_text(results: pathlib.Path, base: pathlib.Path) -> tuple[str, list[str]]:
-    """The report as Markdown, with links from the folder `base`, and whom it shows."""
+    """The report as Markdown with links relative to `base`, and the names in it."""
     shown, sections, budgets = [], [], set()
     for name in list_experiments():
         found = _best(results, name)
@@ -108,10 +109,10 @@ def _section(folder, done, base):
 
 
 def _caption(done):
-    """How and when, and with which weights, as far as they played a part."""
+    """How and when an experiment was run, and with which weights, if any."""
     found = experiment(done["experiment"])
     if found.has_budget:
-        # Earlier versions did not note what was killed.
+        # Earlier versions did not note it.
         least = "" if done.get("seconds_are_all", True) else "at least "
         caption = (
             f"Budget `{done['budget']}`, {least}{_duration(done['seconds'])} on "
@@ -119,7 +120,7 @@ def _caption(done):
         )
     else:
         caption = f"Read on {done['finished']}"
-    if found.judges_weights:
+    if found.evaluates_weights:
         name, sha256 = done["weights"]["name"], done["weights"]["sha256"]
         caption += f"; weights `{name}`, sha256 `{sha256[:12]}`"
     return caption

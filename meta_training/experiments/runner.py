@@ -38,13 +38,13 @@ LARGEST_CSV = 50_000
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is to be run.
+    """What to run.
 
     Attributes:
         budget: One of `experiment.BUDGETS`.
-        seeds: Draws of each task instead of the budget's.
-        weights: That are judged.
-        weights_name: How the command line names them.
+        seeds: Number of draws per task instead of the budget's.
+        weights: The weights to evaluate.
+        weights_name: Their name on the command line.
     """
 
     budget: str
@@ -53,22 +53,22 @@ class Request:
     weights_name: str = "default"
 
     def command(self, experiment: Experiment) -> str:
-        """What runs the experiment again, wherever its output then goes."""
+        """The command that repeats the experiment, without folders."""
         words = ["python", "-m", "meta_training.experiments", experiment.name]
         if experiment.has_budget:
             words.append(f"--budget={self.budget}")
         if self.seeds is not None:
             words.append(f"--seeds={self.seeds}")
-        if experiment.judges_weights:
-            # An alias moves on, and would then run other weights.
+        if experiment.evaluates_weights:
+            # An alias may stand for other weights later.
             name = ALIASES.get(self.weights_name, self.weights_name)
             words.append(f"--weights={name}")
         return shlex.join(words)
 
     def settings(self, experiment: Experiment) -> dict[str, Any]:
-        """All that the result of an experiment depends on."""
+        """Everything the result of an experiment depends on."""
         found = experiment.settings(self.budget, self.seeds)
-        if experiment.judges_weights:
+        if experiment.evaluates_weights:
             found["weights_sha256"] = evaluated_weights.sha256_of(self.weights)
         return {**found, "inputs": experiment.inputs()}
 
@@ -83,12 +83,12 @@ def run_experiment(
 
     Args:
         experiment: What to run.
-        request: With what.
-        output: Where its folder is to be.
-        log: Is told what is done.
+        request: Budget, seeds and weights.
+        output: The folder for its folder.
+        log: Receives progress messages.
 
     Returns:
-        Whether it had to be run.
+        Whether it was run: False if it was done before.
 
     Raises:
         ValueError: Another process runs it there.
@@ -96,8 +96,8 @@ def run_experiment(
     work = output / "work" / experiment.name
     work.mkdir(parents=True, exist_ok=True)
     message = (
-        "An experiment is run by one process at a time in an output folder. "
-        f"Received: {work}, which another one holds"
+        "An experiment must run in one process at a time in an output folder. "
+        f"Received: {work}, in which another process runs it"
     )
     with exclusive_lock(work / LOCK, message):
         return _run_alone(experiment, request, output, log)
@@ -107,7 +107,7 @@ def _run_alone(experiment, request, output, log):
     target = output / experiment.name
     aside = output / f".{experiment.name}"
     if not target.exists() and read_done(aside) is not None:
-        # Whole, and its process was killed before it could take its place.
+        # It is complete, but its process was killed before the rename.
         os.replace(aside, target)
     settings = request.settings(experiment)
     done = read_done(target)
@@ -117,7 +117,7 @@ def _run_alone(experiment, request, output, log):
         return False
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    # Other settings have other results and take other times.
+    # A separate folder for other settings.
     work = output / "work" / experiment.name / _digest(settings)[:12]
     is_first_attempt = not work.exists()
     work.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def _run_alone(experiment, request, output, log):
         if path.stat().st_size > LARGEST_CSV:
             compress(path)
     weights = None
-    if experiment.judges_weights:
+    if experiment.evaluates_weights:
         weights = evaluated_weights.entry_of(request.weights)
     write_paragraph(experiment, request.budget, settings, weights, aside)
     entry = {
@@ -169,7 +169,7 @@ def write_paragraph(experiment, budget, settings, weights, folder) -> None:
     if experiment.inference:
         parts.append(f"**What we infer, not the paper.** {experiment.inference}")
     parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
-    if experiment.judges_weights:
+    if experiment.evaluates_weights:
         parts.append(evaluated_weights.sentence(weights))
     heading = f"Budget `{budget}`" if experiment.has_budget else "How"
     described = _sentence(experiment.describe(folder, settings))
@@ -202,7 +202,7 @@ def rewrite_paragraph(experiment: Experiment, folder: pathlib.Path) -> bool:
 
 
 def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What `done.json` says, or None unless all its files are as they were."""
+    """The content of `done.json`, or None if it is missing or a file has changed."""
     try:
         done = json.loads((folder / DONE).read_text(encoding="utf-8"))
         same = done["files"] == {
@@ -216,14 +216,14 @@ def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
-    """Copies the experiments that are done to where reports read them.
+    """Copies the experiments that are done to the folder of results.
 
-    One that is there with a later date stays: it came from elsewhere.
+    A result there with a later date is kept: it was computed elsewhere.
 
     Args:
-        output: Where experiments were run.
-        results: Where a copy goes, into the folder of its budget.
-        names: Of the experiments.
+        output: The folder in which experiments were run.
+        results: The folder of results, with a folder for each budget.
+        names: The names of experiments.
 
     Returns:
         The names of those that were copied.

@@ -1,4 +1,4 @@
-"""Meta-training as a part of experiments: the same settings for all compared."""
+"""Meta-training in experiments, with the same settings for all compared optimizers."""
 
 import dataclasses
 import pathlib
@@ -19,8 +19,7 @@ from meta_training.tasks import register_task_set, task_set
 from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
-# Changes of the preset `default`, from fresh weights. `mean_horizon` is how long an
-# optimizer is trained to train.
+# Changes of the preset `default`, from fresh weights.
 TRAINING: dict[str, dict[str, Any]] = {
     "small": {
         "task_set": "experiments_small",
@@ -50,7 +49,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 
 @register_task_set("experiments_small")
 def experiments_small():
-    """Three tasks in two computations: enough to see that a command works."""
+    """Three tasks in two computations, to check that a command works."""
     return [
         Quadratic(20),
         Perceptron(8, (10,), 3, batch_size=16, rows=128),
@@ -60,13 +59,13 @@ def experiments_small():
 
 @register_task_set("experiments")
 def experiments():
-    """Every third of `default_networks`: of each kind, at a third of the time."""
+    """Every third task of `default_networks`: all kinds, in a third of the time."""
     return task_set("default_networks")[::3]
 
 
 @register_task_set("released_families")
 def released_families():
-    """The first task of each family of `released`, for what is run thirty times."""
+    """The first task of each family of `released`, for evaluations of many weights."""
     first = {}
     for task in task_set("released"):
         first.setdefault(task.family, task)
@@ -84,7 +83,7 @@ def meta_train(
 
     Args:
         optimizer: What is trained, with its settings.
-        name: Of the weights; each seed's number is added where there are several.
+        name: The name of the weights; with several seeds, the seed is appended.
         seeds: Of the initial weights and of training.
         training: Changes of the preset `default`, as in `TRAINING`.
         work: The folder of the runs; a later call resumes them.
@@ -94,7 +93,7 @@ def meta_train(
     """
     for seed in seeds:
         start = work / f"start{seed}.npz"
-        # The card is written last; what is drawn depends on the seed alone.
+        # The card is written last. The weights depend on the seed alone.
         if not (start.is_file() and start.with_suffix(".json").is_file()):
             work.mkdir(parents=True, exist_ok=True)
             save_trained(fresh_trained(optimizer, seed), start)
@@ -103,7 +102,7 @@ def meta_train(
             optimizer=optimizer.name,
             seed=seed,
             init_weights=str(start),
-            # The architecture of the start says it.
+            # As in the architecture of the initial weights.
             nominal=None,
             validate_every=0,
             **training,
@@ -115,7 +114,7 @@ def meta_train(
 def load_seeds(
     name: str, seeds: Sequence[int], work: pathlib.Path
 ) -> list[TrainedWeights]:
-    """What `meta_train` returned, from its folder."""
+    """The result of an earlier `meta_train`, from its folder."""
     return [
         dataclasses.replace(
             load_trained(work / f"seed{seed}" / WEIGHTS),
@@ -126,9 +125,9 @@ def load_seeds(
 
 
 def describe_training(training: Mapping[str, Any]) -> str:
-    """The settings of meta-training in words.
+    """The settings of meta-training in words, without the size of the task set.
 
-    How many tasks the set had is not said: it may have changed since.
+    The set may have changed since.
     """
     return (
         f"{training['outer_steps']} outer steps from fresh weights on the task set "

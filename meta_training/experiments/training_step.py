@@ -1,11 +1,11 @@
-r"""Time and memory of one training step, in a process of its own:
+r"""Time and memory of one training step, in a separate process:
 
     python -m meta_training.experiments.training_step --optimizer=hierarchical_rnn \
         --batch_size=32
 
-A small residual network on made-up images; forward, backward and the optimizer. Ends
-with one JSON object on a line: the median of the milliseconds of a step, and the most
-memory that the process ever held.
+The step is forward pass, backward pass and update of a small residual network on random
+images. The last line of the output is a JSON object with the median milliseconds of a
+step and the peak memory of the process.
 """
 
 import json

@@ -346,6 +346,6 @@ class TestCommittedResults:
         command = f"python -m meta_training.experiments {folder.name}"
         if found.has_budget:
             command += f" --budget={done['budget']}"
-        if found.judges_weights:
+        if found.evaluates_weights:
             command += f" --weights={done['weights']['name']}"
         assert done["command"] == command
