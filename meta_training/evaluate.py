@@ -2,8 +2,8 @@
 
     python -m meta_training.evaluate --weights=default --tasks=test --output=report
 
-Writes `report.md`, figures and CSV files into the output folder. What was run is kept
-in its `cache`, from which a second set of weights takes the baselines.
+Writes `report.md`, figures and CSV files to the output folder. Its `cache` keeps all
+runs, so a second set of weights needs no new runs of the baselines.
 """
 
 import collections
@@ -20,8 +20,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from learned_optimizer.utils.backend import check_backend
+from learned_optimizer.utils.flags import define_flags, flag_settings
 from meta_training.evaluation import write_report
-from meta_training.evaluation.comparison import LEARNING_RATES, Settings, evaluate
+from meta_training.evaluation.comparison import Settings, evaluate
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.held_out import list_network_groups, network_group
 from meta_training.optimizers import TrainedWeights, load_trained
@@ -32,46 +33,42 @@ from meta_training.tasks import list_task_sets, task_set
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_list(
-        "weights", ["default"], "Names or paths of weights, separated by commas."
+        "weights",
+        ["default"],
+        "Names or paths of weights, separated by commas.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "tasks",
         "test",
         "Held-out networks (test, validation) or a task set (released, default, ...).",
+        values,
     )
-    flags.DEFINE_list("modules", [], MODULES)
-    flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
-    flags.DEFINE_integer("seeds", 5, "Draws of each task.", lower_bound=1)
-    flags.DEFINE_integer(
-        "records", 60, "About how many losses of a run are recorded.", lower_bound=2
-    )
-    flags.DEFINE_integer(
-        "record_every", None, "Record every so many steps instead.", lower_bound=1
-    )
-    flags.DEFINE_list(
-        "learning_rates",
-        [f"{rate:g}" for rate in LEARNING_RATES],
-        "Learning rates of the baselines.",
-    )
+    flags.DEFINE_list("modules", [], MODULES, flag_values=values)
+    define_flags(Settings, flag_values=values)
     flags.DEFINE_list(
         "initial_rates",
         [],
-        "Start the learned rates from these too, e.g. 1e-6,1e-5,1e-4,1e-3,1e-2,1e-1.",
+        "Further initial rates of learned optimizers, e.g. 1e-6,1e-5,1e-4,1e-3,1e-2.",
+        flag_values=values,
     )
     flags.DEFINE_list(
-        "baselines", list(BASELINES), "Baselines; empty for the learned one alone."
+        "baselines",
+        list(BASELINES),
+        "Baselines; empty for the learned one alone.",
+        flag_values=values,
     )
-    flags.DEFINE_string("output", "evaluation", "Folder of the report.")
+    flags.DEFINE_string("output", "evaluation", "Folder of the report.", values)
 
 
 def find_tasks(name: str):
     """The tasks of a group of held-out networks or of a task set.
 
     Raises:
-        ValueError: there is neither of that name.
+        ValueError: There is neither of that name.
     """
     if name in list_network_groups():
         return network_group(name)
@@ -84,11 +81,11 @@ def find_tasks(name: str):
 def find_weights(names: list[str]) -> list[TrainedWeights]:
     """Weights by name or path.
 
-    Every run of meta-training calls its weights alike, so those that share their name
-    with others go by their path.
+    Weights of the same name are named by their path: all runs of meta-training give
+    their weights the same name.
 
     Raises:
-        ValueError: some cannot be loaded.
+        ValueError: Some cannot be loaded.
     """
     found = [load_trained(name) for name in names]
     counts = collections.Counter(weights.name for weights in found)
@@ -110,21 +107,17 @@ def _numbers(name, texts):
 def main(arguments):
     """Evaluates and writes the report."""
     if len(arguments) > 1:
-        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     try:
         check_backend()
         import_modules(FLAGS.modules)
-        settings = Settings(
-            steps=FLAGS.steps,
-            seeds=FLAGS.seeds,
-            records=FLAGS.records,
-            record_every=FLAGS.record_every,
-            learning_rates=_numbers("learning_rates", FLAGS.learning_rates),
-        )
+        given = flag_settings(Settings, flag_values=FLAGS)
+        given["learning_rates"] = tuple(sorted(given["learning_rates"]))
+        settings = Settings(**given)
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
         initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
-        # What the report needs is to be known before anything is run.
+        # Check what the report needs before anything is run.
         load_pyplot()
         output = pathlib.Path(FLAGS.output)
         output.mkdir(parents=True, exist_ok=True)
@@ -146,13 +139,13 @@ def main(arguments):
         raise app.UsageError(str(error)) from error
     command = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
     report = write_report(results, output, command)
-    # So that a card can show that its figures are of its very numbers.
+    # So that a card can prove that its figures are of these numbers.
     lines = [f"{w.name} {w.card.get('sha256', 'unsaved')}" for w in weights]
     (output / "weights.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     logging.info("%s after %.0f s", report, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    define_flags()
+    define_evaluate_flags()
     logging.set_verbosity(logging.INFO)
     app.run(main)

@@ -1,4 +1,4 @@
-r"""Puts weights among those that ship, with a card that says all about them.
+r"""Adds weights to those that ship, with a card that documents them.
 
     python -m meta_training.publish --weights=runs/a/calibrated.npz --name=default-v1 \
         --train_dirs=runs/a --reports=evaluation/test \
@@ -6,9 +6,9 @@ r"""Puts weights among those that ship, with a card that says all about them.
         --commands="python -m meta_training.calibrate --weights=... --output=..." \
         --limits="What they cannot do."
 
-The card holds their settings and calibrations, as training left them, the curve of
-every run they came through (loss and validation), and the tables of the reports. The
-reports must be of these very numbers: their folders' `weights.txt` names the sha256.
+The card has the settings and calibrations, the curve (loss and validation) of every run
+of their training, and the tables of the reports. The reports must be of these numbers:
+`weights.txt` in the folder of a report has their sha256.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("weights", None, "Path of the weights.", required=True)
     flags.DEFINE_string("name", None, "Versioned name, NAME-v1.", required=True)
-    flags.DEFINE_list("train_dirs", [], "Folders of the runs they came through.")
+    flags.DEFINE_list("train_dirs", [], "Folders of the runs of their training.")
     flags.DEFINE_list("reports", [], "Folders of evaluations of these weights.")
     flags.DEFINE_multi_string("commands", [], "The commands that made them, in order.")
     flags.DEFINE_string("limits", "", "Known limits.")
@@ -51,14 +51,14 @@ def define_flags():
 
 
 def curve(train_dir: pathlib.Path, weights: str = "weights") -> dict:
-    """Loss and validation of a run, every so many outer steps.
+    """Loss and validation of a run, at some of its outer steps.
+
+    Steps after the weights are left out: a run that was stopped may have logged steps
+    after its last checkpoint.
 
     Args:
         train_dir: Its folder.
-        weights: Up to which of the weights in it, `weights` or `best`.
-
-    A run that was stopped did steps after its last checkpoint. They are not in the
-    weights that it left, so they are not in the curve.
+        weights: Which weights in it the curve leads to, `weights` or `best`.
     """
     card = train_dir / f"{weights}.json"
     last = math.inf
@@ -76,14 +76,14 @@ def curve(train_dir: pathlib.Path, weights: str = "weights") -> dict:
     }
     validation = train_dir / "validation.csv"
     if validation.is_file():
-        # Validated after so many steps, where a row of `train.csv` is of the next one.
+        # A validation comes after its number of steps, a row of `train.csv` before.
         rows = [row for row in read_csv(validation) if row["outer_step"] <= last]
         found["validation_score"] = _by_step(rows, "score")
     return found
 
 
 def _taken_from(folder):
-    """Which of the weights in a folder of a run were gone on with."""
+    """Which of the weights in the folder of a run were used."""
     path = pathlib.Path(FLAGS.weights)
     is_best = path.stem == "best" and path.parent.resolve() == folder.resolve()
     return "best" if is_best else "weights"
@@ -108,8 +108,8 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
     text = known.read_text(encoding="utf-8") if known.is_file() else ""
     if not any(sha256 in line.split() for line in text.splitlines()):
         raise ValueError(
-            "--reports must be of the weights that are published, with sha256 "
-            f"{sha256}; {str(report)!r} is of others"
+            f"--reports must be of the weights to publish, with sha256 {sha256}. "
+            f"Received: {str(report)!r}, which is of others"
         )
     text = path.read_text(encoding="utf-8")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)
@@ -124,7 +124,7 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
 def main(arguments):
     """Writes the weights and their card."""
     if len(arguments) > 1:
-        raise app.UsageError(f"publish takes flags alone. Received: {arguments[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     try:
         if not re.fullmatch(r"[a-z_]+-v\d+", FLAGS.name):
             raise ValueError(

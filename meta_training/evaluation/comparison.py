@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers import (
     HierarchicalRule,
     TrainedWeights,
@@ -37,7 +38,7 @@ from meta_training.runs import (
     record_steps,
 )
 from meta_training.runs.loop import group_size
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 
 # Twelve rates half a decade apart; Keras's defaults are among them.
 LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
@@ -51,28 +52,20 @@ _RUNS_OF_A_DRAW = 48
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How tasks are trained.
+    """How tasks are trained; `setting` documents each field."""
 
-    Attributes:
-        steps: of every run. Defaults to 2,000.
-        seeds: how many draws of each task. Defaults to 5.
-        records: about how many losses of a run are recorded. Defaults to 60.
-        record_every: record every so many steps instead. Defaults to None.
-        learning_rates: of the baselines, ascending. Defaults to `LEARNING_RATES`.
-    """
-
-    steps: int = 2000
-    seeds: int = 5
-    records: int = 60
-    record_every: int | None = None
-    learning_rates: tuple[float, ...] = LEARNING_RATES
+    steps: int = setting(2000, "Inner steps of each run.", at_least=1)
+    seeds: int = setting(5, "Draws of each task.", at_least=1)
+    records: int = setting(60, "About how many losses of a run to record.", at_least=1)
+    record_every: int | None = setting(
+        None, "Steps between recorded losses, instead of --records.", at_least=1
+    )
+    learning_rates: tuple[float, ...] = setting(
+        LEARNING_RATES, "Learning rates of the baselines.", above=0
+    )
 
     def __post_init__(self):
-        require_positive_integers("steps", self.steps)
-        require_positive_integers("seeds", self.seeds)
-        require_positive_integers("records", self.records)
-        if self.record_every is not None:
-            require_positive_integers("record_every", self.record_every)
+        check_settings(self)
         require_rates("learning_rates", self.learning_rates)
 
     @property
@@ -123,10 +116,10 @@ def require_rates(name: str, rates) -> None:
     """Raises ValueError unless `rates` are distinct, positive and finite."""
     if not rates or not all(0 < rate < np.inf for rate in rates):
         raise ValueError(
-            f"{name} must be one or more positive numbers, received {rates!r}"
+            f"{name} must be one or more positive numbers. Received: {rates!r}"
         )
     if len(set(rates)) != len(rates):
-        raise ValueError(f"{name} must differ from each other, received {rates!r}")
+        raise ValueError(f"{name} must differ from each other. Received: {rates!r}")
 
 
 def evaluate(

@@ -1,6 +1,5 @@
 """What the programs of meta-training have in common, each started as a user would."""
 
-import functools
 import json
 import os
 import subprocess
@@ -72,13 +71,8 @@ class TestRefusals:
 
     def test_of_evaluate(self, monkeypatch, tmp_path):
         values = flags.FlagValues()
-        for kind in ("string", "integer", "list"):
-            define = getattr(flags, f"DEFINE_{kind}")
-            monkeypatch.setattr(
-                flags, f"DEFINE_{kind}", functools.partial(define, flag_values=values)
-            )
         monkeypatch.setattr(evaluate, "FLAGS", values)
-        evaluate.define_flags()
+        evaluate.define_evaluate_flags(values)
         values(["evaluate", "--baselines=adam", f"--output={tmp_path}"])
         with pytest.raises(app.UsageError, match="must be among Adam.*'adam'"):
             evaluate.main(["evaluate"])
@@ -108,7 +102,7 @@ class TestRefusals:
 def test_the_age_of_a_process_counts_all_before_the_import():
     script = (
         "import time; time.sleep(0.5)\n"
-        "from meta_training.outer.process_age import seconds_since_start\n"
+        "from meta_training.benchmark import seconds_since_start\n"
         "print(seconds_since_start())"
     )
     began = time.monotonic()

@@ -397,9 +397,15 @@ def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypat
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: Settings(steps=0), "steps must be positive integers, received 0"),
-        (lambda: Settings(learning_rates=(1.0, -1.0)), "learning_rates .* received"),
-        (lambda: Settings(learning_rates=(1.0, 1.0)), "must differ .* received"),
+        (
+            lambda: Settings(steps=0),
+            "steps must be a whole number, 1 or more. Received: steps=0",
+        ),
+        (
+            lambda: Settings(learning_rates=(1.0, -1.0)),
+            "learning_rates must be .* above 0. Received",
+        ),
+        (lambda: Settings(learning_rates=(1.0, 1.0)), "must differ .* Received"),
         (lambda: evaluate([], [], Settings(), "x"), "received 0 tasks"),
         (
             lambda: evaluate([], [Bowl(1.0)], Settings(), "x", baselines=["Lion"]),
@@ -421,7 +427,7 @@ def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypat
             lambda: evaluate([], [Start(-1.0, True)], Settings(), "x"),
             "objectives of 0 or more, which these tasks may not have: start",
         ),
-        (lambda: find_tasks("tests"), "tasks must be one of .* received 'tests'"),
+        (lambda: find_tasks("tests"), "tasks must be one of .* Received: 'tests'"),
         (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
     ],
 )
