@@ -129,3 +129,29 @@ def test_the_tracked_files_are_small():
     large = [path for path in sizes if path.suffix == ".csv" and sizes[path] > 200_000]
     assert large == []
     assert sum(sizes.values()) <= 8_000_000
+
+
+def test_pages_are_short():
+    lines = {
+        page: len((ROOT / page).read_text(encoding="utf-8").splitlines())
+        for page in (
+            *("README.md", "BUILD_NOTES.md"),
+            *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+        )
+    }
+    assert lines.pop("README.md") <= 200
+    assert lines.pop("BUILD_NOTES.md") <= 200
+    assert sum(lines.values()) <= 3000
+
+
+def test_the_modules_that_pages_name_exist():
+    names = [f"/{path.relative_to(ROOT).as_posix()}" for path in tracked_files()]
+    missing = []
+    for path, text in text_files():
+        if path.suffix == ".md" and (path.parent == ROOT or path.parent.name == "docs"):
+            prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+            for name in re.findall(r"`([\w./]+\.py)(?::[^`]*)?`", prose):
+                if not any(other.endswith(f"/{name}") for other in names):
+                    missing.append(name)
+    # What a reader of the page on meta-training writes.
+    assert missing == ["valleys.py"]
