@@ -62,7 +62,8 @@ def step(w, config, tensors, global_state, gradients):
         config: The architecture.
         tensors: Those that take part, dicts as of `initial_tensor`; they are moved on,
             and get `step` and `attended_step` (what is taken off, before the factor
-            `learning_rate`) and `step_length`.
+            `learning_rate`), `step_length`, and with a nominal rate `deviation`, how
+            far the log rates of this step are from it.
         global_state: The problem's.
         gradients: `[elements]` a tensor.
 
@@ -98,6 +99,7 @@ def step(w, config, tensors, global_state, gradients):
             if config.nominal:  # Equation 17.
                 low, high = config.nominal.lowest, config.nominal.highest
                 eta = np.clip(eta, nominal + low, nominal + high)
+                tensor["deviation"] = eta - nominal
             gamma = sigmoid(w["learning_rate_momentum_logit"])
             rates = gamma * rates + (1 - gamma) * eta  # Equation 13.
             if config.nominal:  # Equation 18.

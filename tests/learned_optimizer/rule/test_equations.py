@@ -18,7 +18,14 @@ from tests.learned_optimizer.rule import numpy_rule
 ROOT = pathlib.Path(__file__).parents[3]
 NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)
 NOMINAL = dict(
-    ratio=0.5, memory=3, decay_steps=2, power=0.7, largest=1.2, shallow_tensors=2
+    ratio=0.5,
+    memory=3,
+    decay_steps=2,
+    power=0.7,
+    largest=1.2,
+    shallow_tensors=2,
+    lowest=-1.5,
+    highest=0.25,
 )
 # Every switch of `Config` away from its default, alone or with what it needs.
 SWITCHES = {
@@ -64,7 +71,7 @@ def test_the_rule_is_that_in_plain_numpy(name):
     generator = np.random.default_rng(0)
     shapes = [(2, 3), (5,), (4, 1)]
     start = [np.float32(generator.normal(size=shape)) for shape in shapes]
-    rates = (-5.0, -3.0, -4.0)
+    rates = (-5.0, -3.0, 0.0)
     sizes = numpy_rule.log_sizes(start, config.nominal)
     tensors = [
         numpy_rule.initial_tensor(w, config, value.size, rate, size)
@@ -79,6 +86,7 @@ def test_the_rule_is_that_in_plain_numpy(name):
     squares = nominal_rate.mean_squares(values, layout)
     global_state = numpy_rule.initial_global_state(w, config)
     wanted = [np.float64(value.ravel()) for value in start]
+    deviations = set()
     for _ in range(3):
         # Of sizes a million apart: the scaling takes it away.
         gradients = [
@@ -97,6 +105,7 @@ def test_the_rule_is_that_in_plain_numpy(name):
         values, state = result.values, result.state
         flat = [gradient.ravel() for gradient in gradients]
         global_state = numpy_rule.step(w, config, tensors, global_state, flat)
+        deviations |= {x for tensor in tensors for x in tensor.get("deviation", ())}
         attended = [
             value - tensor["attended_step" if config.attention else "step"]
             for value, tensor in zip(wanted, tensors, strict=True)
@@ -109,6 +118,10 @@ def test_the_rule_is_that_in_plain_numpy(name):
         for found, array in zip(unpack(packed, layout), arrays, strict=True):
             np.testing.assert_allclose(np.ravel(found), array, rtol=2e-5, atol=2e-6)
     assert_same_state(state, tensors, global_state, layout)
+    if name.startswith("nominal"):
+        low, high = NOMINAL["lowest"], NOMINAL["highest"]
+        assert (min(deviations), max(deviations)) == pytest.approx((low, high))
+        assert any(low + 0.1 < deviation < high - 0.1 for deviation in deviations)
     for array, before in zip(wanted, start, strict=True):
         assert np.abs(array - before.ravel()).max() > 1e-3
 
