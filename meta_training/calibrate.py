@@ -4,8 +4,9 @@ python -m meta_training.calibrate --weights=runs/a/weights.npz \
         --output=runs/a/calibrated.npz
 
 `--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first, and
-`--zeros=direction_weights` sets whole arrays to 0; with `--knobs=` nothing is searched,
-and that is all.
+`--zeros=direction_weights` sets whole arrays to 0, `--switches=odd_direction` turns on
+switches of the architecture, whose new readouts start at 0; with `--knobs=` nothing is
+searched, and that is all.
 """
 
 import dataclasses
@@ -17,6 +18,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
+from learned_optimizer.rule.config import LATER_SWITCHES
+from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.backend import check_backend
 from meta_training.optimizers import HierarchicalRule
@@ -42,6 +45,9 @@ def define_flags():
     flags.DEFINE_float("high_learning_rate", 1e-1, "Upper end of them.")
     flags.DEFINE_list("knobs", list(KNOBS), "Arrays that are shifted, in this order.")
     flags.DEFINE_list("nominal", [], "NAME=NUMBER: switches of the nominal rate.")
+    flags.DEFINE_list(
+        "switches", [], f"Switches that are turned on, of {', '.join(LATER_SWITCHES)}."
+    )
     flags.DEFINE_list("zeros", [], "Arrays that are set to 0 before the search.")
     flags.DEFINE_float("first_step", 1.0, "First length of a shift.", lower_bound=1e-6)
     flags.DEFINE_float("smallest_step", 0.25, "Its least length.", lower_bound=1e-6)
@@ -66,6 +72,7 @@ def main(arguments):
         weights = dataclasses.replace(
             weights, config=_with_switches(weights.config, FLAGS.nominal)
         )
+        weights = _switched_on(weights, FLAGS.switches)
         calibration = Calibration(
             task_set(FLAGS.task_set),
             HierarchicalRule(weights.config),
@@ -103,6 +110,7 @@ def main(arguments):
         "sha256_before": weights.card.get("sha256"),
         "nominal": FLAGS.nominal,
         "zeros": FLAGS.zeros,
+        "switches": FLAGS.switches,
         "task_set": FLAGS.task_set,
         "steps": FLAGS.steps,
         "initial_learning_rates": [FLAGS.low_learning_rate, FLAGS.high_learning_rate],
@@ -122,6 +130,22 @@ def main(arguments):
     save_weights(found, output, {"calibrations": history})
     if trials:
         logging.info("%s: score %.4f", output, min(trial.score for trial in trials))
+
+
+def _switched_on(weights, switches):
+    """The weights under an architecture with further switches on.
+
+    Raises:
+        ValueError: It is not one of these switches, or does not go with the others.
+    """
+    unknown = sorted(set(switches) - set(LATER_SWITCHES))
+    if unknown:
+        raise ValueError(
+            f"--switches must be among {list(LATER_SWITCHES)}. Received: {unknown}"
+        )
+    config = dataclasses.replace(weights.config, **dict.fromkeys(switches, True))
+    arrays = with_more_inputs(weights.meta_parameters, weights.config, config)
+    return dataclasses.replace(weights, config=config, meta_parameters=arrays)
 
 
 def _with_switches(config, switches):
@@ -144,7 +168,7 @@ def _with_switches(config, switches):
             changes[name] = float(number)
         except ValueError as error:
             raise ValueError(
-                f"--nominal takes NAME=NUMBER, received {switch!r}"
+                f"--nominal takes NAME=NUMBER. Received: {switch!r}"
             ) from error
     nominal = NominalRate.from_value(dataclasses.asdict(config.nominal) | changes)
     return dataclasses.replace(config, nominal=nominal)

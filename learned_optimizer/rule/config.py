@@ -38,6 +38,11 @@ RELEASED_NAMES = {
 }
 
 
+# Switches that came after `default-v2`. They are written where they are on, so that the
+# same architecture has the same config, whenever it is written.
+LATER_SWITCHES = ("odd_direction", "absolute_inputs", "gradient_decline")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Which hierarchical RNN a set of meta-parameters belongs to.
@@ -74,6 +79,14 @@ class Config:
             (what the released code does).
         nominal: What the learning rates are drawn back to, see `nominal_rate.py`, and
             one more input, how far each is from it; None, as released: nothing.
+        odd_direction: Multiply the scaled gradients by what the RNN reads out, instead
+            of adding it: the direction is then 0 where they are, and changes its sign
+            with them. Ours, as the next two.
+        absolute_inputs: Feed the sizes of the scaled gradients. Together with
+            `odd_direction` a step is odd: with all signs of a parameter and of its
+            gradients changed it is the same with its sign changed, exactly.
+        gradient_decline: Lower the nominal rate of a tensor when its gradients have
+            become small for good, see `NominalRate.decline`.
 
     Raises:
         ValueError: If a value is out of its range or two contradict each other.
@@ -99,6 +112,9 @@ class Config:
     max_log_learning_rate: float = 33.0
     global_rnn_input: str = "all_tensors"
     nominal: NominalRate | None = None
+    odd_direction: bool = False
+    absolute_inputs: bool = False
+    gradient_decline: bool = False
 
     def __post_init__(self):
         sizes = self.level_sizes
@@ -139,6 +155,11 @@ class Config:
             )
         object.__setattr__(self, "max_log_learning_rate", float(limit))
         object.__setattr__(self, "nominal", NominalRate.from_value(self.nominal))
+        if self.gradient_decline and self.nominal is None:
+            raise ValueError(
+                "`gradient_decline` lowers the nominal learning rate and needs one. "
+                "Received: gradient_decline=True, nominal=None"
+            )
         if not self.dynamic_output_scale:
             for name in (
                 "relative_learning_rate",
@@ -210,6 +231,9 @@ class Config:
         values["level_sizes"] = list(self.level_sizes)
         if self.nominal is not None:
             values["nominal"] = self.nominal.to_dict()
+        for name in LATER_SWITCHES:
+            if not values[name]:
+                del values[name]
         return values
 
     @classmethod

@@ -144,7 +144,7 @@ def rnn_inputs(
         `[config.inputs, blocks, block_size]`.
     """
     scaled = gradients.scaled
-    inputs = [scaled]
+    inputs = [ops.abs(scaled) if config.absolute_inputs else scaled]
     if config.gradient_products and config.gradient_timescales > 1:
         inputs.append(scaled[:-1] * scaled[1:])
     if config.log_mean_squares:
@@ -160,4 +160,4 @@ def rnn_inputs(
         inputs.append(log_learning_rate - LOG_REFERENCE_RATE)
     if config.nominal:
         inputs.append(log_learning_rate - log_nominal_rate)
-    return ops.concatenate(inputs, axis=0) if len(inputs) > 1 else scaled
+    return ops.concatenate(inputs, axis=0) if len(inputs) > 1 else inputs[0]

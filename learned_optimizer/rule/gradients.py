@@ -1,14 +1,21 @@
-"""Gradients before the rule: what is not finite is left out, the rest is clipped."""
+"""Gradients before the rule: what is not finite is left out, the rest is clipped.
+
+And, with `gradient_decline`, how large those of a tensor are beside what they were.
+"""
 
 from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.layout import Layout, sum_blocks
 
 # The square of a larger one, summed over a tensor, would overflow float32 and spoil
 # the state for good. The scaled gradient saturates long before.
 LARGEST_GRADIENT = 1e15
+# Decay of the average of a tensor's squared gradients, over some twenty steps.
+GRADIENT_SIZE_DECAY = 0.95
+# Keeps the logarithm of a size of 0 finite.
+GRADIENT_SIZE_EPSILON = 1e-30
 
 
 class Clipping(NamedTuple):
@@ -41,6 +48,40 @@ def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
     active = wanted * finite
     gradients = ops.clip(gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
     return _clip(gradients, active, layout, clipping), active, skipped
+
+
+def gradient_sizes(gradients, state, layout: Layout, active=None) -> dict:
+    """The running average of each tensor's mean squared gradient, and its largest.
+
+    Args:
+        gradients: `[blocks, block_size]`, padding 0.
+        state: `{field: array}` of tensors.
+        layout: Where each tensor lies.
+        active: `[tensors]`, 0 where they stay as they are; None: nowhere.
+
+    Returns:
+        The new `gradient_size` and `largest_gradient_size`, `[1, tensors]`.
+    """
+    elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
+    squares = sum_blocks(ops.sum(ops.square(gradients), axis=-1), layout) / elements
+    decay = GRADIENT_SIZE_DECAY * state["started"]
+    size = squares + decay * (state["gradient_size"] - squares)
+    largest = ops.maximum(size, state["largest_gradient_size"])
+    sizes = {"gradient_size": size, "largest_gradient_size": largest}
+    if active is None:
+        return sizes
+    return {
+        name: ops.where(active > 0, value, state[name]) for name, value in sizes.items()
+    }
+
+
+def log_decline(state):
+    """`[1, tensors]`, log of the gradient's size over its largest so far; 0 or less."""
+    size, largest = (
+        ops.log(state[name] + GRADIENT_SIZE_EPSILON)
+        for name in ("gradient_size", "largest_gradient_size")
+    )
+    return 0.5 * (size - largest)
 
 
 def _finite_tensors(gradients, layout):

@@ -100,9 +100,16 @@ def specifications(config: Config) -> list[Specification]:
                 np.float32
             ),
         )
-    add_readout("direction_weights", "LOL/update_weights")
+    directions = {"direction": "LOL/update"}
     if config.attention:
-        add_readout("attention_weights", "LOL/attention_weights")
+        directions["attention"] = "LOL/attention"
+    for name, released_name in directions.items():
+        if config.odd_direction:
+            shape = (hidden, timescales)
+            released_name = f"{released_name}_coefficients"
+            add(f"{name}_coefficients", released_name, shape, constant(shape, 0.0))
+        else:
+            add_readout(f"{name}_weights", f"{released_name}_weights")
     if config.learns_mean_square_decay:
         add_readout(
             "mean_square_decay_weights",
@@ -204,7 +211,8 @@ def initial_meta_parameters(config: Config, seed=None) -> dict[str, np.ndarray]:
         for specification in specifications(config)
     }
     if config.attention:
-        values["attention_weights"] = values["direction_weights"].copy()
+        if not config.odd_direction:
+            values["attention_weights"] = values["direction_weights"].copy()
         if config.gradient_shortcut:
             values["attention_shortcut"] = values["gradient_shortcut"].copy()
     return values
@@ -262,7 +270,8 @@ def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
     Args:
         meta_parameters: Those of `config`.
         config: An architecture.
-        wider: The same but for inputs of the parameter RNN that it has beside.
+        wider: The same but for inputs of the parameter RNN that it has beside, and for
+            `odd_direction`, whose readouts start at 0.
 
     Returns:
         Meta-parameters of `wider`, with zeros where they meet a new input.
@@ -281,6 +290,8 @@ def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
     for specification in specifications(wider):
         name = specification.name
         value = meta_parameters.get(name)
+        if value is None and name.endswith("_coefficients"):
+            value = np.zeros(specification.shape, np.float32)
         # The tensor RNN sees the hidden states of the parameters first.
         offset = config.level_sizes[0] if name.startswith("tensor_") else 0
         if value is not None and value.shape != specification.shape:

@@ -57,6 +57,7 @@ LATER_FIELDS = (
     "fall_start",
     "fall_power",
     "fall_end",
+    "decline",
 )
 
 
@@ -162,6 +163,13 @@ class NominalRate:
     )
     fall_end: float = setting(
         0.01, "What the last fall leaves of the nominal rate.", above=0, at_most=1
+    )
+    decline: float = setting(
+        0.5,
+        "With `gradient_decline`: with what power of the size of a tensor's gradients, "
+        "relative to their largest, its nominal rate falls.",
+        at_least=0,
+        at_most=1,
     )
 
     def __post_init__(self):

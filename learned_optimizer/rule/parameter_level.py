@@ -153,6 +153,7 @@ def read_directions(hidden, scaled, levels, config):
     """The direction and, with attention, that of the attended step. Equation 10.
 
     `d = h w + m s`, without the second term where the architecture has no shortcut.
+    With `odd_direction` the first is `m tanh(h w)`, a readout for each timescale.
 
     Args:
         hidden: `[10, blocks, block_size]`, the new hidden state.
@@ -168,7 +169,12 @@ def read_directions(hidden, scaled, levels, config):
         names.append(("attention", "attention_shortcut"))
     directions = []
     for name, shortcut in names:
-        direction = levels.readout(name, hidden)
+        if config.odd_direction:
+            weights = levels.get(f"{name}_coefficients", "parameter")
+            coefficients = ops.tanh(linear(weights, hidden))
+            direction = ops.sum(coefficients * scaled, axis=0, keepdims=True)
+        else:
+            direction = levels.readout(name, hidden)
         if levels.has(shortcut):
             weights = levels.get(shortcut, "parameter")
             direction = direction + linear(weights, scaled)

@@ -55,6 +55,10 @@ def _has_nominal_rate(config):
     return int(config.nominal is not None)
 
 
+def _has_gradient_decline(config):
+    return int(config.gradient_decline)
+
+
 FIELDS = {
     # Hidden states of the parameters' RNN.
     "hidden_state": Field("parameter", _size_of_level(0), "parameter_start"),
@@ -74,6 +78,9 @@ FIELDS = {
     "log_size": Field("tensor", _has_nominal_rate, "log_size", is_number=True),
     # Number of steps of the tensor, for the same.
     "steps_taken": Field("tensor", _has_nominal_rate, is_number=True),
+    # Running average of the tensor's mean squared gradient, and its largest so far.
+    "gradient_size": Field("tensor", _has_gradient_decline, is_number=True),
+    "largest_gradient_size": Field("tensor", _has_gradient_decline, is_number=True),
 }
 PARAMETER_FIELDS = tuple(n for n, field in FIELDS.items() if field.level == "parameter")
 

@@ -8,6 +8,7 @@ its RNN and of the problem's (`finish_tensors`), the length of its direction
 
 from keras import ops
 
+from learned_optimizer.rule.gradients import log_decline
 from learned_optimizer.rule.gru import gru_step
 from learned_optimizer.rule.layout import Layout, sum_blocks
 
@@ -71,6 +72,10 @@ def block_inputs(
         per_tensor["log_nominal_rate"] = config.nominal.log_rate(
             state["log_size"], state["steps_taken"], horizon
         )
+        if config.gradient_decline:
+            per_tensor["log_nominal_rate"] += config.nominal.decline * log_decline(
+                state
+            )
     if weight_decay is not None:
         per_tensor["weight_decay"] = ops.cast(weight_decay, "float32")[None]
     if active is not None:

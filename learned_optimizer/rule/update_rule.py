@@ -24,7 +24,11 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from learned_optimizer.rule.config import Config
-from learned_optimizer.rule.gradients import Clipping, clean_gradients
+from learned_optimizer.rule.gradients import (
+    Clipping,
+    clean_gradients,
+    gradient_sizes,
+)
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.nominal_rate import Horizon, log_sizes_of_tensors
@@ -281,6 +285,10 @@ def prepare(
         sizes = log_sizes_of_tensors(mean_squares, layout, config.nominal)
         changed["log_size"] = ops.where(is_first, sizes, state["log_size"])
         state |= changed
+    if config.gradient_decline:
+        sizes = gradient_sizes(gradients, state, layout, active)
+        changed |= sizes
+        state |= sizes
     rate_sums = None
     if config.relative_learning_rate:
         rate_sums = sum(

@@ -47,6 +47,7 @@ def initial_tensor(w, config, count, log_rate, log_size):
         "tensor_state": w["tensor_start"][0] if config.levels >= 2 else np.zeros(0),
         "log_size": log_size,
         "steps_taken": 0,
+        "largest_gradient_size": 0.0,
     }
 
 
@@ -81,6 +82,14 @@ def step(w, config, tensors, global_state, gradients):
             rate = config.nominal
             fallen = rate.power * np.log(1 + tensor["steps_taken"] / rate.decay_steps)
             nominal = np.log(rate.ratio) + tensor["log_size"] - fallen
+        if config.gradient_decline:
+            size = np.mean(np.float64(g) ** 2)
+            if tensor["steps_taken"]:
+                size = 0.05 * size + 0.95 * tensor["gradient_size"]
+            tensor["gradient_size"] = size
+            largest = max(size, tensor["largest_gradient_size"])
+            tensor["largest_gradient_size"] = largest
+            nominal = nominal + rate.decline * np.log(np.sqrt(size / largest))
         x = inputs(config, m, squares, rates, mean_rate, nominal)
         bias = np.zeros(3 * config.level_sizes[0])  # Equation 7.
         if config.levels >= 2:
@@ -154,7 +163,7 @@ def scaled_gradients(w, config, tensor, g):
 
 def inputs(config, m, squares, rates, mean_rate, nominal):
     """Equation 5."""
-    x = [m]
+    x = [np.abs(m) if config.absolute_inputs else m]
     if config.gradient_products:
         x.append(m[:, :-1] * m[:, 1:])
     if config.log_mean_squares:
@@ -186,7 +195,10 @@ def cell(w, name, x, h, bias=0.0):
 
 def direction(w, config, name, shortcut, h, m):
     """Equations 10 and 11."""
-    d = readout(w, name, h)
+    if config.odd_direction:
+        d = np.sum(m * np.tanh(h @ w[f"{name}_coefficients"]), axis=1)
+    else:
+        d = readout(w, name, h)
     if config.gradient_shortcut:
         d = d + (m @ w[shortcut])[:, 0]
     if config.dynamic_output_scale:

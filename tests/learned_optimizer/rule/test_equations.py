@@ -1,6 +1,7 @@
 """The equations of `docs/mathematics.md`, the code that names them, and plain NumPy."""
 
 import ast
+import dataclasses
 import pathlib
 import re
 
@@ -10,6 +11,7 @@ import pytest
 from learned_optimizer import load_weights
 from learned_optimizer.rule import nominal_rate
 from learned_optimizer.rule.layout import Layout, pack, unpack
+from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.state import initial_state
 from learned_optimizer.rule.update_rule import update
 from tests.learned_optimizer.by_hand import perturbed_weights
@@ -57,6 +59,9 @@ SWITCHES = {
     "last tensor": dict(global_rnn_input="last_tensor"),
     "nominal": dict(nominal=NOMINAL),
     "nominal, attention": dict(attention=True, nominal=NOMINAL),
+    "odd direction": dict(odd_direction=True),
+    "odd": dict(odd_direction=True, absolute_inputs=True, attention=True),
+    "decline": dict(gradient_decline=True, nominal={**NOMINAL, "decline": 0.9}),
 }
 SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3")
 
@@ -124,6 +129,91 @@ def test_the_rule_is_that_in_plain_numpy(name):
         assert any(low + 0.1 < deviation < high - 0.1 for deviation in deviations)
     for array, before in zip(wanted, start, strict=True):
         assert np.abs(array - before.ravel()).max() > 1e-3
+
+
+ODD = dict(odd_direction=True, absolute_inputs=True)
+
+
+@pytest.mark.parametrize(
+    "switches, is_odd",
+    [
+        (ODD, True),
+        (ODD | dict(attention=True, gradient_timescales=2), True),
+        (ODD | dict(gradient_decline=True, nominal=NOMINAL), True),
+        (ODD | dict(gradient_products=False, log_mean_squares=False), True),
+        (dict(odd_direction=True), False),
+        (dict(absolute_inputs=True), False),
+        ({}, False),
+    ],
+)
+def test_a_step_changes_its_sign_with_the_parameters(switches, is_odd):
+    """`theta -> -theta`, `g -> -g` gives the negative step, exactly."""
+    weights = perturbed_weights(**switches)
+    config, meta = weights.config, weights.meta_parameters
+    generator = np.random.default_rng(1)
+    shapes = [(2, 3), (5,), (4, 1)]
+    layout = Layout.from_shapes(shapes, block_size=4)
+    # Each element has a sign of its own.
+    signs = [generator.choice([-1.0, 1.0], size=shape) for shape in shapes]
+    start = [generator.normal(size=shape) for shape in shapes]
+    slopes = [[generator.normal(size=shape) for shape in shapes] for _ in range(5)]
+
+    def run(signs):
+        def packed(arrays):
+            arrays = [a * s for a, s in zip(arrays, signs, strict=True)]
+            return pack([np.float32(array) for array in arrays], layout)
+
+        values, attended = packed(start), []
+        squares = nominal_rate.mean_squares(values, layout)
+        state = initial_state(layout, meta, config, -4.0)
+        for gradients in slopes:
+            result = update(
+                *(values, packed(gradients), state, layout, meta, config),
+                weight_decay=np.full(len(shapes), 0.1, np.float32),
+                mean_squares=squares,
+            )
+            values, state = result.values, result.state
+            attended.append(np.array(packed(unpack(result.attended_values, layout))))
+        return np.array(packed(unpack(values, layout))), attended
+
+    plain, attended = run([np.ones(shape) for shape in shapes])
+    mirrored, mirrored_attended = run(signs)
+    assert np.array_equal(plain, mirrored) == is_odd
+    assert np.array_equal(attended, mirrored_attended) == is_odd
+
+
+def test_without_a_gradient_an_odd_direction_moves_nothing():
+    weights = perturbed_weights(odd_direction=True)
+    layout = Layout.from_shapes([(4,)], block_size=4)
+    values = np.ones((1, 4), np.float32)
+    state = initial_state(layout, weights.meta_parameters, weights.config, -3.0)
+    for _ in range(3):
+        gradient = np.array([[0.0, 1.0, 0.0, -1.0]], np.float32)
+        result = update(
+            values, gradient, state, layout, weights.meta_parameters, weights.config
+        )
+        moved = np.array(result.values) != np.ones((1, 4))
+        np.testing.assert_array_equal(moved, gradient != 0)
+        values, state = result.values, result.state
+
+
+def test_todays_weights_begin_an_odd_direction_with_their_shortcut():
+    weights = load_weights("default-v3")
+    config = dataclasses.replace(weights.config, odd_direction=True)
+    odd = with_more_inputs(weights.meta_parameters, weights.config, config)
+    assert not odd["direction_coefficients"].any() and "direction_weights" not in odd
+    layout = Layout.from_shapes([(3, 4)], block_size=4)
+    generator = np.random.default_rng(0)
+    values = gradient = generator.normal(size=(3, 4)).astype(np.float32)
+    squares = nominal_rate.mean_squares(values, layout)
+    moved = []
+    for meta, its in ((weights.meta_parameters, weights.config), (odd, config)):
+        state = initial_state(layout, meta, its, -4.0)
+        result = update(
+            *(values, gradient, state, layout, meta, its), mean_squares=squares
+        )
+        moved.append(np.array(result.values))
+    np.testing.assert_allclose(*moved, rtol=1e-6)
 
 
 def assert_same_state(state, tensors, global_state, layout):

@@ -144,19 +144,38 @@ def test_arrays_are_set_to_0_without_a_search(command):
     assert found.card["sha256"] == load_weights("default-v3").card["sha256"]
 
 
+def test_switches_are_turned_on_without_a_search(command):
+    before = load_weights("default-v3")
+    found = command(
+        "--weights=default-v3",
+        "--switches=odd_direction,absolute_inputs,gradient_decline",
+        "--nominal=decline=0.3",
+        "--knobs=",
+    )
+    assert found.config.odd_direction and found.config.absolute_inputs
+    assert found.config.gradient_decline and found.config.nominal.decline == 0.3
+    assert found.config.nominal.largest == before.config.nominal.largest
+    assert not found.meta_parameters["direction_coefficients"].any()
+    for name, array in before.meta_parameters.items():
+        if name != "direction_weights":
+            np.testing.assert_array_equal(found.meta_parameters[name], array)
+
+
 @pytest.mark.parametrize(
     "bad, message",
     [
         ("--output=level.json", "end in .npz"),
         ("--knobs=level", "--knobs must be among"),
         ("--zeros=level", "--zeros must be among"),
+        ("--switches=attention", "--switches must be among"),
+        ("--switches=gradient_decline", "lowers the nominal learning rate and needs"),
         ("--first_step=0.1", "--smallest_step must be at most --first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
         ("--nominal=largest=1", "received weights without one"),
         ("--weights=default-v1 --nominal=largest", "NAME=NUMBER. Received: 'largest'"),
         ("--weights=default-v1 --nominal=depth=1", "has the fields"),
-        ("--weights=default-v1 --nominal=largest=-1", "None or positive"),
+        ("--weights=default-v1 --nominal=largest=-1", "a finite number, above 0"),
     ],
 )
 def test_bad_commands(bad, message, command):
