@@ -146,6 +146,16 @@ class TestModelDir:
         run.write_or_verify(tmp_path)
         run.verify(tmp_path)
 
+    def test_a_run_from_before_a_setting_came_had_its_default(self, tmp_path):
+        identity = settings("data", tmp_path).identity()
+        # As version 0.1 wrote it.
+        for name in ("train_split", "validation_split", "horizontal_flip"):
+            del identity[name]
+        (tmp_path / "settings.json").write_text(json.dumps(identity))
+        settings("data", tmp_path).verify(tmp_path)
+        with pytest.raises(ValueError, match=r"horizontal_flip \(True there, False"):
+            settings("data", tmp_path, horizontal_flip=False).verify(tmp_path)
+
     def test_other_files(self, data_dir, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
         with pytest.raises(ValueError, match="which holds other things"):
