@@ -56,18 +56,18 @@ def define_flags():
 def main(arguments):
     """Searches, and writes weights with the trials on their card."""
     if len(arguments) > 1:
-        raise app.UsageError(f"calibrate takes flags alone, received {arguments[1:]}")
+        raise app.UsageError(f"calibrate takes flags alone. Received: {arguments[1:]}")
     output = pathlib.Path(FLAGS.output)
     try:
         check_backend()
         import_modules(FLAGS.modules)
         if FLAGS.smallest_step > FLAGS.first_step:
             raise ValueError(
-                "--smallest_step must be at most --first_step, received "
+                "--smallest_step must be at most --first_step. Received: "
                 f"{FLAGS.smallest_step} and {FLAGS.first_step}"
             )
         if output.suffix != ".npz":
-            raise ValueError(f"--output must end in .npz, received {FLAGS.output!r}")
+            raise ValueError(f"--output must end in .npz. Received: {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)
         weights = dataclasses.replace(
             weights, config=_with_switches(weights.config, FLAGS.nominal)
@@ -158,7 +158,7 @@ def _with_switches(config, switches):
         return config
     if config.nominal is None:
         raise ValueError(
-            "--nominal is for weights with a nominal learning rate, received weights "
+            "--nominal is for weights with a nominal learning rate. Received: weights "
             "without one"
         )
     changes = {}

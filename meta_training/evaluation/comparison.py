@@ -151,7 +151,7 @@ def evaluate(
     """
     if not tasks or not (weights or baselines):
         raise ValueError(
-            "an evaluation needs tasks and weights or baselines, received "
+            "an evaluation needs tasks and weights or baselines. Received: "
             f"{len(tasks)} tasks, {len(weights)} weights, {len(baselines)} baselines"
         )
     if initial_rates:
@@ -159,15 +159,15 @@ def evaluate(
     unknown = set(baselines) - set(BASELINES)
     if unknown:
         raise ValueError(
-            f"baselines must be among {', '.join(BASELINES)}; "
-            f"received {sorted(unknown)}"
+            f"baselines must be among {', '.join(BASELINES)}. "
+            f"Received: {sorted(unknown)}"
         )
     tasks = with_unique_names(tasks)
     weights = [as_trained(one) for one in weights]
     names = [one.name for one in weights]
     if len({*names, *baselines}) != len(names) + len(baselines):
         raise ValueError(
-            "weights and baselines must have names of their own, received "
+            "weights and baselines must have names of their own. Received: "
             f"{[*names, *baselines]}"
         )
     negative = [name for name, task in tasks if not task.positive]
@@ -223,7 +223,7 @@ def with_unique_names(tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     names = [task.name for task in distinct]
     if len(set(names)) != len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"tasks must have names of their own, received {repeated}")
+        raise ValueError(f"tasks must have names of their own. Received: {repeated}")
     return list(zip(names, distinct, strict=True))
 
 

@@ -35,7 +35,7 @@ def scores(result: Result, metric: str) -> np.ndarray:
     if metric == METRICS[1]:
         return logs[-1]
     if metric != METRICS[0]:
-        raise ValueError(f"metric must be one of {METRICS}, received {metric!r}")
+        raise ValueError(f"metric must be one of {METRICS}. Received: {metric!r}")
     return np.trapezoid(logs, result.steps, axis=0) / (result.steps[-1] or 1)
 
 

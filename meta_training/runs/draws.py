@@ -60,8 +60,8 @@ def draw_runs(tasks: Sequence[Task], seeds: Sequence[int], steps: int) -> Draws:
     """
     if len({task.batch_key for task in tasks}) != 1:
         raise ValueError(
-            "tasks drawn together must have one batch_key, "
-            f"received {[task.name for task in tasks]}"
+            "tasks drawn together must have one batch_key. "
+            f"Received: {[task.name for task in tasks]}"
         )
     instances, starts, rows = [], [], []
     for task in tasks:

@@ -103,12 +103,12 @@ class TrainingLoop:
         steps = self._draws["row_indices"].shape[0]
         if record_steps[0] != 0 or np.any(np.diff(record_steps) < 0):
             raise ValueError(
-                f"record_steps must ascend from 0, received {record_steps.tolist()}"
+                f"record_steps must ascend from 0. Received: {record_steps.tolist()}"
             )
         if record_steps[-1] > steps:
             raise ValueError(
                 f"record_steps must not exceed the {steps} steps that minibatches "
-                f"were drawn for, received {record_steps[-1]}"
+                f"were drawn for. Received: {record_steps[-1]}"
             )
         arguments = tf.nest.map_structure(tf.convert_to_tensor, arguments)
         marks = tf.constant(record_steps)

@@ -92,13 +92,13 @@ class Task(abc.ABC):
     def __post_init__(self):
         if not (math.isfinite(self.noise_stdev) and self.noise_stdev >= 0):
             raise ValueError(
-                "noise_stdev must be finite and 0 or more, "
-                f"received {self.noise_stdev!r}"
+                "noise_stdev must be finite and 0 or more. "
+                f"Received: {self.noise_stdev!r}"
             )
         if not 0 <= self.gradient_zero_probability <= 1:
             raise ValueError(
-                "gradient_zero_probability must be between 0 and 1, "
-                f"received {self.gradient_zero_probability!r}"
+                "gradient_zero_probability must be between 0 and 1. "
+                f"Received: {self.gradient_zero_probability!r}"
             )
         if self.rows is not None:
             require_positive_integers("rows", self.rows)
@@ -107,12 +107,12 @@ class Task(abc.ABC):
             if self.rows is None:
                 raise ValueError(
                     "batch_size must be None for a task whose objective draws no "
-                    f"rows of data, received {self.batch_size!r}"
+                    f"rows of data. Received: {self.batch_size!r}"
                 )
             if self.batch_size > self.rows:
                 raise ValueError(
                     "batch_size must not exceed the rows of data "
-                    f"({self.rows}), received {self.batch_size!r}"
+                    f"({self.rows}). Received: {self.batch_size!r}"
                 )
 
     @property
@@ -262,14 +262,16 @@ def require_positive_integers(name: str, *values) -> None:
         is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not is_integer or value < 1:
             received = values[0] if len(values) == 1 else values
-            raise ValueError(f"{name} must be positive integers, received {received!r}")
+            raise ValueError(
+                f"{name} must be positive integers. Received: {received!r}"
+            )
 
 
 def require_member(name: str, value, known) -> None:
     """Raises ValueError unless `value` is one of `known`."""
     if value not in known:
         choices = ", ".join(repr(choice) for choice in known)
-        raise ValueError(f"{name} must be one of {choices}, received {value!r}")
+        raise ValueError(f"{name} must be one of {choices}. Received: {value!r}")
 
 
 def _readable(value) -> str:

@@ -36,7 +36,7 @@ def log_objective(task: Task, noise_stdev: float = 0.0) -> Task:
     """The task with objective log(f + 1e-6) - log(1e-6) (`LogObjective`)."""
     if not task.positive:
         raise ValueError(
-            f"log_objective must have a nonnegative objective, received {task.name}"
+            f"log_objective must have a nonnegative objective. Received: {task.name}"
         )
     if isinstance(task, AlgebraicTask) and not task.logarithm:
         return dataclasses.replace(
@@ -165,12 +165,12 @@ class SumTask(Task):
         super().__post_init__()
         object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
-            raise ValueError("tasks must have one member or more, received none")
+            raise ValueError("tasks must have one member or more. Received: none")
         for task in self.tasks:
             if task.batch_size is not None:
                 raise ValueError(
-                    "the tasks of a sum must not draw minibatches, "
-                    f"received {task.name}"
+                    "the tasks of a sum must not draw minibatches. "
+                    f"Received: {task.name}"
                 )
 
     @property

@@ -76,4 +76,4 @@ def log_objective_value(value: tf.Tensor) -> tf.Tensor:
 def require_scale(scale: float) -> None:
     """Raises ValueError unless `scale` is a positive finite number."""
     if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"the scale must be positive and finite, received {scale!r}")
+        raise ValueError(f"the scale must be positive and finite. Received: {scale!r}")

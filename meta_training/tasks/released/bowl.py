@@ -27,11 +27,11 @@ class Bowl(AlgebraicTask):
         super().__post_init__()
         if not (math.isfinite(self.condition_number) and self.condition_number > 0):
             raise ValueError(
-                "condition_number must be positive and finite, "
-                f"received {self.condition_number!r}"
+                "condition_number must be positive and finite. "
+                f"Received: {self.condition_number!r}"
             )
         if not math.isfinite(self.angle):
-            raise ValueError(f"angle must be finite, received {self.angle!r}")
+            raise ValueError(f"angle must be finite. Received: {self.angle!r}")
 
     @property
     def parameter_shapes(self):

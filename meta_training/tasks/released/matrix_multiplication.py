@@ -33,11 +33,11 @@ class MatrixMultiplication(Task):
         super().__post_init__()
         require_positive_integers("size and products", self.size, self.products)
         if self.size < 2:
-            raise ValueError(f"size must be 2 or more, received {self.size!r}")
+            raise ValueError(f"size must be 2 or more. Received: {self.size!r}")
         if not self.size**2 <= self.products <= self.size**3:
             raise ValueError(
                 f"products must be from size^2 = {self.size**2} to "
-                f"size^3 = {self.size**3}, received {self.products!r}"
+                f"size^3 = {self.size**3}. Received: {self.products!r}"
             )
 
     @property

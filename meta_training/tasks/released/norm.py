@@ -31,7 +31,7 @@ class Norm(AlgebraicTask):
         require_positive_integers("dimension", self.dimension)
         if not (np.isfinite(self.power) and self.power >= 1):
             raise ValueError(
-                f"power must be finite and 1 or more, received {self.power!r}"
+                f"power must be finite and 1 or more. Received: {self.power!r}"
             )
 
     @property

@@ -35,7 +35,7 @@ class SoftmaxRegression(ReleasedClassifier):
         require_positive_integers("features and classes", self.features, self.classes)
         if not self.separation > 0:
             raise ValueError(
-                f"separation must be positive, received {self.separation!r}"
+                f"separation must be positive. Received: {self.separation!r}"
             )
 
     @property

@@ -46,7 +46,7 @@ class ImageNetwork(ClassifierNetwork):
         if any(length % halvings for length in self.image_shape[:2]):
             raise ValueError(
                 f"image height and width must be multiples of {halvings}, to be "
-                f"halved by every convolution, received {self.image_shape!r}"
+                f"halved by every convolution. Received: {self.image_shape!r}"
             )
 
     @property

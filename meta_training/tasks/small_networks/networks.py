@@ -108,7 +108,7 @@ class ClassifierNetwork(Network):
         require_positive_integers("classes", self.classes)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(
-                f"label_noise must be between 0 and 1, received {self.label_noise!r}"
+                f"label_noise must be between 0 and 1. Received: {self.label_noise!r}"
             )
 
     def sample_instance(self, generator):

@@ -111,7 +111,7 @@ class Regression(Network):
         )
         if not self.target_noise >= 0:
             raise ValueError(
-                f"target_noise must be 0 or more, received {self.target_noise!r}"
+                f"target_noise must be 0 or more. Received: {self.target_noise!r}"
             )
 
     @property

@@ -168,7 +168,7 @@ class ResidualImageNetwork(_ResidualNetwork):
         require_positive_integers("image_shape", *self.image_shape)
         require_positive_integers("filters", *self.filters)
         if not self.filters:
-            raise ValueError("filters must have one stage or more, received none")
+            raise ValueError("filters must have one stage or more. Received: none")
         require_member("source", self.source, random_data.IMAGE_SOURCES)
 
     @property

@@ -99,8 +99,8 @@ class AttentionNetwork(ClassifierNetwork):
         )
         if self.width % self.heads:
             raise ValueError(
-                f"width must be a multiple of heads ({self.heads}), "
-                f"received {self.width!r}"
+                f"width must be a multiple of heads ({self.heads}). "
+                f"Received: {self.width!r}"
             )
 
     @property

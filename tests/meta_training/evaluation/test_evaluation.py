@@ -406,14 +406,14 @@ def test_a_task_of_another_package_that_changes_is_run_again(tmp_path, monkeypat
             "learning_rates must be .* above 0. Received",
         ),
         (lambda: Settings(learning_rates=(1.0, 1.0)), "must differ .* Received"),
-        (lambda: evaluate([], [], Settings(), "x"), "received 0 tasks"),
+        (lambda: evaluate([], [], Settings(), "x"), "Received: 0 tasks"),
         (
             lambda: evaluate([], [Bowl(1.0)], Settings(), "x", baselines=["Lion"]),
-            r"baselines must be among Adam.*received \['Lion'\]",
+            r"baselines must be among Adam.*Received: \['Lion'\]",
         ),
         (
             lambda: evaluate([NAMELESS] * 2, [Bowl(1.0)], Settings(), "x"),
-            r"names of their own, received \['fresh', 'fresh', 'Adam'",
+            r"names of their own. Received: \['fresh', 'fresh', 'Adam'",
         ),
         (
             lambda: evaluate([ADAM], [Bowl(1.0)], Settings(), "x", baselines=["Adam"]),

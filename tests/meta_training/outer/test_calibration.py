@@ -172,7 +172,7 @@ def test_switches_are_turned_on_without_a_search(command):
         ("--first_step=0.1", "--smallest_step must be at most --first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
-        ("--nominal=largest=1", "received weights without one"),
+        ("--nominal=largest=1", "Received: weights without one"),
         ("--weights=default-v1 --nominal=largest", "NAME=NUMBER. Received: 'largest'"),
         ("--weights=default-v1 --nominal=depth=1", "has the fields"),
         ("--weights=default-v1 --nominal=largest=-1", "a finite number, above 0"),
