@@ -1,9 +1,9 @@
-"""A window whose problems are dealt out over the cores of one device.
+"""A window whose problems are divided among the cores of one device.
 
 XLA runs the many small kernels of a window one after the other, so one program keeps
-one core busy. Problems have nothing to do with each other within a window: each part
-of them is a program of its own here, TensorFlow runs (and compiles) the parts side by
-side, and the meta-gradient is the sum of theirs.
+one core busy. Problems are independent of each other within a window. So each part of
+them is a separate program here: TensorFlow compiles and runs the parts in parallel, and
+the meta-gradient is the sum of theirs.
 """
 
 import tensorflow as tf
@@ -12,7 +12,7 @@ from meta_training.estimators.base import Estimate, Estimator
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, Window
 
-# Odd, so that every part has a seed of its own.
+# Odd, so that every part has a different seed.
 _SEED_STEP = 0x5BD1E995
 
 

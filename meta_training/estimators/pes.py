@@ -21,7 +21,7 @@ from meta_training.estimators.base import Estimate, Estimator, register_estimato
 
 @register_estimator("pes")
 class PersistentEvolutionStrategies(Estimator):
-    """Antithetic pairs, with perturbations of its own for each task.
+    """Antithetic pairs, with separate perturbations for each task.
 
     Attributes:
         sigma: Standard deviation of the perturbations.

@@ -1,7 +1,7 @@
-"""Meta-objectives: what a sequence of objectives is worth to the optimizer's training.
+"""Meta-objectives: how the objectives of a window enter the meta-training loss.
 
-A meta-objective of your own is a function of the objectives and the first objective
-of the trajectory, and a line to register it:
+To add a meta-objective, write a function of the objectives and the first objective of
+the trajectory, and register it:
 
 >>> import tensorflow as tf
 >>> from meta_training.inner.meta_objectives import meta_objective

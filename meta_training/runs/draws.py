@@ -21,7 +21,7 @@ class Draws:
         tasks: the task of each draw.
         seeds: the seed of each.
         instance: `{name: [draws, ...]}`.
-        start: `[draws, *shape]` arrays, a parameter tensor each.
+        start: `[draws, *shape]` arrays, one for each parameter tensor.
         row_indices: `[steps, draws, batch]` int32, the minibatch of each step;
             `[steps, draws, 0]` for tasks that use all rows, or have none.
     """
@@ -95,9 +95,9 @@ def record_steps(steps: int, records: int, every: int | None = None) -> np.ndarr
 
     Args:
         steps: of the run.
-        records: at most so many; half evenly spaced, half evenly in the logarithm,
+        records: at most this number; half evenly spaced, half evenly in the logarithm,
             so that a curve can be drawn on either axis.
-        every: instead, record every so many steps.
+        every: the number of steps between records, instead.
 
     Returns:
         `[records]` int32.

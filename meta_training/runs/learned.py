@@ -9,7 +9,7 @@ from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.nominal_rate import Horizon
 from meta_training.optimizers.base import TrainableOptimizer
 
-# As in Keras's class the update goes chunk by chunk, of so many elements, so that what
+# As in Keras's class the update goes in chunks of this many elements, so that what
 # a chunk needs stays in the cache: with 86,000 parameters it takes half the time.
 _CHUNK_ELEMENTS = 16_384
 _BLOCK_SIZES = (4, 8, 16, 32, 64, 128, 256, 512)
