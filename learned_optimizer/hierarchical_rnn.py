@@ -6,7 +6,6 @@ averaging and constraints, is `model_step.py`; what TensorFlow and `tf.distribut
 around that is `tensorflow_runner.py`.
 """
 
-import dataclasses
 import math
 
 import keras
@@ -18,6 +17,7 @@ from learned_optimizer.keras_step import state_io as state_files
 from learned_optimizer.keras_step.arguments import (
     check_dtypes,
     check_pairs,
+    checked_jit_compile,
     checked_seed,
     checked_start,
     resolved_weights,
@@ -106,6 +106,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         gradient_accumulation_steps: Update once in so many calls, on the mean of
             their gradients. Defaults to `None`.
         name: Name of the optimizer. Defaults to `"hierarchical_rnn"`.
+        jit_compile: Whether XLA compiles the step, under TensorFlow: `True`, `False`,
+            or `"auto"`, where it is faster, which it is from some ten thousand
+            parameters on. Keras tells an optimizer nothing of
+            `model.compile(jit_compile=...)`. Defaults to `"auto"`.
 
     A tensor whose gradient is not finite is left as it is, its state too, and
     `skipped_steps` counts it. With weights that use attention the model's
@@ -141,6 +145,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         loss_scale_factor=None,
         gradient_accumulation_steps=None,
         name="hierarchical_rnn",
+        jit_compile="auto",
         **kwargs,
     ):
         super().__init__(
@@ -158,6 +163,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             **kwargs,
         )
         self.seed = checked_seed(seed)
+        self.jit_compile = checked_jit_compile(jit_compile)
         self.initial_learning_rate = checked_start(initial_learning_rate)
         # A tuple keeps Keras from tracking what is inside as variables.
         self._weights = (resolved_weights(weights, self.seed),)
@@ -196,10 +202,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             for index, variable in enumerate(variables)
             if not self._overwrite_variable_with_gradient(variable)
         ]
-        layout = model_layout([tuple(variables[index].shape) for index in learned])
-        # The arrangement is the same everywhere; only the loop over it differs.
-        if not model_step.runs_by_chunks():
-            layout = dataclasses.replace(layout, blocks_per_chunk=None)
+        layout = model_layout(
+            [tuple(variables[index].shape) for index in learned],
+            in_chunks=model_step.runs_by_chunks(),
+        )
         self._layout = (layout,)
         self._learned_indices = tuple(learned)
         self._add_state_variables(layout)
@@ -499,4 +505,5 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             if self.weights.shipped
             else self.weights.to_dict(),
             "seed": self.seed,
+            "jit_compile": self.jit_compile,
         }

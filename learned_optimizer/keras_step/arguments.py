@@ -56,6 +56,16 @@ def checked_seed(seed: Any) -> int | None:
     return int(seed)
 
 
+def checked_jit_compile(jit_compile: Any) -> bool | str:
+    """Who compiles the step."""
+    if not isinstance(jit_compile, bool) and jit_compile != "auto":
+        raise ValueError(
+            "`jit_compile` must be True, False or 'auto'. "
+            f"Received: jit_compile={jit_compile!r}"
+        )
+    return jit_compile
+
+
 def check_dtypes(variables):
     """Refuses variables that are not of real floating-point numbers."""
     for variable in variables:

@@ -4,6 +4,8 @@ The arrangement follows from the shapes alone, the same on every device and back
 that a state saved on one goes on on another.
 """
 
+import dataclasses
+import functools
 import math
 
 from learned_optimizer.rule.layout import Layout
@@ -24,11 +26,15 @@ MAX_SHARDS = 8
 SMALLEST_SHARD = 8 * CHUNK_SIZE
 
 
-def model_layout(shapes) -> Layout:
+def model_layout(shapes, in_chunks: bool = True) -> Layout:
     """The layout of tensors of these shapes, one problem.
+
+    The same object for the same shapes, while it is among the last that were asked for:
+    models of one kind then share what is traced for it.
 
     Args:
         shapes: Their shapes; none at all are as one tensor without elements.
+        in_chunks: Whether a step loops over chunks. The arrangement is the same.
     """
     counts = [math.prod(shape) for shape in shapes]
     size_allowed = (1 + LARGEST_PADDING) * sum(counts)
@@ -39,12 +45,21 @@ def model_layout(shapes) -> Layout:
     ):
         block_size //= 2
     packed = _packed_size(counts, block_size)
-    return Layout.from_shapes(
-        shapes or [(0,)],
-        block_size=block_size,
-        blocks_per_chunk=CHUNK_SIZE // block_size,
-        shards=max(1, min(MAX_SHARDS, packed // SMALLEST_SHARD)),
+    return _layout(
+        tuple(map(tuple, shapes)) or ((0,),),
+        block_size,
+        CHUNK_SIZE // block_size,
+        max(1, min(MAX_SHARDS, packed // SMALLEST_SHARD)),
+        in_chunks,
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _layout(shapes, block_size, blocks_per_chunk, shards, in_chunks):
+    layout = Layout.from_shapes(
+        shapes, block_size=block_size, blocks_per_chunk=blocks_per_chunk, shards=shards
+    )
+    return layout if in_chunks else dataclasses.replace(layout, blocks_per_chunk=None)
 
 
 def _packed_size(counts, block_size) -> int:

@@ -37,6 +37,8 @@ class StepSpec:
         layout: Arrangement of the learned tensors.
         config: The architecture.
         present: Positions of the tensors that have a gradient, one a gradient.
+        is_present: `[tensors]`, 0 for those of them whose gradient is a stand-in; None:
+            none is.
         weight_decay: `[tensors]`, or None.
         clipping: Limits of gradients.
         loss_scale_factor: Divides the gradients, or None.
@@ -49,6 +51,7 @@ class StepSpec:
     layout: Layout
     config: Config
     present: tuple[int, ...]
+    is_present: Any = None
     weight_decay: Any = None
     clipping: Clipping = Clipping()
     loss_scale_factor: float | None = None
@@ -58,13 +61,10 @@ class StepSpec:
     constraints: tuple[Any, ...] = ()
 
     @property
-    def update_key(self) -> tuple:
-        """What `update` depends on and a user can change, hashable."""
-        decay = None if self.weight_decay is None else self.weight_decay.tobytes()
-        return (
-            *(self.present, decay, self.clipping),
-            *(self.loss_scale_factor, self.accumulation_steps),
-        )
+    def numbers(self) -> dict[str, Any]:
+        """The fields of `update` that are numbers, which may as well be tensors."""
+        names = "weight_decay", "clipping", "loss_scale_factor", "accumulation_steps"
+        return {"is_present": self.is_present} | {n: getattr(self, n) for n in names}
 
 
 class Variables(NamedTuple):
@@ -124,9 +124,11 @@ def update(
     layout = spec.layout
     mean_squares = _before_the_first_update(spec, variables)
     gradients, due = collect(spec, variables, gradients, calls)
-    present = np.zeros(layout.num_tensors, np.float32)
-    present[list(spec.present)] = 1
-    active, num_chunks = ops.convert_to_tensor(present), None
+    active, num_chunks = spec.is_present, None
+    if active is None:
+        active = np.zeros(layout.num_tensors, np.float32)
+        active[list(spec.present)] = 1
+    active = ops.convert_to_tensor(active)
     if due is not None:
         active = active * ops.cast(due, "float32")
         num_chunks = ops.where(due, layout.num_chunks, 0)
@@ -234,7 +236,7 @@ def collect(spec: StepSpec, variables: Variables, gradients, calls):
             ops.cast(gradient, "float32") / spec.loss_scale_factor
             for gradient in gradients
         ]
-    if spec.accumulation_steps:
+    if spec.accumulation_steps is not None:
         due = ops.equal((calls + 1) % spec.accumulation_steps, 0)
         gradients = _accumulate(spec, variables, gradients, due)
     return _pack(spec, gradients), due
@@ -319,7 +321,8 @@ def _accumulate(spec, variables, gradients, due):
         totals[position] = total + ops.cast(gradient, total.dtype)
     for variable, total in zip(variables.accumulators, totals, strict=True):
         variable.assign(ops.where(due, ops.zeros_like(total), total))
-    return [totals[position] / spec.accumulation_steps for position in spec.present]
+    present = [totals[position] for position in spec.present]
+    return [x / ops.cast(spec.accumulation_steps, x.dtype) for x in present]
 
 
 def _pack(spec, gradients):

@@ -7,15 +7,26 @@ and the result is that of one device.
 
 XLA compiles the three stages of the update rule; they read, update and assign the
 state's variables in place, and the passes over shards, which share no variable, run
-side by side. Keras leaves models on a CPU uncompiled,
-so this is done here whatever `jit_compile` a model has.
+side by side. Keras leaves models on a CPU uncompiled, so this is done here whatever
+`jit_compile` a model has, but not for small models: theirs is no faster compiled.
+
+Whatever a user can change between two steps is data to the functions that are traced
+here. They belong to no optimizer: models of equal shapes share them, and only the last
+ones are kept, since TensorFlow never frees what XLA compiled.
 """
 
+import contextlib
+import dataclasses
 import functools
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from learned_optimizer.keras_step import model_step
+
+# Below so many parameters a compiled step is no faster (docs/measurements.md).
+SMALLEST_COMPILED_SIZE = 20_000
 
 
 class TensorFlowRunner:
@@ -28,8 +39,6 @@ class TensorFlowRunner:
     def __init__(self, optimizer):
         self._optimizer = optimizer
         self.strategy = tf.distribute.get_strategy()
-        self._stages = None
-        self._updates = {}
         if isinstance(self.strategy, tf.distribute.experimental.CentralStorageStrategy):
             raise ValueError(
                 "HierarchicalRNN runs under every strategy but "
@@ -96,41 +105,164 @@ class TensorFlowRunner:
         """The step on one replica's own copies."""
         spec = self._optimizer.step_spec(present)
         variables = model_step.Variables(*variables)
-        active = self._compiled_update(spec)(variables, gradients, learning_rate, calls)
+        with self._where_the_state_lies(variables):
+            active = self._update(spec, variables, gradients, learning_rate, calls)
         # A user's constraint need not compile.
         model_step.constrain(spec, variables, active)
         model_step.average(spec, variables, calls)
 
-    def _compiled_update(self, spec):
-        """`model_step.update` for a spec, traced.
-
-        XLA compiles the stages once for all: which tensors have gradients, the decay
-        and limits of gradients are data to it.
-        """
-        if self._stages is None:
-            compiled = functools.partial(
-                tf.function, jit_compile=self._compiles(), autograph=False
+    def _update(self, spec, variables, gradients, learning_rate, calls):
+        """`model_step.update`, traced once for all that have this structure."""
+        if not tf.inside_function():
+            # In an eager loop other tensors may lack a gradient each time. A function
+            # around this is traced once, and there what has none costs nothing.
+            spec, gradients = _with_stand_ins(spec, variables, gradients)
+        numbers = tf.nest.map_structure(_number, spec.numbers)
+        if spec.accumulation_steps is not None:
+            numbers["accumulation_steps"] = tf.cast(
+                spec.accumulation_steps, calls.dtype
             )
-            self._stages = model_step.stages_in_place(
-                spec.layout, spec.config, compiled
-            )
-        if spec.update_key not in self._updates:
-            stages = self._stages
-
-            def update(variables, gradients, learning_rate, calls):
-                return model_step.update(
-                    spec, variables, gradients, learning_rate, calls, stages
-                )
-
-            # A graph, so that shards run side by side in an eager loop too.
-            self._updates[spec.update_key] = tf.function(update, autograph=False)
-        return self._updates[spec.update_key]
-
-    def _compiles(self) -> bool:
-        # XLA cannot reach variables that live on a parameter server.
-        return not isinstance(
-            self.strategy, tf.distribute.experimental.ParameterServerStrategy
+        update = _update_function(
+            spec.layout,
+            spec.config,
+            spec.present,
+            self.compiles(spec.layout),
+            bool(context.context().op_callbacks),
         )
+        resources = tf.nest.map_structure(_Resource, tuple(variables))
+        return update(resources, numbers, gradients, learning_rate, calls)
+
+    def _where_the_state_lies(self, variables):
+        """The device of the state, which may not be the one that `fit` runs on."""
+        if tf.distribute.has_strategy():
+            return contextlib.nullcontext()
+        return tf.device(variables.skipped_steps.device)
+
+    def compiles(self, layout) -> bool:
+        """Whether XLA compiles the stages of a step."""
+        # XLA can reach neither variables that live on a parameter server nor what
+        # `tf.debugging.enable_check_numerics` adds to each operation.
+        if isinstance(
+            self.strategy, tf.distribute.experimental.ParameterServerStrategy
+        ):
+            return False
+        if context.context().op_callbacks:
+            return False
+        wanted = self._optimizer.jit_compile
+        if wanted == "auto":
+            return layout.tensor_elements.sum() >= SMALLEST_COMPILED_SIZE
+        return wanted
+
+
+@functools.lru_cache(maxsize=32)
+def _update_function(layout, config, present, compiles, has_callbacks):
+    """`model_step.update` as a function of resources and tensors alone."""
+    del has_callbacks  # What debugging adds is part of what was traced.
+    stages = _stages(layout, config, compiles)
+
+    @_on_handles
+    def update(variables, numbers, gradients, learning_rate, calls):
+        spec = model_step.StepSpec(layout, config, present, **numbers)
+        variables = model_step.Variables(*variables)
+        return model_step.update(
+            spec, variables, gradients, learning_rate, calls, stages
+        )
+
+    return update
+
+
+@functools.lru_cache(maxsize=32)
+def _stages(layout, config, compiles):
+    """The stages of the rule, compiled by XLA or parts of the graph around them."""
+    if not compiles:
+        return model_step.stages_in_place(layout, config)
+    compiled = functools.partial(_on_handles, jit_compile=True)
+    return model_step.stages_in_place(layout, config, compiled)
+
+
+def _with_stand_ins(spec, variables, gradients):
+    """Gradients of all tensors, zeros where there is none, and who has one as data."""
+    is_present = np.zeros(spec.layout.num_tensors, np.float32)
+    is_present[list(spec.present)] = 1
+    given = dict(zip(spec.present, gradients, strict=True))
+    gradients = [
+        given[position] if position in given else tf.zeros(variable.shape)
+        for position, variable in enumerate(variables.values)
+    ]
+    present = tuple(range(len(gradients)))
+    spec = dataclasses.replace(spec, present=present, is_present=is_present)
+    return spec, gradients
+
+
+def _number(value):
+    return None if value is None else tf.convert_to_tensor(value, tf.float32)
+
+
+class _Resource:
+    """A variable of which no more is known than its handle, type and shape.
+
+    A `tf.function` that takes variables keeps weak references to the first ones, and
+    fails inside another function when those are gone. Handles are tensors to it.
+    """
+
+    def __init__(self, variable):
+        self.handle = variable.handle
+        self.dtype, self.shape = variable.dtype, variable.shape
+
+    @classmethod
+    def of_handle(cls, handle, dtype, shape):
+        """The resource behind a handle, from `kind`."""
+        resource = cls.__new__(cls)
+        resource.handle, resource.dtype = handle, tf.as_dtype(dtype)
+        resource.shape = tf.TensorShape(shape)
+        return resource
+
+    @property
+    def kind(self) -> tuple:
+        """Type and shape, hashable."""
+        return self.dtype.name, tuple(self.shape)
+
+    def assign(self, value):
+        """As of a variable, and so `assign_sub`."""
+        value = tf.convert_to_tensor(value, self.dtype)
+        tf.raw_ops.AssignVariableOp(resource=self.handle, value=value)
+
+    def assign_sub(self, value):
+        """See `assign`."""
+        value = tf.convert_to_tensor(value, self.dtype)
+        tf.raw_ops.AssignSubVariableOp(resource=self.handle, value=value)
+
+    def __tf_tensor__(self, dtype=None, name=None):
+        value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.dtype)
+        value.set_shape(self.shape)
+        return value
+
+
+def _on_handles(function, **options):
+    """A `tf.function` of structures of `_Resource`s and tensors, made with `options`."""
+
+    @tf.function(autograph=False, **options)
+    def traced(kinds, arguments):
+        kinds = iter(kinds)
+
+        def resource(leaf):
+            is_handle = getattr(leaf, "dtype", None) == tf.resource
+            return _Resource.of_handle(leaf, *next(kinds)) if is_handle else leaf
+
+        return function(*tf.nest.map_structure(resource, arguments))
+
+    def call(*arguments):
+        leaves = tf.nest.flatten(arguments)
+        kinds = tuple(x.kind for x in leaves if isinstance(x, _Resource))
+        return traced(
+            kinds,
+            tf.nest.map_structure(
+                lambda x: x.handle if isinstance(x, _Resource) else x, arguments
+            ),
+        )
+
+    call.traced = traced
+    return call
 
 
 def _native(variable):

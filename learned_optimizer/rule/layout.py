@@ -24,7 +24,7 @@ from keras import ops
 ELEMENTS_PER_GROUP = 256
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """How tensors lie in packed blocks, and which problem each belongs to.
 
