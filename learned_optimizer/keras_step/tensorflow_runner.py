@@ -239,7 +239,7 @@ class _Resource:
 
 
 def _on_handles(function, **options):
-    """A `tf.function` of structures of `_Resource`s and tensors, made with `options`."""
+    """A `tf.function` of structures of `_Resource`s and tensors."""
 
     @tf.function(autograph=False, **options)
     def traced(kinds, arguments):

@@ -291,7 +291,8 @@ def log_sizes_of_tensors(mean_squares, layout, rate: NominalRate) -> Any:
         bound = 0.5 * ops.log(
             ops.where(squares > 0, squares / ops.maximum(numbers, 1.0), 1.0)
         )
-        bound = ops.where(squares > 0, bound + math.log(rate.largest), math.inf)
+        # No bound where all is zero; not infinity, which debuggers take for a fault.
+        bound = ops.where(squares > 0, bound + math.log(rate.largest), 1e30)
         sizes = ops.minimum(sizes, of_its_problem(bound))
     if rate.shallow_tensors is not None:
         tensors = of_problems(ops.cast(elements > 0, "float32"))

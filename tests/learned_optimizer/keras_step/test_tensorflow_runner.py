@@ -1,5 +1,6 @@
-"""XLA compiles the stages of a step, but where it cannot reach the variables."""
+"""What XLA compiles, what is traced anew, what models share, and where a step runs."""
 
+import gc
 import sys
 import warnings
 from unittest import mock
@@ -10,54 +11,113 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
-from learned_optimizer.keras_step import model_step
+from learned_optimizer.keras_step import tensorflow_runner
 from tests.learned_optimizer import by_hand
 
+SHAPES = ((4, 3), (5,))
 
-@pytest.fixture
-def stages(monkeypatch):
-    """The stages that runners made, an entry each time."""
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch):
+    """The functions made in a test, which share nothing with those of others."""
+    tensorflow_runner._update_function.cache_clear()
+    tensorflow_runner._stages.cache_clear()
     made = []
-    make = model_step.stages_in_place
+    make = tensorflow_runner._on_handles
 
-    def stages_in_place(*arguments):
-        made.append(make(*arguments))
+    def on_handles(function, **options):
+        made.append(make(function, **options))
         return made[-1]
 
-    monkeypatch.setattr(model_step, "stages_in_place", stages_in_place)
+    monkeypatch.setattr(tensorflow_runner, "_on_handles", on_handles)
     return made
 
 
-@pytest.mark.parametrize("on_parameter_servers", [False, True])
-def test_the_three_stages_of_a_step_are_compiled(on_parameter_servers, stages):
-    variables = [keras.Variable(np.ones(shape, np.float32)) for shape in ((4, 3), (5,))]
-    optimizer = HierarchicalRNN()
+def traces(functions):
+    """How often each function was traced."""
+    return [len(f.traced._list_all_concrete_functions()) for f in functions]
+
+
+def is_compiled(function):
+    """Whether XLA compiles all its traces."""
+    attributes = [
+        concrete.function_def.attr
+        for concrete in function.traced._list_all_concrete_functions()
+    ]
+    assert attributes
+    return all("_XlaMustCompile" in a and a["_XlaMustCompile"].b for a in attributes)
+
+
+def new_variables(shapes=SHAPES):
+    return [keras.Variable(np.ones(shape, np.float32)) for shape in shapes]
+
+
+def ones_like(variables):
+    return [tf.ones(variable.shape) for variable in variables]
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "smallest", "compiled"),
+    [("auto", 17, 3), ("auto", 18, 0), (True, 18, 3), (False, 17, 0)],
+)
+def test_who_compiles_the_three_stages(
+    jit_compile, smallest, compiled, traced, monkeypatch
+):
+    monkeypatch.setattr(tensorflow_runner, "SMALLEST_COMPILED_SIZE", smallest)
+    variables = new_variables()
+    optimizer = HierarchicalRNN(jit_compile=jit_compile)
     optimizer.build(variables)
-    (runner,) = optimizer._runner
-    strategy = runner.strategy
-    if on_parameter_servers:
-        # A real one needs a cluster; only its type is looked at.
-        strategy = mock.Mock(spec=tf.distribute.experimental.ParameterServerStrategy)
-    with mock.patch.object(runner, "strategy", strategy):
-        update = runner._compiled_update(optimizer.step_spec((0, 1)))
-    native = tf.nest.map_structure(
-        lambda x: x.value, optimizer.step_variables(variables)
-    )
-    gradients = [tf.ones(variable.shape) for variable in variables]
-    update(native, gradients, tf.constant(1.0), tf.constant(0, tf.int64))
+    optimizer.apply(ones_like(variables), variables)
     assert np.all(variables[1].numpy() < 1)
-    ((prepare, update_parameters, update_tensors),) = stages
-    for stage in (prepare, update_parameters, update_tensors):
-        (concrete,) = stage._list_all_concrete_functions()
-        attributes = concrete.function_def.attr
-        compiled = "_XlaMustCompile" in attributes and attributes["_XlaMustCompile"].b
-        assert compiled == (not on_parameter_servers)
+    assert [is_compiled(function) for function in traced].count(True) == compiled
+    assert len(traced) == compiled + 1
 
 
-def test_other_tensors_without_gradients_compile_nothing_anew(stages):
+def test_nothing_is_compiled_on_parameter_servers():
+    optimizer = HierarchicalRNN(jit_compile=True)
+    optimizer.build(new_variables())
+    (runner,) = optimizer._runner
+    # A real one needs a cluster; only its type is looked at.
+    strategy = mock.Mock(spec=tf.distribute.experimental.ParameterServerStrategy)
+    with mock.patch.object(runner, "strategy", strategy):
+        assert not runner.compiles(optimizer._layout[0])
+
+
+@pytest.mark.parametrize("bad", ["yes", None, 1])
+def test_a_bad_jit_compile_is_an_error(bad):
+    with pytest.raises(ValueError, match=r"must be True, False or 'auto'.*Received"):
+        HierarchicalRNN(jit_compile=bad)
+
+
+def test_jit_compile_is_in_the_config():
+    config = HierarchicalRNN(jit_compile=False).get_config()
+    assert HierarchicalRNN.from_config(config).jit_compile is False
+    # Configs from before have none.
+    del config["jit_compile"]
+    assert HierarchicalRNN.from_config(config).jit_compile == "auto"
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_compiled_or_not_a_step_is_the_same(jit_compile):
     problem = by_hand.Problem.make(steps=3)
     variables = [keras.Variable(value) for value in problem.values]
-    optimizer = HierarchicalRNN(initial_learning_rate=by_hand.INITIAL_LEARNING_RATE)
+    optimizer = HierarchicalRNN(
+        initial_learning_rate=by_hand.INITIAL_LEARNING_RATE, jit_compile=jit_compile
+    )
+    expected = by_hand.OptimizerByHand(problem.values)
+    for gradients in problem.gradients():
+        optimizer.apply([tf.constant(x) for x in gradients], variables)
+        expected.call(gradients)
+    by_hand.assert_follows(optimizer, variables, expected)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_other_tensors_without_gradients_trace_nothing_anew(jit_compile, traced):
+    problem = by_hand.Problem.make(steps=3)
+    variables = [keras.Variable(value) for value in problem.values]
+    optimizer = HierarchicalRNN(
+        initial_learning_rate=by_hand.INITIAL_LEARNING_RATE, jit_compile=jit_compile
+    )
     expected = by_hand.OptimizerByHand(problem.values)
     for step, gradients in enumerate(problem.gradients()):
         given = [None if i == step else x for i, x in enumerate(gradients)]
@@ -68,9 +128,130 @@ def test_other_tensors_without_gradients_compile_nothing_anew(stages):
             )
         expected.call(given)
     by_hand.assert_follows(optimizer, variables, expected)
-    ((prepare, update_parameters, update_tensors),) = stages
-    assert len(prepare._list_all_concrete_functions()) == 1
-    assert len(update_tensors._list_all_concrete_functions()) == 1
+    assert set(traces(traced)) == {1}
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("weight_decay", (0.1, 0.02, 0.3)),
+        ("clipnorm", (1.0, 0.2, 3.0)),
+        ("clipvalue", (1.0, 0.2, 0.03)),
+        ("global_clipnorm", (1.0, 0.2, 3.0)),
+        ("loss_scale_factor", (2.0, 4.0, 8.0)),
+        ("gradient_accumulation_steps", (2, 3, 4)),
+    ],
+)
+def test_settings_that_change_between_steps_trace_nothing_anew(setting, values, traced):
+    def trained(change):
+        variables = new_variables()
+        optimizer = HierarchicalRNN(**{setting: values[0]}, jit_compile=False)
+        for value in values:
+            if change:
+                setattr(optimizer, setting, value)
+            optimizer.apply(ones_like(variables), variables)
+            optimizer.apply(ones_like(variables), variables)
+        return np.concatenate([np.ravel(variable) for variable in variables])
+
+    changed = trained(True)
+    assert traces(traced) == [1]
+    # The new values count.
+    assert np.any(np.abs(changed - trained(False)) > 1e-6)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("inside", [True, False], ids=["in a function", "eagerly"])
+def test_models_of_equal_shapes_share_what_is_traced(jit_compile, inside, traced):
+    def trained():
+        variables = new_variables()
+        optimizer = HierarchicalRNN(jit_compile=jit_compile)
+        optimizer.build(variables)
+
+        def step(gradients):
+            optimizer.apply(gradients, variables)
+
+        if inside:
+            step = tf.function(step, autograph=False)
+        for _ in range(2):
+            step(ones_like(variables))
+        return np.concatenate([np.ravel(variable) for variable in variables])
+
+    results = []
+    for _ in range(3):
+        results.append(trained())
+        gc.collect()  # The first model is gone when the next one comes.
+    np.testing.assert_array_equal(results[1], results[0])
+    np.testing.assert_array_equal(results[2], results[0])
+    assert set(traces(traced)) == {1}
+
+
+def test_no_more_than_so_many_functions_are_kept():
+    for size in range(1, 41):
+        variables = new_variables([(size,)])
+        optimizer = HierarchicalRNN(jit_compile=False)
+        optimizer.build(variables)
+        spec = optimizer.step_spec((0,))
+        tensorflow_runner._update_function(spec.layout, spec.config, (0,), False, False)
+    for cache in (tensorflow_runner._update_function, tensorflow_runner._stages):
+        assert cache.cache_info().currsize == cache.cache_info().maxsize == 32
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_eager_functions_are_what_they_are_asked_to_be(jit_compile, traced):
+    variables = new_variables()
+    optimizer = HierarchicalRNN(jit_compile=jit_compile)
+    tf.config.run_functions_eagerly(True)
+    try:
+        optimizer.apply(ones_like(variables), variables)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert np.all(variables[1].numpy() < 1)
+    assert set(traces(traced)) == {0}
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_numbers_can_be_checked(jit_compile, traced, monkeypatch):
+    monkeypatch.setattr(tensorflow_runner, "SMALLEST_COMPILED_SIZE", 1)
+    model = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(1)])
+    model.compile(HierarchicalRNN(jit_compile=jit_compile), "mse", jit_compile=False)
+    x = np.ones((4, 2), np.float32)
+    tf.debugging.enable_check_numerics()
+    try:
+        model.fit(x, x[:, :1], verbose=0)
+        assert not any(map(is_compiled, traced))
+    finally:
+        tf.debugging.disable_check_numerics()
+    # What was traced with the checks is not used without them.
+    again = keras.models.clone_model(model)
+    again.compile(HierarchicalRNN(jit_compile=jit_compile), "mse")
+    again.fit(x, x[:, :1], verbose=0)
+    assert any(map(is_compiled, traced))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize(
+    ("model_device", "optimizer_device", "fit_device"),
+    [("CPU:0", "CPU:0", "CPU:1"), ("CPU:1", "CPU:0", "CPU:0"), ("CPU:0", "CPU:1", "")],
+)
+def test_a_step_runs_where_its_state_lies(
+    jit_compile, model_device, optimizer_device, fit_device
+):
+    def trained(devices):
+        keras.utils.set_random_seed(0)
+        with tf.device(devices[0]):
+            model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        with tf.device(devices[1]):
+            optimizer = HierarchicalRNN(jit_compile=jit_compile)
+            optimizer.build(model.trainable_variables)
+        model.compile(optimizer, "mse")
+        x = np.arange(8, dtype=np.float32).reshape(4, 2)
+        with tf.device(devices[2]):
+            history = model.fit(x, x[:, :1], epochs=3, verbose=0)
+        return history.history["loss"]
+
+    losses = trained((model_device, optimizer_device, fit_device))
+    np.testing.assert_allclose(losses, trained(("CPU:0",) * 3), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, HierarchicalRNN])
