@@ -12,7 +12,7 @@ import numpy as np
 from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.meta_parameters import from_released_names
-from learned_optimizer.rule.state import State
+from learned_optimizer.rule.state import State, state_shapes
 from tests.golden import read_golden
 
 FOLDER = pathlib.Path(
@@ -86,7 +86,10 @@ def pack_state(tensors, global_state, layout, config) -> State:
 
     timescales = range(1, config.gradient_timescales + 1)
     rate = "log_learning_rate"
-    return State(
+    # Fields that the released code does not have are absent, or 0.
+    shapes = state_shapes(layout, config)
+    state = State(*(np.zeros(shapes[name], np.float32) for name in State._fields))
+    return state._replace(
         hidden_state=features(
             [("parameter", column) for column in range(config.level_sizes[0])]
         ),
@@ -99,7 +102,4 @@ def pack_state(tensors, global_state, layout, config) -> State:
         global_state=np.reshape(global_state, (-1, 1))
         if config.levels >= 3
         else np.zeros((0, 1), np.float32),
-        started=np.zeros(len(tensors), np.float32),
-        log_size=np.zeros((0, len(tensors)), np.float32),
-        steps_taken=np.zeros((0, len(tensors)), np.float32),
     )

@@ -25,7 +25,7 @@ SHAPES = {"dense/kernel": (4, 3), "dense/bias": (3,), "embedding": (6, 2)}
 @pytest.fixture(autouse=True)
 def without_xla(monkeypatch):
     """XLA takes most of the time, and is not what is tested here."""
-    monkeypatch.setattr(TensorFlowRunner, "_compiles", lambda self: False)
+    monkeypatch.setattr(TensorFlowRunner, "compiles", lambda self, layout: False)
 
 
 class Training:
