@@ -24,6 +24,7 @@ from learned_optimizer.utils.flags import define_flags, flag_settings
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import Settings, evaluate
 from meta_training.evaluation.figures import load_pyplot
+from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import list_network_groups, network_group
 from meta_training.optimizers import TrainedWeights, load_trained
 from meta_training.outer.modules import MODULES, import_modules
@@ -59,6 +60,12 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
         "baselines",
         list(BASELINES),
         "Baselines; empty for the learned one alone.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "rates_from",
+        None,
+        "A runs.csv of training tasks, by which baselines have one rate for all tasks.",
         flag_values=values,
     )
     flags.DEFINE_string("output", "evaluation", "Folder of the report.", values)
@@ -117,6 +124,9 @@ def main(arguments):
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
         initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
+        single_rates = {}
+        if FLAGS.rates_from:
+            single_rates = best_single_rates(pathlib.Path(FLAGS.rates_from))
         # Check what the report needs before anything is run.
         load_pyplot()
         output = pathlib.Path(FLAGS.output)
@@ -133,6 +143,7 @@ def main(arguments):
             initial_rates,
             FLAGS.baselines,
             log=logging.info,
+            single_rates=single_rates,
         )
     except ValueError as error:
         logging.debug("refused by", exc_info=True)

@@ -17,7 +17,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +92,8 @@ class Result:
         test_accuracy: `[rates, tasks, seeds]` at the end, under running averages; nan
             where there is none.
         seconds_per_step: `[tasks]`, of one run, as part of a loop of many.
+        single_rate: the rate for all tasks that was chosen on others; None: it is to
+            be chosen on these.
     """
 
     optimizer: str
@@ -105,6 +107,7 @@ class Result:
     evaluation_losses: np.ndarray
     test_accuracy: np.ndarray
     seconds_per_step: np.ndarray
+    single_rate: float | None = None
 
     @property
     def default_index(self) -> int:
@@ -130,6 +133,7 @@ def evaluate(
     initial_rates: Sequence[float] = (),
     baselines: Sequence[str] = tuple(BASELINES),
     log: Callable[[str], None] = lambda message: None,
+    single_rates: Mapping[str, float] | None = None,
 ) -> list[Result]:
     """Trains all tasks with all optimizers, or reads what was trained before.
 
@@ -142,6 +146,8 @@ def evaluate(
             has learned where they start.
         baselines: names of `BASELINES`; may be empty.
         log: is told of each computation.
+        single_rates: of baselines, by name: the rates that were best for all training
+            tasks, see `tables.best_single_rates`.
 
     Returns:
         A `Result` for each of the weights, then one for each baseline.
@@ -176,6 +182,7 @@ def evaluate(
             "log-losses need objectives of 0 or more, which these tasks may not have: "
             f"{', '.join(negative)}"
         )
+    single_rates = single_rates or {}
     run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
     chunks = chunk_tasks([task for _, task in tasks], settings)
     compared = [
@@ -184,7 +191,8 @@ def evaluate(
     ]
     for name in baselines:
         default = BASELINES[name][1]
-        rates = tuple(sorted({default, *settings.learning_rates}))
+        single = {single_rates[name]} if name in single_rates else set()
+        rates = tuple(sorted({default, *single, *settings.learning_rates}))
         compared.append((name, None, default, rates))
     found = {name: [None] * len(tasks) for name, *_ in compared}
     for members in chunks:
@@ -212,6 +220,7 @@ def evaluate(
             np.stack([part.evaluation_losses for part in found[name]], axis=2),
             np.stack([part.accuracy for part in found[name]], axis=1),
             np.array([part.seconds for part in found[name]]),
+            single_rates.get(name),
         )
         for name, one, default, rates in compared
     ]

@@ -19,6 +19,7 @@ from meta_training.evaluation.statistics import (
     progress,
     sensitivity,
     typical_losses,
+    won_interval,
 )
 from meta_training.evaluation.tables import write_tables
 
@@ -41,6 +42,7 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
     write_tables(results, folder)
     figures = write_figures(results, folder)
     first = results[0]
+    single = any(result.single_rate is not None for result in results)
     sections = [
         "# Evaluation",
         f"    {command}",
@@ -59,8 +61,12 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         _summary(results),
         "## Tasks won",
         "The fraction of tasks on which the learned optimizer is at or below the "
-        "baseline, means over seeds compared.",
+        "baseline, means over seeds compared, with 95% intervals, bootstrapped over "
+        "tasks and seeds. The one rate for all is "
+        + ("the best on other tasks." if single else "the best on these tasks."),
         _wins(results),
+        _ratios(results),
+        _edges(results),
         *_tasks(results),
         *_running_averages(results),
         "## Wall clock",
@@ -126,17 +132,63 @@ def _wins(results):
             cells = []
             for metric in METRICS:
                 mine = choices(own, metric)[0].scores
-                cells += [
-                    f"{fraction_won(mine, choice.scores):.0%}"
-                    for choice in choices(other, metric)
-                ]
+                for choice in choices(other, metric):
+                    low, high = won_interval(mine, choice.scores)
+                    won = fraction_won(mine, choice.scores)
+                    cells.append(f"{won:.0%} ({low:.0%}, {high:.0%})")
             rows.append([own.optimizer, other.optimizer, *cells])
     if not rows:
         return ""
-    names = ["default", "best single", "best for each"]
+    names = ["default", "one for all", "best for each"]
     header = ["weights", "against"]
     header += [f"{metric}: {name}" for metric in METRICS for name in names]
     return markdown_table(header, rows)
+
+
+def _ratios(results):
+    """Final losses of the learned optimizers over those of the baselines."""
+    rows = []
+    learned = [result for result in results if result.is_learned]
+    for own in learned:
+        mine = _typical_final(own, choices(own, METRICS[1])[0])
+        for other in results:
+            if other.is_learned:
+                continue
+            cells = []
+            for choice in choices(other, METRICS[1]):
+                ratios = mine / _typical_final(other, choice)
+                mean = np.exp(np.mean(np.log(ratios)))
+                cells.append(f"{mean:.2f}, {np.median(ratios):.2f}")
+            rows.append([own.optimizer, other.optimizer, *cells])
+    if not rows:
+        return ""
+    header = ["weights", "against", "default", "one for all", "best for each"]
+    return (
+        "Ratios of final losses (geometric means over seeds, floored at "
+        f"{LOSS_FLOOR:g}): geometric mean and median over tasks.\n\n"
+        + markdown_table(header, rows)
+    )
+
+
+def _typical_final(result, choice):
+    tasks = np.arange(len(result.tasks))
+    final = typical_losses(result.losses)[-1, choice.rates, tasks]
+    return np.maximum(final, LOSS_FLOOR)
+
+
+def _edges(results):
+    """Where a baseline's best rate is the first or the last that was run."""
+    found = []
+    for result in results:
+        if result.is_learned or len(result.rates) < 3:
+            continue
+        rates = choices(result, METRICS[1])[2].rates
+        for task in np.flatnonzero((rates == 0) | (rates == len(result.rates) - 1)):
+            rate = result.rates[rates[task]]
+            found.append(f"{result.optimizer} on {result.tasks[task]} ({rate:g})")
+    if not found:
+        return ""
+    return "Best at an edge of the grid of rates: " + "; ".join(found) + "."
 
 
 def _tasks(results):
@@ -144,7 +196,7 @@ def _tasks(results):
         return ["## Families", _families(results)]
     header, losses, accuracies = ["task"], [], []
     for label, result, by_metric in _settings(results):
-        if "best single rate" in label:
+        if "single" in label or "other tasks" in label:
             continue
         header.append(label.replace("best rate for each task", "best rate"))
         tasks = np.arange(len(result.tasks))
@@ -175,7 +227,7 @@ def _families(results):
     families = np.array(results[0].families)
     header, columns = ["family", "tasks"], []
     for label, _, by_metric in _settings(results):
-        if "best single rate" in label:
+        if "single" in label or "other tasks" in label:
             continue
         header.append(label.replace("best rate for each task", "best rate"))
         columns.append(by_metric[0].scores.mean(axis=1))
@@ -237,7 +289,7 @@ def _running_averages(results):
 def _progress_table(results):
     rows = []
     for label, result, by_metric in _settings(results):
-        if "best" in label:
+        if "best" in label or "other tasks" in label:
             continue
         found = progress(result)
         rates, tasks = by_metric[1].rates, np.arange(len(result.tasks))

@@ -43,7 +43,8 @@ class Choice(NamedTuple):
     """A way to choose a rate for each task.
 
     Attributes:
-        name: "default", "best single rate" or "best rate for each task".
+        name: "default", "best single rate" (or "rate of other tasks", where it was
+            chosen on those) or "best rate for each task".
         rates: `[tasks]` indices.
         scores: `[tasks, seeds]` at these rates.
     """
@@ -54,7 +55,9 @@ class Choice(NamedTuple):
 
 
 def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
-    """The default rate, the best one for all tasks, the best one for each.
+    """The default rate, one for all tasks, the best one for each.
+
+    The one for all is the result's `single_rate`, where that was chosen elsewhere.
 
     Rates are chosen by the very metric, and on the very seeds, that they are then
     reported with: the comparison is generous to whoever is tuned.
@@ -62,9 +65,12 @@ def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
     table = scores(result, metric)
     by_task = table.mean(axis=2)
     tasks = np.arange(table.shape[1])
+    single, label = by_task.mean(axis=1).argmin(), "best single rate"
+    if result.single_rate is not None:
+        single, label = result.rates.index(result.single_rate), "rate of other tasks"
     chosen = {
         "default": np.full(len(tasks), result.default_index),
-        "best single rate": np.full(len(tasks), by_task.mean(axis=1).argmin()),
+        label: np.full(len(tasks), single),
         "best rate for each task": by_task.argmin(axis=0),
     }
     return tuple(
@@ -75,6 +81,24 @@ def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
 def fraction_won(own: np.ndarray, other: np.ndarray) -> float:
     """Of `[tasks, seeds]` scores: tasks whose mean is at or below the other's."""
     return float(np.mean(own.mean(axis=1) <= other.mean(axis=1)))
+
+
+def won_interval(
+    own: np.ndarray, other: np.ndarray, seed: int = 0
+) -> tuple[float, float]:
+    """95% interval of `fraction_won`, bootstrapped over tasks and over their seeds.
+
+    The two share the seeds of a task, since they had the same draws.
+    """
+    generator = np.random.default_rng(seed)
+    tasks, seeds = own.shape
+    fractions = []
+    for _ in range(_BOOTSTRAPS):
+        rows = generator.integers(tasks, size=(tasks, 1))
+        columns = generator.integers(seeds, size=(tasks, seeds))
+        fractions.append(fraction_won(own[rows, columns], other[rows, columns]))
+    low, high = np.percentile(fractions, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def interquartile_mean(table: np.ndarray) -> float:

@@ -42,6 +42,30 @@ def write_tables(results: Sequence[Result], folder: pathlib.Path) -> None:
     _write(folder / "curves.csv", CURVE_COLUMNS, _curve_rows(results))
 
 
+def best_single_rates(path: pathlib.Path) -> dict[str, float]:
+    """The rate of each baseline with the least mean final log-loss, in a `runs.csv`.
+
+    Raises:
+        ValueError: The file is no such table.
+    """
+    sums: dict[tuple[str, float], list[float]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                key = row["optimizer"], float(row["rate"])
+                sums.setdefault(key, []).append(float(row["final_log_loss"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"rates must come from the runs.csv of an evaluation. Received: {path}, "
+            f"which cannot be read ({error})"
+        ) from error
+    best: dict[str, tuple[float, float]] = {}
+    for (name, rate), values in sums.items():
+        mean = float(np.mean(values))
+        best[name] = min(best.get(name, (np.inf, rate)), (mean, rate))
+    return {name: rate for name, (_, rate) in best.items()}
+
+
 def _write(path, columns, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
