@@ -4,9 +4,10 @@ python -m meta_training.calibrate --weights=runs/a/weights.npz \
         --output=runs/a/calibrated.npz
 
 `--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first, and
-`--zeros=direction_weights` sets whole arrays to 0, `--switches=odd_direction` turns on
-switches of the architecture, whose new readouts start at 0; with `--knobs=` nothing is
-searched, and that is all.
+`--zeros=direction_weights` sets whole arrays to 0, `--zeros=readouts` all that the RNN
+acts by, which leaves the rule by hand; `--switches=odd_direction` turns on switches of
+the architecture, whose new readouts start at 0; with `--knobs=` nothing is searched,
+and that is all.
 """
 
 import dataclasses
@@ -81,8 +82,13 @@ def main(arguments):
             FLAGS.high_learning_rate,
             seed=FLAGS.seed,
         )
-        for flag in ("knobs", "zeros"):
-            unknown = sorted(set(FLAGS[flag].value) - set(weights.meta_parameters))
+        zeros = list(FLAGS.zeros)
+        if "readouts" in zeros:
+            zeros.remove("readouts")
+            ends = ("_weights", "_coefficients")
+            zeros += [n for n in weights.meta_parameters if n.endswith(ends)]
+        for flag, names in (("knobs", FLAGS.knobs), ("zeros", zeros)):
+            unknown = sorted(set(names) - set(weights.meta_parameters))
             if unknown:
                 raise ValueError(
                     f"--{flag} must be among {sorted(weights.meta_parameters)}. "
@@ -99,8 +105,8 @@ def main(arguments):
     def report(trial: Trial):
         logging.info("%s %+g: score %.4f", trial.knob, trial.shift, trial.score)
 
-    zeros = {name: np.zeros_like(weights.meta_parameters[name]) for name in FLAGS.zeros}
-    best, trials = {**weights.meta_parameters, **zeros}, []
+    nothing = {name: np.zeros_like(weights.meta_parameters[name]) for name in zeros}
+    best, trials = {**weights.meta_parameters, **nothing}, []
     if FLAGS.knobs:
         best, trials = calibration.search(
             best, FLAGS.knobs, FLAGS.first_step, FLAGS.smallest_step, report
@@ -109,7 +115,7 @@ def main(arguments):
         "of": weights.name,
         "sha256_before": weights.card.get("sha256"),
         "nominal": FLAGS.nominal,
-        "zeros": FLAGS.zeros,
+        "zeros": zeros,
         "switches": FLAGS.switches,
         "task_set": FLAGS.task_set,
         "steps": FLAGS.steps,

@@ -45,7 +45,7 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     flags.DEFINE_string(
         "tasks",
         "test",
-        "Held-out networks (test, validation) or a task set (released, default, ...).",
+        "Held-out networks (test, validation, final) or a task set (default, ...).",
         values,
     )
     flags.DEFINE_list("modules", [], MODULES, flag_values=values)
@@ -123,10 +123,16 @@ def main(arguments):
         settings = Settings(**given)
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
+        if FLAGS.tasks == "final" and weights:
+            raise ValueError(
+                "the final group must be opened by `python -m meta_training.publish "
+                "--final=FOLDER`, for weights that are to ship; here are "
+                f"baselines alone, --weights= . Received: --weights={FLAGS.weights}"
+            )
         initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
         single_rates = {}
         if FLAGS.rates_from:
-            single_rates = best_single_rates(pathlib.Path(FLAGS.rates_from))
+            single_rates = best_single_rates(FLAGS.rates_from)
         # Check what the report needs before anything is run.
         load_pyplot()
         output = pathlib.Path(FLAGS.output)

@@ -6,23 +6,37 @@ r"""Adds weights to those that ship, with a card that documents them.
         --commands="python -m meta_training.calibrate --weights=... --output=..." \
         --limits="What they cannot do."
 
+With `--final=FOLDER` the final group of held-out networks judges them, once: the
+report lies in the folder and on the card, and a line in `openings.csv` beside the
+weights. What was stopped is resumed in the same folder.
+
 The card has the settings and calibrations, the curve (loss and validation) of every run
 of their training, and the tables of the reports. The reports must be of these numbers:
 `weights.txt` in the folder of a report has their sha256.
 """
 
 import dataclasses
+import datetime
 import json
 import math
 import os
 import pathlib
 import re
+import shlex
+import sys
 
 from absl import app, flags, logging
 
 from learned_optimizer import load_weights, save_weights
+from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import FOLDER
+from meta_training.evaluation import write_report
+from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.evaluation.figures import load_pyplot
+from meta_training.evaluation.tables import best_single_rates
+from meta_training.held_out import network_group
+from meta_training.held_out.data import load_data
 
 FLAGS = flags.FLAGS
 # Sections of a report that a card repeats.
@@ -32,6 +46,7 @@ SECTIONS = (
     "Final loss of each task",
     "Test accuracy",
     "Families",
+    "Under running averages",
     "Final against best",
     "Initial rates",
 )
@@ -46,6 +61,8 @@ def define_flags():
     flags.DEFINE_list("reports", [], "Folders of evaluations of these weights.")
     flags.DEFINE_multi_string("commands", [], "The commands that made them, in order.")
     flags.DEFINE_string("limits", "", "Known limits.")
+    flags.DEFINE_string("final", None, "Judge them on the final group; its folder.")
+    flags.DEFINE_string("rates_from", None, "As of `meta_training.evaluate`.")
     flags.DEFINE_float("initial_learning_rate", None, "Where rates start by default.")
     flags.DEFINE_string("output", os.fspath(FOLDER), "Folder of the shipped weights.")
 
@@ -121,6 +138,48 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
     return found
 
 
+def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path):
+    """Judges weights on the final group and writes the report, with a line on record.
+
+    Args:
+        weights: That are to ship.
+        sha256: Theirs.
+        folder: Of the report and its cache.
+        record: The CSV file of all openings.
+
+    Raises:
+        ValueError: They were judged before, in another folder.
+    """
+    folder = folder.resolve()
+    rows = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
+    for row in rows:
+        if row.split(",")[0] == sha256 and row.split(",")[1] != folder.name:
+            raise ValueError(
+                "the final group must judge weights once. Received: weights that it "
+                f"judged in a folder named {row.split(',')[1]!r}"
+            )
+    single_rates = best_single_rates(FLAGS.rates_from) if FLAGS.rates_from else {}
+    load_pyplot()
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = network_group("final")
+    load_data(tasks[0].data_set)  # Or say what is missing before it is on record.
+    if not any(row.startswith(f"{sha256},") for row in rows):
+        today = datetime.date.today().isoformat()
+        rows = (rows or ["sha256,folder,day"]) + [f"{sha256},{folder.name},{today}"]
+        atomic_write(record, ("\n".join(rows) + "\n").encode())
+    results = evaluate(
+        [weights],
+        tasks,
+        Settings(horizon=True),
+        folder / "cache",
+        log=logging.info,
+        single_rates=single_rates,
+    )
+    command = shlex.join(["python", "-m", "meta_training.publish", *sys.argv[1:]])
+    write_report(results, folder, command)
+    (folder / "weights.txt").write_text(f"{weights.name} {sha256}\n", encoding="utf-8")
+
+
 def main(arguments):
     """Writes the weights and their card."""
     if len(arguments) > 1:
@@ -150,18 +209,23 @@ def main(arguments):
             )
         weights = load_weights(FLAGS.weights)
         sha256 = weights.card["sha256"]
+        reports = [*FLAGS.reports]
+        for folder in reports:
+            tables(pathlib.Path(folder), sha256)
+        if FLAGS.final:
+            record = output.with_name("openings.csv")
+            open_final(weights, sha256, pathlib.Path(FLAGS.final), record)
+            reports.append(FLAGS.final)
         card = {
             "commands": FLAGS.commands,
             "runs": [
                 curve(folder, _taken_from(folder))
                 for folder in map(pathlib.Path, FLAGS.train_dirs)
             ],
-            "evaluations": [
-                tables(pathlib.Path(folder), sha256) for folder in FLAGS.reports
-            ],
+            "evaluations": [tables(pathlib.Path(folder), sha256) for folder in reports],
             "known_limits": FLAGS.limits,
         }
-    except (ValueError, OSError) as error:
+    except (ImportError, ValueError, OSError) as error:
         raise app.UsageError(str(error)) from error
     if start is None:
         start = weights.initial_learning_rate

@@ -44,6 +44,7 @@ from meta_training.tasks.base import Task
 LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
 # Part of every cache key: to be raised when a loop, a draw or a network changes.
 CACHE_VERSION = 2
+_WITH_HORIZON = ", horizon known"
 # Numbers optimized side by side in one loop: more leave every cache of a processor.
 _NUMBERS_AT_ONCE = 4_000_000
 # Runs of a draw that a chunk has room for. The noise of a task depends on its chunk.
@@ -63,6 +64,7 @@ class Settings:
     learning_rates: tuple[float, ...] = setting(
         LEARNING_RATES, "Learning rates of the baselines.", above=0
     )
+    horizon: bool = setting(False, "Run weights that take a horizon with it, too.")
 
     def __post_init__(self):
         check_settings(self)
@@ -150,7 +152,8 @@ def evaluate(
             tasks, see `tables.best_single_rates`.
 
     Returns:
-        A `Result` for each of the weights, then one for each baseline.
+        A `Result` for each of the weights, and for those of them that know their
+        horizon, then one for each baseline.
 
     Raises:
         ValueError: names are not unique, there is nothing to run, or a rate is bad.
@@ -185,10 +188,13 @@ def evaluate(
     single_rates = single_rates or {}
     run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
     chunks = chunk_tasks([task for _, task in tasks], settings)
-    compared = [
-        (one.name, one, one.default_rate, _learned_rates(one, initial_rates))
-        for one in weights
-    ]
+    compared = []
+    for one in weights:
+        rates = _learned_rates(one, initial_rates)
+        compared.append((one.name, one, one.default_rate, rates))
+        if settings.horizon and one.optimizer.takes_horizon:
+            name = one.name + _WITH_HORIZON
+            compared.append((name, one, one.default_rate, rates))
     for name in baselines:
         default = BASELINES[name][1]
         single = {single_rates[name]} if name in single_rates else set()
@@ -201,7 +207,8 @@ def evaluate(
             if one is None:
                 trained = run_chunk.baseline(chunk, name, rates)
             else:
-                trained = run_chunk.learned(chunk, one, rates)
+                knows = name.endswith(_WITH_HORIZON)
+                trained = run_chunk.learned(chunk, one, rates, knows)
             _check_starts(chunk, trained.losses)
             for place, index in enumerate(members):
                 found[name][index] = trained.of_task(place)
@@ -305,7 +312,7 @@ class _ChunkRunner:
         self._compiled: tuple[Any, TrainingLoop | None] = (None, None)
         cache.mkdir(parents=True, exist_ok=True)
 
-    def learned(self, tasks, weights, rates):
+    def learned(self, tasks, weights, rates, knows_horizon):
         digest = hashlib.sha256()
         for name, array in sorted(weights.meta_parameters.items()):
             digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
@@ -321,6 +328,12 @@ class _ChunkRunner:
             return LearnedRuns(weights.optimizer, task.parameter_shapes, runs)
 
         arguments = {"meta_parameters": weights.meta_parameters}
+        if knows_horizon:
+            identity["horizon"] = True
+            # For each run; `_run` has as many as rates, tasks and seeds.
+            runs = len(rates) * len(tasks) * self._settings.seeds
+            steps = np.float32(self._settings.steps)
+            arguments["total_steps"] = np.full(runs, steps)
         return self._run(tasks, weights.name, identity, optimizer, arguments, rates)
 
     def baseline(self, tasks, name, rates):

@@ -42,7 +42,7 @@ def write_tables(results: Sequence[Result], folder: pathlib.Path) -> None:
     _write(folder / "curves.csv", CURVE_COLUMNS, _curve_rows(results))
 
 
-def best_single_rates(path: pathlib.Path) -> dict[str, float]:
+def best_single_rates(path: pathlib.Path | str) -> dict[str, float]:
     """The rate of each baseline with the least mean final log-loss, in a `runs.csv`.
 
     Raises:

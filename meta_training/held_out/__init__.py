@@ -1,4 +1,4 @@
-"""Held-out networks: `validation` chooses checkpoints, `test` judges weights."""
+"""Held-out networks: `validation` and `test` choose, `final` judges what ships."""
 
 from meta_training.held_out.groups import (
     large_network,

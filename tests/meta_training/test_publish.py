@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -10,6 +11,9 @@ from absl import app, flags
 
 from learned_optimizer import load_weights, save_weights
 from meta_training import publish
+from meta_training.evaluation import comparison
+from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.tasks.released.bowl import Bowl
 
 
 @pytest.fixture
@@ -164,3 +168,36 @@ def test_what_is_refused(command, made, tmp_path):
         with pytest.raises(app.UsageError, match=message):
             command(*arguments)
     assert not (tmp_path / "some-v2.npz").exists()
+
+
+def test_the_final_group_judges_once_and_goes_on_record(
+    command, made, tmp_path, monkeypatch
+):
+    """On a small task in its place: resumed in its folder, refused in another."""
+    path, run, _ = made
+    task = Bowl(1.0)
+    monkeypatch.setattr(publish, "network_group", lambda name: {"final": [task]}[name])
+    monkeypatch.setattr(Bowl, "data_set", "spirals", raising=False)
+    settings = dict(steps=4, seeds=1, records=3, learning_rates=(0.1,))
+    monkeypatch.setattr(publish, "Settings", lambda **k: Settings(**k, **settings))
+    monkeypatch.setattr(publish, "evaluate", functools.partial(evaluate, baselines=()))
+    arguments = [
+        f"--weights={path}",
+        "--commands=train",
+        "--limits=None known.",
+        f"--output={tmp_path}",
+    ]
+    final = tmp_path / "final"
+    command(*arguments, "--name=judged-v1", f"--final={final}")
+    card = json.loads((tmp_path / "judged-v1.json").read_text())
+    assert "All tasks" in card["evaluations"][0]
+    sha256 = load_weights(path).card["sha256"]
+    header, row = (tmp_path / "openings.csv").read_text().splitlines()
+    assert header == "sha256,folder,day" and row.startswith(f"{sha256},final,")
+    # What was stopped goes on: nothing is run again, nothing is recorded again.
+    monkeypatch.setattr(comparison, "TrainingLoop", None)
+    command(*arguments, "--name=judged-v2", f"--final={final}")
+    assert len((tmp_path / "openings.csv").read_text().splitlines()) == 2
+    with pytest.raises(app.UsageError, match="must judge weights once. Received:"):
+        command(*arguments, "--name=judged-v3", f"--final={tmp_path / 'again'}")
+    assert not (tmp_path / "judged-v3.npz").exists()

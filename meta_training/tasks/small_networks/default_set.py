@@ -174,7 +174,7 @@ def broad_networks():
             ResidualImageNetwork(
                 (8, 8, 3), (8, 16, 32), 1, 10, batch_size=16, **variant
             ),
-            ResidualImageNetwork((8, 8, 1), (8, 12), 4, 6, batch_size=16, **variant),
+            ResidualImageNetwork((8, 8, 1), (8, 12), 2, 6, batch_size=16, **variant),
             AttentionNetwork(8, 6, 16, 6, blocks=2, positions=True, **variant),
             EmbeddingNetwork(400, 12, 16, 24, 6, **variant),
             EmbeddingNetwork(1500, 20, 12, 32, 4, **variant),

@@ -14,6 +14,7 @@ from meta_training.evaluate import find_tasks
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import figures, statistics, write_report
 from meta_training.evaluation.comparison import Result, Settings, evaluate
+from meta_training.evaluation.tables import best_single_rates, write_tables
 from meta_training.runs import TrainingLoop
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.bowl import Bowl
@@ -92,6 +93,56 @@ def test_fraction_won_counts_ties():
     assert statistics.fraction_won(own, other) == pytest.approx(2 / 3)
 
 
+def test_the_interval_of_wins_is_that_of_tasks_and_of_seeds():
+    """Where seeds agree it is that of a share of 100 tasks: binomial."""
+    own = np.zeros((100, 3))
+    other = np.where(np.arange(100) < 70, 1.0, -1.0)[:, None] + np.zeros((1, 3))
+    low, high = statistics.won_interval(own, other)
+    wanted = 1.96 * math.sqrt(0.7 * 0.3 / 100)
+    assert low == pytest.approx(0.7 - wanted, abs=0.02)
+    assert high == pytest.approx(0.7 + wanted, abs=0.02)
+    # One task, whose mean over seeds is drawn below the other's or not.
+    own, other = np.array([[-1.0, 3.0]]), np.array([[0.0, 0.0]])
+    assert statistics.won_interval(own, other) == (0, 1)
+    assert statistics.won_interval(np.zeros((4, 2)), np.zeros((4, 2))) == (1, 1)
+
+
+def test_a_rate_chosen_on_other_tasks_is_read_from_their_runs(tmp_path):
+    losses = np.ones((3, 2, 2, 1))
+    losses[1:, 0] = [[0.001], [0.5]]
+    losses[1:, 1] = [[0.9], [0.4]]
+    write_tables([result(losses)], tmp_path)
+    assert best_single_rates(tmp_path / "runs.csv") == {"Adam": 1e-3}
+    # On these tasks the other rate would be better.
+    chosen = result(losses[:, :, 1:], single_rate=1e-3)
+    choice = statistics.choices(chosen, "final loss")[1]
+    assert choice.name == "rate of other tasks" and choice.rates.tolist() == [0]
+    with pytest.raises(ValueError, match="must come from the runs.csv .* Received:"):
+        best_single_rates(tmp_path / "curves.csv")
+
+
+def test_reports_say_where_the_best_rate_is_at_an_edge(tmp_path, few_bootstraps):
+    losses = np.ones((3, 3, 2, 2))
+    losses[1:, 2, 0] = 0.1
+    losses[1:, 1, 1] = 0.1
+    found = result(losses, rates=(1e-3, 1e-2, 1e-1))
+    text = write_report([found], tmp_path, "").read_text()
+    assert "Best at an edge of the grid of rates: Adam on task_0 (0.1)." in text
+    learned = result(0.5 * losses[:, :1], (1e-3,), is_learned=True, optimizer="ours")
+    text = write_report([learned, found], tmp_path, "").read_text()
+    # Half the default's loss; at the best rates 0.05 or 0.5 over 0.1.
+    assert "| ours | Adam | 0.50, 0.50 | 1.58, 2.75 | 5.00, 5.00 |" in text
+
+
+def test_weights_that_take_a_horizon_run_with_it_too(tmp_path):
+    settings = Settings(steps=10, seeds=1, records=4, horizon=True)
+    weights = [load_weights("default-v3"), fresh_weights(seed=0)]
+    results = evaluate(weights, [Bowl(1.0)], settings, tmp_path, baselines=())
+    names = [one.optimizer for one in results]
+    assert names == ["default-v3", "default-v3, horizon known", "fresh"]
+    assert not np.array_equal(results[0].losses, results[1].losses)
+
+
 def test_progress_and_sensitivity_floor_losses():
     losses = np.ones((3, 2, 1, 2))
     losses[1:, 0, 0] = [[1e-5, 0.1], [5e-4, 0.2]]
@@ -158,9 +209,15 @@ def test_a_report_of_many_tasks(count, tmp_path, few_bootstraps):
     assert ("## Families" in text) == (count > 30)
     assert ("## Final loss of each task" in text) == (count <= 30)
     odd = sum(task % 3 == 2 for task in range(count))
-    won = f"{(count - odd) / count:.0%}"
+    share = (count - odd) / count
+    won = f"{share:.0%}"
     # Half the start is below whatever Adam has; untuned the "odd" end at twice it.
-    assert f"| runs/a/weights | Adam | {' | '.join([won] * 6)} |" in text
+    (line,) = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| runs/a/weights | Adam") and "%" in line
+    ]
+    assert line.count(f" {won} (") == 6
     assert f"| runs/a/weights, 0.001 | {won} | 2 | task_2 | 2 | 1 |" in text
     assert "| Adam, 0.001 | 100% | 1 | task_0 | 0.8 | 0.8 |" in text
     logs = (f"{share * math.log(0.8):.2f}" for share in (0.75, 1))

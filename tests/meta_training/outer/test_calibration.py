@@ -72,6 +72,9 @@ def test_the_score_is_that_of_whole_runs():
     assert calibration.score(WEIGHTS.meta_parameters) < calibration.score(frozen)
 
 
+READOUTS = ("direction", "learning_rate", "gradient_decay", "mean_square_decay")
+
+
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """`calibrate` with flags of its own: a function of its arguments to the card."""
@@ -159,6 +162,15 @@ def test_switches_are_turned_on_without_a_search(command):
     for name, array in before.meta_parameters.items():
         if name != "direction_weights":
             np.testing.assert_array_equal(found.meta_parameters[name], array)
+
+
+def test_readouts_at_0_leave_the_rule_by_hand(command):
+    found = command("--weights=default-v2", "--zeros=readouts", "--knobs=")
+    zeros = {n for n, array in found.meta_parameters.items() if not np.any(array)}
+    assert {f"{name}_weights" for name in READOUTS} <= zeros
+    assert set(found.card["calibrations"][-1]["zeros"]) == {
+        f"{name}_weights" for name in READOUTS
+    }
 
 
 @pytest.mark.parametrize(
