@@ -146,7 +146,7 @@ def update(
     ]
     step = compute_step(
         gradients,
-        State(*(variables.state.get(name) for name in State._fields)),
+        State(**variables.state),
         layout,
         variables.meta_parameters,
         spec.config,

@@ -84,10 +84,10 @@ FIELDS = {
 }
 PARAMETER_FIELDS = tuple(n for n, field in FIELDS.items() if field.level == "parameter")
 
-State = collections.namedtuple("State", FIELDS)
+State = collections.namedtuple("State", FIELDS, defaults=[None] * len(FIELDS))
 State.__doc__ = """What the optimizer remembers: the fields of `FIELDS`, packed.
 
-Those that an architecture does not have are arrays of size 0. Where a layout has
+Those that an architecture does not have are None or of size 0. Where a layout has
 several shards, the fields of parameters are lists, an array a shard.
 """
 
