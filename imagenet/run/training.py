@@ -27,11 +27,14 @@ from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
 from imagenet.run.run_log import RunLog
 from imagenet.run.termination import Terminated
+from learned_optimizer.utils.batch_normalization import RunningAverages
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.utils.run_log import SilentLog
 
 MODEL_FILE = "model.keras"
+# From which running averages are computed before an evaluation, an epoch at most.
+RECOMPUTED_BATCHES = 100
 
 
 class Training:
@@ -101,7 +104,7 @@ class Training:
             devices.num_replicas,
             self.spec.describe(),
         )
-        self._coordinator = None
+        self._averages = self._coordinator = None
         if devices.asynchronous:
             self._coordinator = tf.distribute.coordinator.ClusterCoordinator(
                 devices.strategy
@@ -250,6 +253,7 @@ class Training:
         """A row of `eval.csv`: the validation images, all or the first ones."""
         self._programs.average_statistics()
         with self._true_values():
+            self._recompute_averages()
             iterator, steps = evaluation_iterator(
                 self.config, self._devices, self._images
             )
@@ -284,6 +288,21 @@ class Training:
             for (variable, _), value in zip(pairs, attended, strict=True):
                 variable.assign(value)
 
+    def _recompute_averages(self):
+        """Computes running averages of batch normalisation anew from training batches.
+
+        Those of the layers lag behind the long steps of a learned optimizer. Several
+        replicas keep the layers' own.
+        """
+        devices, size = self._devices, self.config.batch_size
+        if not self.spec.is_learned or devices.asynchronous or devices.num_replicas > 1:
+            return
+        count = min(RECOMPUTED_BATCHES, -(-self._images.num_train_images // size))
+        batches = self._images.training_batches(size).take(count)
+        if self._averages is None:
+            self._averages = RunningAverages(self.model)
+        self._averages.recompute(images for images, _, _ in batches)
+
     def _finish(self):
         skipped = self._images.skipped_images()
         if skipped:
@@ -293,6 +312,7 @@ class Training:
                 ", ".join(sorted(skipped)[:20]),
             )
         with self._true_values():
+            self._recompute_averages()
             self._save_model()
 
     def _save_model(self):

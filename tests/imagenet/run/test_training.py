@@ -149,6 +149,28 @@ def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     assert last["learning_rate"] == 1.0
 
 
+@pytest.mark.parametrize("optimizer", ["hierarchical_rnn", "momentum"])
+def test_running_averages_of_learned_runs_are_of_training_batches(
+    data_dir, tmp_path, optimizer
+):
+    """Those of the weights as they are at the end, by hand on the first layer."""
+    run = train(data_dir, tmp_path / "run", optimizer=optimizer)
+    convolution, normalization = run.model.layers[:2]
+    images = open_images(run.config)
+    means, variances = [], []
+    # An epoch of forty images.
+    for batch in images.training_batches(8).take(5):
+        values = np.array(convolution(batch[0])).reshape(-1, 8)
+        means.append(values.mean(0))
+        variances.append(values.var(0))
+    found = np.array(normalization.moving_mean), np.array(normalization.moving_variance)
+    pairs = zip(found, (np.mean(means, 0), np.mean(variances, 0)), strict=True)
+    same = [np.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs]
+    assert same == [optimizer == "hierarchical_rnn"] * 2
+    saved = keras.models.load_model(tmp_path / "run" / "model.keras")
+    np.testing.assert_array_equal(np.array(saved.layers[1].moving_mean), found[0])
+
+
 def test_images_per_second_are_those_of_the_loop(data_dir, tmp_path, monkeypatch):
     seconds = itertools.count(step=5)
     clock = types.SimpleNamespace(monotonic=lambda: next(seconds))
