@@ -6,21 +6,27 @@ averaging and constraints, is `model_step.py`; what TensorFlow and `tf.distribut
 around that is `tensorflow_runner.py`.
 """
 
+import contextlib
+import functools
 import math
+import sys
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-from learned_optimizer.keras_step import model_step
-from learned_optimizer.keras_step import state_io as state_files
+from learned_optimizer.keras_step import model_step, state_io
 from learned_optimizer.keras_step.arguments import (
+    SmallLearningRateWarning,
     check_dtypes,
     check_pairs,
+    check_shapes,
     checked_jit_compile,
     checked_seed,
     checked_start,
     resolved_weights,
+    warn_of_small_rate,
 )
 from learned_optimizer.keras_step.inspection import Inspection
 from learned_optimizer.keras_step.model_layout import model_layout
@@ -36,6 +42,21 @@ from learned_optimizer.weights import Weights
 # What half precision would round away a little of at every step, by the ends of the
 # names that `add_variable_from_reference` makes.
 _AT_LEAST_FLOAT32 = ("_gradient_accumulator", "_true_value")
+
+
+@functools.cache
+def _named_in_files(variable_class):
+    """A class of variables to which `load_own_variables` of Keras assigns nothing."""
+
+    class NamedInFiles(variable_class):
+        def assign(self, value):
+            # `HierarchicalRNN` has its own, so it is that of an optimizer around it.
+            by_position = keras.optimizers.Optimizer.load_own_variables.__code__
+            if sys._getframe(1).f_code is by_position:
+                return self
+            return super().assign(value)
+
+    return NamedInFiles
 
 
 def _as_written(function):
@@ -166,7 +187,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         self.jit_compile = checked_jit_compile(jit_compile)
         self.initial_learning_rate = checked_start(initial_learning_rate)
         # A tuple keeps Keras from tracking what is inside as variables.
-        self._weights = (resolved_weights(weights, self.seed),)
+        self._loaded_weights = (resolved_weights(weights, self.seed),)
+        # What `state_io.load` keeps until the optimizer is built.
+        self.state_to_load = ()
+        warn_of_small_rate(learning_rate)
         self._runner = None
         if keras.backend.backend() == "tensorflow":
             from learned_optimizer.keras_step.checkpoint_config import CheckpointConfig
@@ -179,7 +203,21 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     @property
     def weights(self) -> Weights:
         """The meta-parameters as they were loaded, with their card."""
-        return self._weights[0]
+        return self._loaded_weights[0]
+
+    @property
+    def _weights(self):
+        """What `compile` of a tf_keras model reads of an optimizer, of any kind.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            "HierarchicalRNN must be compiled into a model of Keras 3 (`import keras`, "
+            "or `tf.keras` without TF_USE_LEGACY_KERAS). Received: a model of "
+            "tf_keras, which is Keras 2. For TensorFlow Model Garden, which is written "
+            "on it, there is `learned_optimizer.model_garden`"
+        )
 
     @property
     def config(self):
@@ -189,10 +227,23 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     # Variables.
 
     def build(self, variables):
-        """Creates the state of `variables`, packed; see `rule/state.py`."""
+        """Creates the state of `variables`, packed; see `rule/state.py`.
+
+        A state that was loaded before is taken if it fits.
+        """
         if self.built:
             return
+        if not self.state_to_load:
+            self._create_variables(variables)
+            return
+        # Outside a function that is being traced, so that they can be assigned to.
+        with self._runner[0].eagerly() if self._runner else contextlib.nullcontext():
+            self._create_variables(variables)
+            state_io.load_kept(self)
+
+    def _create_variables(self, variables):
         variables = list(variables)
+        check_shapes(variables)
         check_dtypes(variables)
         if self._runner:
             self._runner[0].check_variables(variables)
@@ -224,6 +275,34 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 for index in learned
             ]
 
+    @property
+    def variables(self):
+        """What steps change, a list.
+
+        Meta-parameters are not in it, so that who sets all variables to 0, to start
+        again, keeps them; `reset` does that better.
+        """
+        if not self.built:
+            return self._variables[:]
+        constant = {id(variable) for variable in self.meta_variables}
+        return [v for v in self._variables if id(v) not in constant]
+
+    @property
+    def meta_variables(self):
+        """The variables of the meta-parameters, a list; empty before `build`."""
+        if not self.built:
+            return []
+        return [getattr(self, f"_meta_{name}") for name in self.weights.meta_parameters]
+
+    def _track_variable(self, variable):
+        """As Keras's; what is tracked can be assigned to by `load_own_variables` alone.
+
+        A `LossScaleOptimizer` reads from a file by position what its inner optimizer
+        reads by name. That would fail where they differ, or half change the state.
+        """
+        variable.__class__ = _named_in_files(type(variable))
+        super()._track_variable(variable)
+
     def add_variable(self, shape, initializer="zeros", dtype=None, **options):
         """As Keras's; sums and true values of half precision are float32."""
         is_half = dtype is not None and keras.backend.standardize_dtype(dtype) in (
@@ -242,10 +321,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
 
     def _add_state_variables(self, layout):
         """One variable a field of the state, a list of them where it has shards."""
-        rates = self._initial_log_learning_rates(layout)
-        values = self.weights.meta_parameters
 
-        def add(name, shape, value):
+        def add(name, value, shape):
             return self.add_variable(
                 shape=shape,
                 # A copy, since PyTorch cannot write to a broadcast array.
@@ -254,34 +331,44 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 name=name,
             )
 
-        def initial(name, rows):
-            drawn = rates if isinstance(rates, float) else rates[:, rows]
-            return lambda: initial_field(
-                name, layout.rows(rows), values, self.config, drawn
-            )
-
         shapes = state_shapes(layout, self.config)
-        for name in fields_of(self.config):
-            shape = shapes[name]
-            if name in PARAMETER_FIELDS:
-                variables = [
-                    add(
-                        f"{name}_{index}",
-                        (shape[0], rows.stop - rows.start, shape[2]),
-                        initial(name, rows),
-                    )
-                    for index, rows in enumerate(layout.shard_blocks)
-                ]
+        meta_parameters = self.weights.meta_parameters
+        for name, start in self._starts(layout, meta_parameters).items():
+            if isinstance(start, list):
+                variables = []
+                for index, rows in enumerate(layout.shard_blocks):
+                    shape = (shapes[name][0], rows.stop - rows.start, shapes[name][2])
+                    variables.append(add(f"{name}_{index}", start[index], shape))
             else:
-                variables = add(name, shape, initial(name, slice(None)))
+                variables = add(name, start, shapes[name])
             setattr(self, f"_{name}", variables)
-        for name, value in values.items():
+        for name, value in meta_parameters.items():
             variable = add(
                 f"meta_{name}",
-                value.shape,
                 lambda value=value: ops.convert_to_tensor(value),
+                value.shape,
             )
             setattr(self, f"_meta_{name}", variable)
+
+    def _starts(self, layout, meta_parameters):
+        """`{field: function of nothing}`, a list of them, one a shard, of parameters.
+
+        Their results are the state before the first step.
+        """
+        rates = self._initial_log_learning_rates(layout)
+
+        def start(name, rows):
+            drawn = rates if isinstance(rates, float) else rates[:, rows]
+            return lambda: initial_field(
+                name, layout.rows(rows), meta_parameters, self.config, drawn
+            )
+
+        return {
+            name: [start(name, rows) for rows in layout.shard_blocks]
+            if name in PARAMETER_FIELDS
+            else start(name, slice(None))
+            for name in fields_of(self.config)
+        }
 
     def _initial_log_learning_rates(self, layout):
         """The log of the initial rate: a number, or drawn `[1, blocks, size]`."""
@@ -423,6 +510,41 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             skipped_steps=self._skipped_steps,
         )
 
+    def reset(self):
+        """Starts again, as an optimizer that has not taken a step.
+
+        The state of all variables and of the whole becomes what it was when the
+        optimizer was built, averages and accumulated gradients are dropped, and
+        `iterations` and `skipped_steps` are 0. The learning rate, other arguments and
+        the meta-parameters stay. With weights that use attention, the variables'
+        values as they are now become the true ones.
+
+        Call it between steps, not inside a compiled function. Of a model in mixed
+        precision it is `model.optimizer.inner_optimizer.reset()`.
+        """
+        self.state_to_load = ()
+        self._iterations.assign(0)
+        if not self.built:
+            return
+        variables = self.step_variables(self._trainable_variables)
+        # Those of a file that was loaded may not be those of `weights`.
+        meta_parameters = {
+            name: ops.convert_to_tensor(value)
+            for name, value in variables.meta_parameters.items()
+        }
+        for name, start in self._starts(self._layout[0], meta_parameters).items():
+            if isinstance(start, list):
+                for variable, value in zip(variables.state[name], start, strict=True):
+                    variable.assign(value())
+            else:
+                variables.state[name].assign(start())
+        zeros = [*variables.averages, *variables.accumulators]
+        for variable in [variables.skipped_steps, *zeros]:
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
+        for variable, true_value in self.pairs_with_true_values():
+            value = ops.convert_to_tensor(variable)
+            true_value.assign(ops.cast(ops.copy(value), true_value.dtype))
+
     # Values of the model's variables.
 
     def finalize_variable_values(self, var_list):
@@ -485,15 +607,44 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
 
     def save_own_variables(self, store):
         """Writes all variables by name, with the layout of what is packed."""
-        state_files.save(self, store)
+        state_io.save(self, store)
 
     def load_own_variables(self, store):
         """Reads what `save_own_variables` wrote, repacked where layouts differ.
 
+        If it is not built, it keeps the state and takes it when it is. A state that
+        does not fit makes an optimizer that has taken no step start afresh, with a
+        warning. Of a state for some of the variables, these are taken: see
+        `docs/keras.md`.
+
         Raises:
-            ValueError: If it does not fit; then nothing was changed.
+            ValueError: If the optimizer has taken steps and the state does not fit;
+                then nothing was changed.
         """
-        state_files.load(self, store)
+        state_io.load(self, store)
+
+    def set_weights(self, weights):
+        """Assigns arrays, one for each of `variables`, all or none.
+
+        Raises:
+            ValueError: If the optimizer is not built, or they are of other shapes.
+        """
+        wanted = [tuple(variable.shape) for variable in self.variables]
+        given = [tuple(np.shape(array)) for array in weights]
+        if not self.built or given != wanted:
+            raise ValueError(
+                "`set_weights` must be called on an optimizer that was built, with "
+                f"arrays of the shapes {wanted}. Received: arrays of the shapes {given}"
+            )
+        for variable, array in zip(self.variables, weights, strict=True):
+            variable.assign(array)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """An optimizer of these arguments, for which no warning is repeated."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SmallLearningRateWarning)
+            return super().from_config(config, custom_objects)
 
     def get_config(self):
         """The arguments; weights that are not shipped come with their numbers."""

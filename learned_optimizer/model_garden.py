@@ -215,7 +215,8 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
             return
         with self._distribution_strategy_scope():
             self._learned.build([_bare(variable) for variable in var_list])
-        for variable in self._learned.variables:
+        # Of tf_keras's `weights` all are saved, so meta-parameters are among them.
+        for variable in self._learned._variables:
             self._track_trackable(variable.value, variable.name)
             self._weights.append(variable.value)
 

@@ -2,9 +2,11 @@
 
 import math
 import numbers
+import warnings
 from typing import Any
 
 import keras
+from keras import ops
 
 from learned_optimizer.weights import Weights, fresh_weights, load_weights
 
@@ -66,6 +68,49 @@ def checked_jit_compile(jit_compile: Any) -> bool | str:
     return jit_compile
 
 
+class SmallLearningRateWarning(UserWarning):
+    """A learning rate that is one of Adam's, not a factor near 1."""
+
+
+# Below it hardly anybody means a factor of what was learned.
+SMALLEST_USUAL_RATE = 0.05
+_STEPS_LOOKED_AT = (0, 10, 100, 1_000, 10_000, 100_000)
+
+
+def warn_of_small_rate(learning_rate):
+    """Warns where a number, or the largest value of a schedule, is below 0.05."""
+    rate = learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        try:
+            rate = max(
+                float(ops.convert_to_numpy(rate(step))) for step in _STEPS_LOOKED_AT
+            )
+        except Exception:
+            # A schedule may need what is not there yet; nothing rests on this.
+            return
+    if callable(rate) or not rate < SMALLEST_USUAL_RATE:
+        return
+    warnings.warn(
+        "`learning_rate` of HierarchicalRNN multiplies a step whose length is learned. "
+        "It should be near 1, which is the default: with one of Adam's the training "
+        f"is that many times too slow. Received: learning_rate={learning_rate!r}, "
+        f"which is at most {rate:g}",
+        SmallLearningRateWarning,
+        stacklevel=3,
+    )
+
+
+def check_shapes(variables):
+    """Refuses variables whose size is not known."""
+    for variable in variables:
+        shape = variable.shape
+        if getattr(shape, "rank", 0) is None or None in tuple(shape):
+            raise ValueError(
+                "The shape of a variable must be fully defined. Received: "
+                f"{_name(variable)!r} of shape {shape}"
+            )
+
+
 def check_dtypes(variables):
     """Refuses variables that are not of real floating-point numbers."""
     for variable in variables:
@@ -82,6 +127,7 @@ def check_pairs(gradients, variables):
 
     Sizes that are not known yet may be any.
     """
+    check_shapes(variables)
     seen = set()
     for gradient, variable in zip(gradients, variables, strict=True):
         if id(variable) in seen:

@@ -10,7 +10,7 @@ import json
 
 import tensorflow as tf
 
-from learned_optimizer.keras_step.state_io import read_config, weights_hint
+from learned_optimizer.keras_step.state_description import read_config, weights_hint
 from learned_optimizer.rule.config import Config
 
 

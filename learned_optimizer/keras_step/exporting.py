@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-from learned_optimizer.interop.saved_model_files import export_weights
+from learned_optimizer.utils.backend import check_backend
 
 
 def export_optimizer(optimizer, path, default_config) -> pathlib.Path:
@@ -19,7 +19,14 @@ def export_optimizer(optimizer, path, default_config) -> pathlib.Path:
         optimizer: Built or not.
         path: As in `export_weights`.
         default_config: What `get_config` gives without arguments.
+
+    Raises:
+        ValueError: If the backend is not TensorFlow, or something else is there.
     """
+    check_backend()
+    # It imports TensorFlow, which need not be installed under other backends.
+    from learned_optimizer.interop.saved_model_files import export_weights
+
     left_out = _settings_left_out(optimizer, default_config)
     if left_out:
         logging.warning(

@@ -1,23 +1,31 @@
 """An optimizer's state in a store: by name, and whole or not at all.
 
-Keras numbers an optimizer's variables and skips, with a warning, a state that
-does not match. Here each variable has a name, and beside them stands how the packed
-ones are arranged: a state in another arrangement is repacked, any other mismatch
-is an error, and nothing is assigned before everything has been checked.
+Keras numbers an optimizer's variables. Here each has a name, and beside them stands how
+the packed ones are arranged and of which model variables they are. A state in another
+arrangement is repacked. From a state of other model variables, those of the same path
+and shape keep theirs. Nothing is assigned before everything has been checked.
+
+A state that does not fit is refused where the optimizer has taken steps. Elsewhere
+there is nothing to lose: the optimizer warns and starts afresh.
 """
 
 import json
 import math
+import warnings
 
+import keras
 import numpy as np
 from keras import ops
 
-from learned_optimizer.rule.config import Config
+from learned_optimizer.keras_step.state_description import (
+    description_of,
+    has_taken_steps,
+    read_description,
+)
 from learned_optimizer.rule.layout import blocks_of_rows, rows_of_blocks
-from learned_optimizer.rule.state import PARAMETER_FIELDS
-from learned_optimizer.weights import ALIASES, list_weights, load_weights
+from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
+from learned_optimizer.rule.state import FIELDS
 
-FORMAT = "learned_optimizer/1"
 DESCRIPTION = "description"
 
 
@@ -36,32 +44,22 @@ def named_variables(optimizer) -> dict:
     found |= variables.state
     found |= {f"meta.{k}": value for k, value in variables.meta_parameters.items()}
     found["skipped_steps"] = variables.skipped_steps
-    for name in ("true_values", "averages", "accumulators"):
-        for index, variable in enumerate(getattr(variables, name)):
-            found[f"{name}.{index}"] = variable
+    for group in ("true_values", "averages", "accumulators"):
+        for index, variable in enumerate(getattr(variables, group)):
+            found[f"{group}.{index}"] = variable
     return found
 
 
-def _description(optimizer) -> dict:
-    if not optimizer.built:
-        return {"format": FORMAT}
-    layout = optimizer._layout[0]
-    return {
-        "format": FORMAT,
-        "config": optimizer.config.to_dict(),
-        "block_size": layout.block_size,
-        "shapes": [list(shape) for shape in layout.shapes],
-    }
-
-
-def _is_as_built(optimizer) -> bool:
-    """Whether the optimizer was built and never called."""
-    return optimizer.built and int(ops.convert_to_numpy(optimizer._iterations)) == 0
-
-
 def save(optimizer, store):
-    """Writes the optimizer's variables into `store`, a mapping of arrays."""
-    text = json.dumps(_description(optimizer))
+    """Writes the optimizer's variables into `store`, a mapping of arrays.
+
+    What `load` keeps for an optimizer that is not built yet is written again.
+    """
+    if optimizer.state_to_load:
+        for name, array in _kept_state(optimizer).items():
+            store[name] = array
+        return
+    text = json.dumps(description_of(optimizer))
     store[DESCRIPTION] = np.frombuffer(text.encode(), np.uint8)
     for name, variable in named_variables(optimizer).items():
         store[name] = _numpy(variable)
@@ -70,141 +68,227 @@ def save(optimizer, store):
 def load(optimizer, store):
     """Assigns what `save` wrote; an empty store, of a model's weights alone, nothing.
 
+    An optimizer that is not built keeps the arrays until it is.
+
     Raises:
-        ValueError: If the state is not of this optimizer on these variables.
+        ValueError: If the optimizer has taken steps and the state is not of this
+            optimizer on these variables. Nothing was changed then.
+    """
+    try:
+        values = _values(optimizer, store)
+    except ValueError as error:
+        if has_taken_steps(optimizer):
+            raise ValueError(
+                f"{error}. The optimizer has taken steps and was left as it is. To "
+                "load the rest of the file, use `load_weights(..., "
+                "skip_mismatch=True)` or `load_model(..., compile=False)`. After "
+                "`optimizer.reset()` it takes what fits and else starts afresh"
+            ) from error
+        _warn(f"the whole optimizer starts afresh, from step 0. {error}")
+        optimizer.reset()
+        return
+    variables = named_variables(optimizer)
+    new_rule = False
+    for name, value in values.items():
+        variable = variables[name]
+        if isinstance(variable, list):
+            parts = np.split(value, len(variable), axis=1)
+            for shard, part in zip(variable, parts, strict=True):
+                shard.assign(part)
+            continue
+        if name.startswith("meta."):
+            new_rule = new_rule or not np.array_equal(value, _numpy(variable))
+        variable.assign(value)
+    if new_rule and keras.backend.backend() == "jax":
+        # Steps that are compiled hold the old meta-parameters as constants.
+        import jax
+
+        jax.clear_caches()
+
+
+def load_kept(optimizer):
+    """Loads what `load` kept for an optimizer that has been built now."""
+    state = _kept_state(optimizer)
+    optimizer.state_to_load = ()
+    load(optimizer, state)
+
+
+def _kept_state(optimizer) -> dict:
+    """It, with the learning rate that was set since, if one was."""
+    state, learning_rate = optimizer.state_to_load
+    if _learning_rate(optimizer) != learning_rate:
+        state = state | {"learning_rate": _learning_rate(optimizer)}
+    return state
+
+
+def _learning_rate(optimizer):
+    """A number, or None if it is a schedule."""
+    variable = named_variables(optimizer).get("learning_rate")
+    return None if variable is None else ops.convert_to_numpy(variable)
+
+
+def _warn(what):
+    warnings.warn(
+        f"A saved state does not fit HierarchicalRNN: {what}. All else that the file "
+        "holds is loaded",
+        stacklevel=4,
+    )
+
+
+def _values(optimizer, store) -> dict:
+    """The array for each of the optimizer's variables, by name.
+
+    Raises:
+        ValueError: If the state does not fit.
     """
     names = set(store.keys())
     if not names:
         _check_holds_no_other_state(store)
-        return
+        return {}
     if DESCRIPTION not in names:
         raise ValueError(
-            "A state of HierarchicalRNN holds its own description. Received: one "
-            f"without, with {len(names)} arrays; it is another optimizer's state"
+            "A state must be one of HierarchicalRNN and hold its own description. "
+            f"Received: {len(names)} arrays of another optimizer's state"
         )
-    saved = _read_description(store[DESCRIPTION])
-    if "config" in saved:
-        # A state that was saved before a switch existed has it off.
-        saved["config"] = read_config(saved["config"]).to_dict()
-    here = _description(optimizer)
+    saved = read_description(optimizer, store[DESCRIPTION])
     variables = named_variables(optimizer)
-    if "shapes" in saved and not optimizer.built:
-        raise ValueError(
-            "A state is loaded into an optimizer that was built: call "
-            "`optimizer.build(model.trainable_variables)` first. Received: not built"
-        )
-    if "shapes" not in saved and _is_as_built(optimizer):
+    if "shapes" not in saved and not has_taken_steps(optimizer):
         # A model that was compiled and saved, not trained: there is no more to load.
-        saved = here | {"format": saved.get("format")}
-        variables = {name: variables[name] for name in names & set(variables)}
-    for key, rule in (
-        ("format", "the format of this package"),
-        ("config", "the architecture of the optimizer's weights"),
-        ("shapes", "the shapes of the variables it was built with"),
-    ):
-        if saved.get(key) != here.get(key):
-            raise ValueError(
-                f"A state is loaded into an optimizer that has {rule}: "
-                f"{here.get(key)}. Received: {saved.get(key)}"
-                + (weights_hint(saved.get(key)) if key == "config" else "")
-            )
-    if "shapes" in saved:
-        block_size = saved.get("block_size")
-        if type(block_size) is not int or block_size < 1:
-            raise ValueError(
-                "The description in a state must have a positive integer "
-                f"'block_size'. Received: {block_size!r}"
-            )
-    missing = sorted(set(variables) - names)
-    unknown = sorted(names - set(variables) - {DESCRIPTION})
+        return {name: _checked(store, name, variables) for name in names & {*variables}}
+    if not optimizer.built:
+        state = {name: np.array(store[name]) for name in names}
+        optimizer.state_to_load = (state, _learning_rate(optimizer))
+        return {}
+    sources = _sources(optimizer, saved)
+    _check_names(optimizer, names, variables, sources, saved)
+    if None in sources:
+        # What follows is laid over a fresh start, not over what was read when the
+        # optimizer was built, before a file's weights were in the model.
+        optimizer.reset()
+    values = {}
+    for name, variable in variables.items():
+        group, _, index = name.partition(".")
+        level = FIELDS[name].level if name in FIELDS else None
+        if level == "parameter":
+            values[name] = _repacked(store, name, variable, sources, saved, optimizer)
+        elif level == "tensor":
+            values[name] = _of_tensors(store, name, variable, sources, saved)
+            if name == "log_size" and None in sources:
+                # Else read at the first step of the optimizer, which is over.
+                fresh = [source is None for source in sources]
+                values[name][:, fresh] = _log_sizes(optimizer)[:, fresh]
+        elif group in _kept(optimizer):
+            source = sources[int(index)]
+            if source is not None:
+                values[name] = _checked(store, name, variables, f"{group}.{source}")
+            elif group == "averages":
+                # Of no values yet: from where the variable is now.
+                values[name] = _numpy(optimizer.learned_variables[int(index)])
+        else:
+            values[name] = _checked(store, name, variables)
+    return values
+
+
+def _kept(optimizer) -> set[str]:
+    """The names of what is kept for each model variable, a variable each."""
+    switches = {
+        "true_values": optimizer.config.attention,
+        "averages": optimizer.use_ema,
+        "accumulators": optimizer.gradient_accumulation_steps,
+    }
+    return {name for name, on in switches.items() if on}
+
+
+def _checked(store, name, variables, saved_name=None) -> np.ndarray:
+    """An array of the store, which must have its variable's shape."""
+    array = np.asarray(store[saved_name or name])
+    _check_shape(saved_name or name, array, tuple(variables[name].shape))
+    return array
+
+
+def _check_shape(name, array, shape):
+    if array.shape != shape:
+        raise ValueError(
+            f"The state's {name!r} must have the shape {shape}. Received: {array.shape}"
+        )
+
+
+def _check_names(optimizer, names, variables, sources, saved):
+    """Refuses a state that lacks arrays, or holds some that have no place here."""
+    kept = _kept(optimizer)
+    positional = saved["shapes"] == description_of(optimizer)["shapes"]
+    count = len(sources) if positional else len(saved["paths"])
+    expected = {name for name in variables if name.partition(".")[0] not in kept}
+    expected |= {f"{group}.{index}" for group in kept for index in range(count)}
+    missing = sorted(expected - names)
+    unknown = sorted(names - expected - {DESCRIPTION})
     if missing or unknown:
         raise ValueError(
             "A state must hold exactly the optimizer's variables (compare `use_ema`, "
             "`gradient_accumulation_steps` and whether the learning rate is a "
-            f"schedule). Missing: {missing}. Not part of it: {unknown}."
+            f"schedule). Missing: {missing}. Not part of it: {unknown}"
         )
-    values = {}
-    for name, variable in variables.items():
-        value = np.asarray(store[name])
-        if name in PARAMETER_FIELDS:
-            value = _repack(name, value, variable, saved["block_size"], optimizer)
-        if tuple(value.shape) != _shape(variable):
-            raise ValueError(
-                f"The state's {name!r} must have the shape {_shape(variable)}. "
-                f"Received: {tuple(value.shape)}"
-            )
-        values[name] = value
-    for name, variable in variables.items():
-        if isinstance(variable, list):
-            parts = np.split(values[name], len(variable), axis=1)
-            for shard, part in zip(variable, parts, strict=True):
-                shard.assign(part)
-        else:
-            variable.assign(values[name])
+
+
+def _sources(optimizer, saved) -> list:
+    """The position in the saved state of each learned variable, None where it has none.
+
+    Variables of the same shapes in the same order are the same. Others are the same
+    where shape and path are; of a path, a loaded model may lack the first names.
+
+    Raises:
+        ValueError: If none is the same; or if not all are and the optimizer has taken
+            steps.
+    """
+    here = description_of(optimizer)
+    if saved["shapes"] == here["shapes"]:
+        return list(range(len(here["paths"])))
+    rule = (
+        "A state must be of the shapes of the variables that the optimizer was built "
+        f"with: {here['shapes']}"
+    )
+    if "paths" not in saved:
+        raise ValueError(
+            f"{rule}. Received: {saved['shapes']}, and no paths of the variables, by "
+            "which those that are the same could be found"
+        )
+    wanted = list(zip(here["paths"], here["shapes"], strict=False))
+    given = list(zip(saved["paths"], saved["shapes"], strict=False))
+    sources = [None] * len(wanted)
+    for same in (_equal, _one_ends_with_the_other):
+        pairs = [
+            (position, source)
+            for position, tensor in enumerate(wanted)
+            for source, other in enumerate(given)
+            if tensor[1] == other[1]
+            and same(tensor[0], other[0])
+            and sources[position] is None
+            and source not in sources
+        ]
+        for position, source in pairs:
+            # Only where nothing else could be meant.
+            if sum(position == p or source == s for p, s in pairs) == 1:
+                sources[position] = source
+    fresh = [tensor[0] for tensor, s in zip(wanted, sources, strict=True) if s is None]
+    if fresh and (len(fresh) == len(wanted) or has_taken_steps(optimizer)):
+        raise ValueError(f"{rule}, {here['paths']}. Received: {given}")
+    if fresh:
+        _warn(f"the state of {', '.join(fresh)} starts afresh, the rest goes on")
+    return sources
+
+
+def _equal(path, other) -> bool:
+    return path == other
+
+
+def _one_ends_with_the_other(path, other) -> bool:
+    return f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
 
 
 def _numpy(variable) -> np.ndarray:
     if isinstance(variable, list):
         return np.concatenate([ops.convert_to_numpy(v) for v in variable], axis=1)
     return ops.convert_to_numpy(variable)
-
-
-def _shape(variable) -> tuple[int, ...]:
-    if isinstance(variable, list):
-        features, blocks, size = variable[0].shape
-        return features, blocks * len(variable), size
-    return tuple(variable.shape)
-
-
-def _read_description(array) -> dict:
-    try:
-        found = json.loads(bytes(np.asarray(array, np.uint8)).decode())
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"The description in a state must be JSON. Received: {error}"
-        ) from error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"The description in a state must be an object. Received: {found!r}"
-        )
-    return found
-
-
-def read_config(values) -> Config:
-    """The architecture that a state's description names, a dict.
-
-    Raises:
-        ValueError: It is none of this package.
-    """
-    try:
-        return Config.from_dict(values)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            "The 'config' in a state's description must be one of this package. "
-            f"Received: {error}"
-        ) from error
-
-
-def weights_hint(config) -> str:
-    """Which shipped weights a state of this architecture can be loaded into.
-
-    Args:
-        config: A dict, from `Config.to_dict`.
-
-    Returns:
-        The end of a message, or nothing.
-    """
-    fitting = [
-        repr(name)
-        for name in list_weights()
-        if name not in ALIASES and load_weights(name).config.to_dict() == config
-    ]
-    if not fitting:
-        return ""
-    return (
-        ", the architecture of shipped weights: make the optimizer with "
-        f"`weights={' or '.join(fitting)}`"
-    )
 
 
 def _check_holds_no_other_state(store):
@@ -222,30 +306,57 @@ def _check_holds_no_other_state(store):
         )
 
 
-def _repack(name, value, variable, saved_block_size, optimizer):
+def _of_tensors(store, name, variable, sources, saved) -> np.ndarray:
+    """`[..., tensors]`, a column from where each tensor was saved."""
+    array, value = np.asarray(store[name]), np.array(_numpy(variable))
+    _check_shape(name, array, (*value.shape[:-1], len(saved["shapes"])))
+    for position, source in enumerate(sources):
+        if source is not None:
+            value[..., position] = array[..., source]
+    return value
+
+
+def _log_sizes(optimizer) -> np.ndarray:
+    """`[1, tensors]`, of the variables as they are now."""
+    values = [_numpy(v).astype(np.float32) for v in optimizer.learned_variables]
+    mean_squares = [np.mean(np.square(v)) if v.size else 0.0 for v in values]
+    sizes = log_sizes_of_tensors(
+        ops.convert_to_tensor(np.array(mean_squares, np.float32)),
+        optimizer._layout[0],
+        optimizer.config.nominal,
+    )
+    return ops.convert_to_numpy(sizes)
+
+
+def _repacked(store, name, variable, sources, saved, optimizer) -> np.ndarray:
     """`[features, blocks, block_size]` in the optimizer's own arrangement.
 
-    Padding keeps what it was built with: it takes part in nothing.
+    Padding and what starts afresh keep what they are: padding takes part in nothing.
     """
-    layout = optimizer._layout[0]
-    if value.shape == _shape(variable) and saved_block_size == layout.block_size:
-        return value
-    blocks = [math.ceil(math.prod(shape) / saved_block_size) for shape in layout.shapes]
+    layout, block_size = optimizer._layout[0], saved["block_size"]
+    array, value = np.asarray(store[name]), _numpy(variable)
+    in_order = sources == list(range(len(saved["shapes"])))
+    if in_order and array.shape == value.shape and block_size == layout.block_size:
+        return array
+    blocks = [math.ceil(math.prod(shape) / block_size) for shape in saved["shapes"]]
     if (
-        value.ndim != 3
-        or value.shape[0] != _shape(variable)[0]
-        or value.shape[1] < sum(blocks)
-        or value.shape[2] != saved_block_size
+        array.ndim != 3
+        or array.shape[0] != value.shape[0]
+        or array.shape[1] < sum(blocks)
+        or array.shape[2] != block_size
     ):
         raise ValueError(
-            f"The state's {name!r} must be of {_shape(variable)[0]} features in "
-            f"{sum(blocks)} or more blocks of {saved_block_size}. "
-            f"Received: shape {value.shape}"
+            f"The state's {name!r} must be of {value.shape[0]} features in "
+            f"{sum(blocks)} or more blocks of {block_size}. "
+            f"Received: shape {array.shape}"
         )
-    repacked = np.array(_numpy(variable))
-    first = 0
-    for tensor, shape in enumerate(layout.shapes):
-        rows = rows_of_blocks(value[:, first : first + blocks[tensor]], shape)
-        repacked[:, layout.blocks_of(tensor)] = blocks_of_rows(rows, layout.block_size)
-        first += blocks[tensor]
-    return repacked
+    firsts = np.cumsum([0, *blocks])
+    value = np.array(value)
+    for position, source in enumerate(sources):
+        if source is None:
+            continue
+        rows = rows_of_blocks(
+            array[:, firsts[source] : firsts[source + 1]], layout.shapes[position]
+        )
+        value[:, layout.blocks_of(position)] = blocks_of_rows(rows, layout.block_size)
+    return value

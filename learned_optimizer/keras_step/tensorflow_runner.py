@@ -61,13 +61,17 @@ class TensorFlowRunner:
                     f"variable {variable.name!r} of {type(strategy).__name__}"
                 )
 
+    def eagerly(self):
+        """A context outside the function that is being traced, if one is."""
+        return tf.init_scope()
+
     def read_now(self, variable):
         """A variable's value, an array, outside the function that is being traced.
 
         Variables that depend on a tensor of that function could not be lifted out
         of it, as XLA needs them to be.
         """
-        with tf.init_scope():
+        with self.eagerly():
             return tf.convert_to_tensor(_native(variable)).numpy()
 
     def run(self, gradients, trainable_variables, present):

@@ -1,4 +1,4 @@
-"""The one backend of Keras that meta-training and strategies run on."""
+"""The one backend of Keras that meta-training, strategies and `export` run on."""
 
 import keras
 
@@ -11,6 +11,6 @@ def check_backend() -> None:
     """
     if keras.config.backend() != "tensorflow":
         raise ValueError(
-            "This program needs the Keras backend 'tensorflow'. "
+            "This needs the Keras backend 'tensorflow'. "
             f"Received: {keras.config.backend()!r}"
         )

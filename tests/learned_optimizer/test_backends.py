@@ -19,7 +19,12 @@ import sys
 import keras
 import learned_optimizer
 variable = keras.Variable([[1.0, 2.0]])
-learned_optimizer.HierarchicalRNN().apply([keras.ops.ones((1, 2))], [variable])
+optimizer = learned_optimizer.HierarchicalRNN()
+optimizer.apply([keras.ops.ones((1, 2))], [variable])
+try:
+    optimizer.export("folder")
+except ValueError as error:
+    assert "needs the Keras backend 'tensorflow'" in str(error)
 moved = bool(keras.ops.convert_to_numpy(variable)[0, 0] < 1)
 print(keras.config.backend(), moved, [m for m in sys.modules if m == "tensorflow"])
 """

@@ -53,7 +53,7 @@ def run_by_fit(behaviour, strategy, **options):
         model = by_hand.make_model(problem, constrained=behaviour.constrained)
         optimizer = behaviour.optimizer()
         by_hand.fit(model, optimizer, problem, **options)
-    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    assert_replicas_are_identical(strategy, model.variables, optimizer._variables)
     return Outcome(optimizer, model.trainable_variables, finalized=True)
 
 
@@ -78,7 +78,7 @@ def run_by_custom_loop(behaviour, strategy):
     data = tf.data.Dataset.from_tensor_slices(problem.inputs).batch(2)
     for x in strategy.experimental_distribute_dataset(data):
         step(x)
-    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    assert_replicas_are_identical(strategy, model.variables, optimizer._variables)
     return Outcome(optimizer, model.trainable_variables, finalized=False)
 
 
@@ -137,7 +137,7 @@ def test_a_gradient_that_is_not_finite_on_one_replica_skips_on_both():
         model = by_hand.make_model(broken)
         optimizer = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
         by_hand.fit(model, optimizer, broken)
-    assert_replicas_are_identical(strategy, model.variables, optimizer.variables)
+    assert_replicas_are_identical(strategy, model.variables, optimizer._variables)
     expected = broken.run_by_hand()
     assert expected.skipped_steps == 1
     assert_same_state(optimizer, model.trainable_variables, expected)
@@ -278,7 +278,7 @@ def test_sparse_absent_and_undecayed_on_two_replicas(accumulation_steps):
         np.add.at(dense, step_rows.reshape(-1), step_pieces.reshape(-1, 3))
         whole = [tf.constant(dense), tf.constant(step_pieces.sum((0, 1))), None]
         alone.apply(whole, its)
-    assert_replicas_are_identical(strategy, variables, optimizer.variables)
+    assert_replicas_are_identical(strategy, variables, optimizer._variables)
     assert_same(numbers(variables), numbers(its))
     for one, two in zip(variables, its, strict=True):
         for name, array in optimizer.slots(one).items():

@@ -805,10 +805,11 @@ def test_the_state_is_in_optimizer_variables(trained):
     for name in ("hidden_state", "log_learning_rate", "global_state", "started"):
         for variable in tf.nest.flatten(getattr(optimizer, f"_{name}")):
             assert id(variable) in held
-    meta = [x for x in optimizer.variables if x.name.startswith("meta_")]
+    meta = optimizer.meta_variables
+    assert held.isdisjoint(id(variable) for variable in meta)
     wanted = optimizer.weights.meta_parameters.values()
     assert sum(int(np.prod(x.shape)) for x in meta) == sum(x.size for x in wanted)
-    assert not any(x.trainable for x in optimizer.variables)
+    assert not any(x.trainable for x in [*optimizer.variables, *meta])
 
 
 # Serialization.

@@ -1,0 +1,66 @@
+"""Arguments and variables that are refused, or that a warning is given of."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN
+
+SCHEDULES = keras.optimizers.schedules
+
+
+class NeedsMore(SCHEDULES.LearningRateSchedule):
+    def __call__(self, step):
+        raise RuntimeError("not yet")
+
+
+RATES = {
+    "Adam's": (1e-3, "at most 0.001"),
+    "nothing": (0.0, "at most 0"),
+    "a tenth": (0.1, None),
+    "the default": (1.0, None),
+    "Adam's schedule": (SCHEDULES.CosineDecay(1e-3, 1000), "at most 0.001"),
+    "a warm-up to Adam's": (
+        SCHEDULES.CosineDecay(0.0, 900, warmup_target=1e-2, warmup_steps=100),
+        "at most 0.01",
+    ),
+    "a warm-up": (SCHEDULES.PolynomialDecay(0.001, 1000, 1.0), None),
+    "a decay": (SCHEDULES.ExponentialDecay(1.0, 10, 0.5), None),
+    "a callable": (lambda: 1e-3, None),
+    "a schedule that fails": (NeedsMore(), None),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_learning_rate_of_adams_gets_one_warning(name):
+    rate, words = RATES[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = HierarchicalRNN(learning_rate=rate)
+        if not callable(rate):
+            # The person was told; a copy and a loaded model tell them nothing new.
+            HierarchicalRNN.from_config(optimizer.get_config())
+    messages = [str(w.message) for w in caught if "multiplies a step" in str(w.message)]
+    assert len(messages) == (words is not None)
+    if words:
+        assert words in messages[0]
+        assert caught[0].filename == __file__
+
+
+def test_a_variable_of_unknown_size_is_refused():
+    variable = tf.Variable(np.zeros(3, np.float32), shape=[None])
+    with pytest.raises(ValueError, match="must be fully defined. Received: 'Variable"):
+        HierarchicalRNN().apply([tf.ones(3)], [variable])
+    unknown = tf.Variable(np.zeros(3, np.float32), shape=tf.TensorShape(None))
+    with pytest.raises(ValueError, match="must be fully defined"):
+        HierarchicalRNN().build([unknown])
+
+
+def test_a_model_of_tf_keras_is_told_from_one_of_keras():
+    tf_keras = pytest.importorskip("tf_keras")
+    model = tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=(2,))])
+    with pytest.raises(TypeError, match="Keras 3.*Received: a model of tf_keras"):
+        model.compile(HierarchicalRNN(), "mse")

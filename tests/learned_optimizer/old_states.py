@@ -1,0 +1,116 @@
+"""Small trainings, whose files must load and go on alike in every later version.
+
+    python -m tests.learned_optimizer.old_states FOLDER
+
+writes the files of each training in its middle, and `losses.json`: the losses of the
+steps after it. `data/old_states.tar.xz` holds what commit 0d5d39b wrote.
+"""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from learned_optimizer import Config, HierarchicalRNN
+from learned_optimizer.weights import fresh_weights
+
+ARCHIVE = pathlib.Path(__file__).parent / "data" / "old_states.tar.xz"
+STEPS = 4
+# Few meta-parameters, so that the files are small.
+SMALL = Config(level_sizes=(3, 2, 2), attention=True)
+
+
+def everything():
+    """An optimizer with all that one can hold a variable for."""
+    return HierarchicalRNN(
+        weights=fresh_weights(SMALL, seed=1),
+        initial_learning_rate=1e-2,
+        use_ema=True,
+        ema_momentum=0.5,
+        gradient_accumulation_steps=3,
+    )
+
+
+OPTIMIZERS = {
+    "model.keras": lambda: HierarchicalRNN(weights="default-v2"),
+    "all.weights.h5": everything,
+    "checkpoint": everything,
+    "half.keras": lambda: keras.optimizers.LossScaleOptimizer(
+        HierarchicalRNN(weights=fresh_weights(SMALL, seed=2)), initial_scale=64.0
+    ),
+}
+
+
+def make_model(optimizer):
+    """A network of 50 parameters, compiled; its weights are the same each time."""
+    generator = np.random.default_rng(3)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(2),
+        ]
+    )
+    for variable in model.trainable_variables:
+        variable.assign(0.5 * generator.standard_normal(variable.shape))
+    model.compile(optimizer, loss="mse")
+    return model
+
+
+def batches():
+    """`[steps, 16, 3]` inputs and `[steps, 16, 2]` targets of all steps."""
+    generator = np.random.default_rng(4)
+    inputs = generator.standard_normal((2 * STEPS, 16, 3)).astype(np.float32)
+    return inputs, np.tanh(inputs @ generator.standard_normal((3, 2))).astype("float32")
+
+
+def losses(model, start, stop):
+    """Trains from step `start` to `stop`; the loss of each batch alone."""
+    inputs, targets = batches()
+    found = []
+    for step in range(start, stop):
+        model.reset_metrics()
+        found.append(float(model.train_on_batch(inputs[step], targets[step])))
+    return found
+
+
+def checkpoint_of(model):
+    """What the checkpoint holds."""
+    return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+
+def write(folder):
+    """Trains, writes each file in the middle, and the losses after it."""
+    after = {}
+    for name, make_optimizer in OPTIMIZERS.items():
+        model = make_model(make_optimizer())
+        losses(model, 0, STEPS)
+        if name == "checkpoint":
+            checkpoint_of(model).write(str(folder / name))
+        elif name.endswith(".weights.h5"):
+            model.save_weights(folder / name)
+        else:
+            model.save(folder / name)
+        after[name] = losses(model, STEPS, 2 * STEPS)
+    (folder / "losses.json").write_text(json.dumps(after, indent=1) + "\n")
+
+
+def load(folder, name):
+    """The model of a file that `write` wrote."""
+    if name.endswith(".keras"):
+        return keras.models.load_model(folder / name)
+    model = make_model(OPTIMIZERS[name]())
+    if name == "checkpoint":
+        model.optimizer.build(model.trainable_variables)
+        status = checkpoint_of(model).read(str(folder / name))
+        status.assert_existing_objects_matched()
+    else:
+        model.load_weights(folder / name)
+    return model
+
+
+if __name__ == "__main__":
+    write(pathlib.Path(sys.argv[1]))
