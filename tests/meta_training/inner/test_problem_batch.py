@@ -189,5 +189,5 @@ def test_each_task_has_its_own_noise_and_zeroing():
 
 
 def test_a_batch_needs_tasks():
-    with pytest.raises(ValueError, match="one task or more"):
+    with pytest.raises(ValueError, match="tasks must be one or more"):
         ProblemBatch([])
