@@ -12,6 +12,11 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.float64(x)))
 
 
+def mean(x):
+    """Over the first axis, 0 where there is nothing."""
+    return np.sum(x, axis=0) / max(1, len(x))
+
+
 def float64(meta_parameters):
     return {name: np.float64(array) for name, array in meta_parameters.items()}
 
@@ -21,10 +26,10 @@ def log_sizes(values, nominal=None):
 
     With the bound and the depth of a `NominalRate`, where it has them.
     """
-    sizes = [np.sqrt(np.mean(np.float64(value) ** 2)) for value in values]
+    sizes = [np.sqrt(mean(np.float64(np.ravel(value)) ** 2)) for value in values]
     known = [np.log(size) for size in sizes if size > 0]
-    mean = np.mean(known) if known else np.log(0.1)
-    logs = [np.log(size) if size > 0 else mean for size in sizes]
+    usual = np.mean(known) if known else np.log(0.1)
+    logs = [np.log(size) if size > 0 else usual for size in sizes]
     if nominal and nominal.largest is not None and known:
         everything = np.concatenate([np.ravel(np.float64(value)) for value in values])
         bound = nominal.largest * np.sqrt(np.mean(everything**2))
@@ -43,7 +48,7 @@ def initial_tensor(w, config, count, log_rate, log_size):
         "hidden_state": np.repeat(w["parameter_start"], count, axis=0),
         "gradient_averages": np.zeros((count, config.gradient_timescales)),
         "mean_squares": np.zeros((count, config.gradient_timescales)),
-        "log_learning_rate": np.full(count, log_rate, np.float64),
+        "log_learning_rate": np.full(count, np.ravel(log_rate), np.float64),
         "tensor_state": w["tensor_start"][0] if config.levels >= 2 else np.zeros(0),
         "log_size": log_size,
         "steps_taken": 0,
@@ -75,7 +80,7 @@ def step(w, config, tensors, global_state, gradients):
     for tensor, g in zip(tensors, gradients, strict=True):
         rates = tensor["log_learning_rate"]
         of_problem = config.learning_rate_mean == "problem"
-        mean_rate = np.mean(all_rates if of_problem else rates)
+        mean_rate = mean(all_rates if of_problem else rates)
         averages, squares, m = scaled_gradients(w, config, tensor, np.float64(g))
         nominal = None
         if config.nominal:  # Equation 16.
@@ -83,7 +88,7 @@ def step(w, config, tensors, global_state, gradients):
             fallen = rate.power * np.log(1 + tensor["steps_taken"] / rate.decay_steps)
             nominal = np.log(rate.ratio) + tensor["log_size"] - fallen
         if config.gradient_decline:
-            size = np.mean(np.float64(g) ** 2)
+            size = mean(np.float64(g) ** 2)
             if tensor["steps_taken"]:
                 size = 0.05 * size + 0.95 * tensor["gradient_size"]
             tensor["gradient_size"] = size
@@ -123,7 +128,7 @@ def step(w, config, tensors, global_state, gradients):
             if config.levels >= 3:
                 bias = affine(w, "global_to_tensor", global_state)
             old = tensor["tensor_state"]
-            tensor["tensor_state"] = cell(w, "tensor", seen.mean(axis=0), old, bias)
+            tensor["tensor_state"] = cell(w, "tensor", mean(seen), old, bias)
         tensor.update(
             hidden_state=h,
             gradient_averages=averages,
@@ -202,7 +207,7 @@ def direction(w, config, name, shortcut, h, m):
     if config.gradient_shortcut:
         d = d + (m @ w[shortcut])[:, 0]
     if config.dynamic_output_scale:
-        d = d / np.sqrt(np.mean(d**2) + 1e-16)
+        d = d / np.sqrt(mean(d**2) + 1e-16)
     return d
 
 
