@@ -204,7 +204,7 @@ def test_missing_and_misshapen_variables_are_named(name):
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
-    arrays = golden.GoldenCase("d_pert").expected["meta"]
+    arrays = golden.GoldenCase("a_pert").expected["meta"]
     prefix = pathlib.Path(save(arrays, tmp_path / "model"))
     data = prefix.with_name(prefix.name + ".data-00000-of-00001")
     content = data.read_bytes()

@@ -169,7 +169,7 @@ def test_estimators_go_by_name():
     with pytest.raises(ValueError, match="must be one of pes, truncated"):
         estimator("none")
     with pytest.raises(ValueError, match="must be new"):
-        register_estimator("pes")
+        register_estimator("pes")(estimator("truncated"))
     batch = ProblemBatch([Bowl(5.0)], 2)
     with pytest.raises(ValueError, match="no settings"):
         estimator("truncated")(batch, HierarchicalRule(), OPTIONS, sigma=1.0)

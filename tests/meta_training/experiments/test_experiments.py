@@ -143,10 +143,15 @@ def test_an_unknown_experiment_is_refused(name, capsys):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"name": "cost"}, {"name": "all"}, {"budgets": {}}]
+    ("changes", "rule"),
+    [
+        ({"name": "cost"}, "must be new"),
+        ({"name": "all"}, "must be none of"),
+        ({"budgets": {}}, "must have"),
+    ],
 )
-def test_an_experiment_that_cannot_be_registered(changes):
-    with pytest.raises(ValueError, match="must have"):
+def test_an_experiment_that_cannot_be_registered(changes, rule):
+    with pytest.raises(ValueError, match=rule):
         register_experiment(type("Bad", (Counted,), changes))
 
 
