@@ -3,6 +3,7 @@
 from learned_optimizer.callbacks import (
     LearnedRates,
     RecomputeRunningAverages,
+    SetTotalSteps,
     SwapTrueValues,
 )
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
@@ -22,6 +23,7 @@ __all__ = [
     "HierarchicalRNN",
     "LearnedRates",
     "RecomputeRunningAverages",
+    "SetTotalSteps",
     "SwapTrueValues",
     "Weights",
     "fresh_weights",

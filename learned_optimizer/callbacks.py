@@ -7,6 +7,7 @@ the training.
 """
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -172,6 +173,62 @@ class RecomputeRunningAverages(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._recompute()
         self._averages = None
+
+
+class SetTotalSteps(keras.callbacks.Callback):
+    """Tells the optimizer how many updates the training will make in all.
+
+    `fit` knows: the epochs times the steps of one, divided by the accumulation of
+    gradients, and what was done before. The nominal learning rate then follows a
+    schedule to its end at the last step, see `HierarchicalRNN(total_steps=...)`. A
+    number that the optimizer was given stays; if `fit` goes beyond it, there is a
+    warning.
+
+    Example:
+    >>> model.fit(x, y, epochs=20, callbacks=[SetTotalSteps()])
+
+    Raises:
+        ValueError: If `fit` does not know the number of steps of an epoch, the model's
+            optimizer is not a `HierarchicalRNN`, or its weights have no nominal rate.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._is_to_set = False
+
+    def on_train_begin(self, logs=None):
+        _learned_optimizer(self.model, "SetTotalSteps")
+        # The first epoch, which `initial_epoch` says, is known when it begins.
+        self._is_to_set = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._is_to_set:
+            return
+        self._is_to_set = False
+        optimizer = _learned_optimizer(self.model, "SetTotalSteps")
+        steps = self.params.get("steps")
+        if steps is None:
+            raise ValueError(
+                "SetTotalSteps needs to know the number of steps of an epoch: give "
+                "`steps_per_epoch` to `fit`, a dataset of known cardinality "
+                "(`tf.data.experimental.assert_cardinality`), or `total_steps` to the "
+                "optimizer instead of this callback. Received: a dataset of unknown "
+                "length"
+            )
+        calls = (self.params["epochs"] - epoch) * steps
+        # Not `iterations`, which counts updates.
+        calls += int(ops.convert_to_numpy(optimizer._iterations))
+        planned = max(1, calls // (optimizer.gradient_accumulation_steps or 1))
+        given = optimizer.get_config()["total_steps"]
+        if given is None:
+            optimizer.total_steps = planned
+        elif planned > given:
+            warnings.warn(
+                f"This `fit` goes on to update {planned}, beyond the `total_steps` "
+                f"that the optimizer was given, {given}: from there on its nominal "
+                "learning rate stays at the end of its schedule",
+                stacklevel=2,
+            )
 
 
 class LearnedRates(keras.callbacks.Callback):

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import sys
+import types
 import warnings
 
 import keras
@@ -25,6 +26,7 @@ from learned_optimizer.keras_step.arguments import (
     checked_jit_compile,
     checked_seed,
     checked_start,
+    checked_total_steps,
     resolved_weights,
     warn_of_small_rate,
 )
@@ -131,6 +133,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             or `"auto"`, where it is faster, which it is from some ten thousand
             parameters on. Keras tells an optimizer nothing of
             `model.compile(jit_compile=...)`. Defaults to `"auto"`.
+        total_steps: How many updates the whole training will make. Given that, the
+            nominal learning rate follows a schedule over it to its end, where it
+            stays. `learned_optimizer.SetTotalSteps` finds it out in `fit`. Defaults to
+            `None`: not known, and good at any time.
 
     A tensor whose gradient is not finite is left as it is, its state too, and
     `skipped_steps` counts it. With weights that use attention the model's
@@ -167,6 +173,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         gradient_accumulation_steps=None,
         name="hierarchical_rnn",
         jit_compile="auto",
+        total_steps=None,
         **kwargs,
     ):
         super().__init__(
@@ -191,6 +198,14 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         # What `state_io.load` keeps until the optimizer is built.
         self.state_to_load = ()
         warn_of_small_rate(learning_rate)
+        self._given_total_steps = checked_total_steps(total_steps, self.config)
+        # A plain object, which TensorFlow's checkpoints do not look into: those of
+        # before have no such variable. `CheckpointConfig` holds the number there.
+        self._horizon = types.SimpleNamespace(
+            variable=None, total_steps=self._given_total_steps
+        )
+        if self._given_total_steps:
+            self._warn_of_a_schedule()
         self._runner = None
         if keras.backend.backend() == "tensorflow":
             from learned_optimizer.keras_step.checkpoint_config import CheckpointConfig
@@ -198,7 +213,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
 
             self._runner = (TensorFlowRunner(self),)
             # Tracked, since it is an attribute.
-            self._checkpoint_config = CheckpointConfig(self.config)
+            self._checkpoint_config = CheckpointConfig(self)
 
     @property
     def weights(self) -> Weights:
@@ -223,6 +238,47 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
     def config(self):
         """The architecture, a `learned_optimizer.Config`."""
         return self.weights.config
+
+    @property
+    def total_steps(self) -> int | None:
+        """How many updates the whole training will make; None: not known.
+
+        It may be set at any time.
+        """
+        return self._horizon.total_steps
+
+    @total_steps.setter
+    def total_steps(self, total_steps):
+        total_steps = checked_total_steps(total_steps, self.config, self.updates_done)
+        self._set_total_steps(total_steps)
+        if total_steps:
+            self._warn_of_a_schedule()
+
+    @property
+    def updates_done(self) -> int:
+        """How many updates were made: `iterations` as a Python integer."""
+        return int(ops.convert_to_numpy(self.iterations))
+
+    def load_total_steps(self, total_steps):
+        """Takes the number of a saved state, unless one was given to the optimizer."""
+        if self._given_total_steps is None:
+            self._set_total_steps(total_steps)
+
+    def _set_total_steps(self, total_steps):
+        self._horizon.total_steps = total_steps
+        if self._horizon.variable is not None:
+            self._horizon.variable.assign(total_steps or 0)
+
+    def _warn_of_a_schedule(self):
+        if isinstance(
+            self._learning_rate, keras.optimizers.schedules.LearningRateSchedule
+        ):
+            warnings.warn(
+                "`total_steps` lets the learned rates follow a schedule of their own. "
+                "A schedule as `learning_rate` multiplies that, and falls twice. "
+                f"Received: total_steps={self.total_steps} and {self._learning_rate}",
+                stacklevel=3,
+            )
 
     # Variables.
 
@@ -260,6 +316,19 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         self._layout = (layout,)
         self._learned_indices = tuple(learned)
         self._add_state_variables(layout)
+        if self.config.nominal:
+            total_steps = self.total_steps or 0
+            options = dict(
+                shape=(),
+                dtype="int32",
+                initializer=lambda shape, dtype: ops.full(shape, total_steps, dtype),
+                name="total_steps",
+            )
+            self._horizon.variable = (
+                keras.Variable(trainable=False, **options)
+                if self._runner
+                else self.add_variable(**options)
+            )
         self._skipped_steps = self.add_variable(
             shape=(), dtype="int32", initializer="zeros", name="skipped_steps"
         )
@@ -508,6 +577,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
                 for name in self.weights.meta_parameters
             },
             skipped_steps=self._skipped_steps,
+            total_steps=[self._horizon.variable] if self.config.nominal else [],
         )
 
     def reset(self):
@@ -657,4 +727,5 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             else self.weights.to_dict(),
             "seed": self.seed,
             "jit_compile": self.jit_compile,
+            "total_steps": self._given_total_steps,
         }

@@ -68,6 +68,36 @@ def checked_jit_compile(jit_compile: Any) -> bool | str:
     return jit_compile
 
 
+def checked_total_steps(total_steps: Any, config=None, done: int = 0) -> int | None:
+    """The number of updates of the whole training as a Python integer, or None.
+
+    Args:
+        total_steps: What was given.
+        config: The architecture that is to follow it, if it is known.
+        done: Updates that were made already.
+    """
+    if total_steps is None:
+        return None
+    is_integer = isinstance(total_steps, numbers.Integral)
+    if not is_integer or isinstance(total_steps, bool) or total_steps < 1:
+        raise ValueError(
+            "`total_steps` must be a positive integer or None. "
+            f"Received: total_steps={total_steps!r}"
+        )
+    if total_steps < done:
+        raise ValueError(
+            "`total_steps` must be at least the number of updates that were made "
+            f"already, {done}. Received: total_steps={total_steps}"
+        )
+    if config is not None and config.nominal is None:
+        raise ValueError(
+            "`total_steps` needs weights with a nominal learning rate, which is what "
+            "follows a schedule (`default` has one, `released` has none). "
+            f"Received: total_steps={total_steps} and weights without one"
+        )
+    return int(total_steps)
+
+
 class SmallLearningRateWarning(UserWarning):
     """A learning rate that is one of Adam's, not a factor near 1."""
 

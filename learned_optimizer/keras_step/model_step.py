@@ -25,6 +25,7 @@ from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.nominal_rate import Horizon
 from learned_optimizer.rule.state import State
 from learned_optimizer.rule.update_rule import Stages, compute_step, none_has_started
 
@@ -79,6 +80,8 @@ class Variables(NamedTuple):
             variables, one a shard, for the fields of parameters.
         meta_parameters: `{name: variable}`.
         skipped_steps: A counter.
+        total_steps: The number of updates of the whole training, 0 where it is not
+            known, a list of one variable; empty without a nominal learning rate.
     """
 
     values: list[Any]
@@ -88,6 +91,7 @@ class Variables(NamedTuple):
     state: dict[str, Any]
     meta_parameters: dict[str, Any]
     skipped_steps: Any
+    total_steps: list[Any] = []
 
 
 def run(spec: StepSpec, variables: Variables, gradients, learning_rate, calls):
@@ -157,12 +161,23 @@ def update(
         num_chunks=num_chunks,
         clipping=Clipping(*limits),
         mean_squares=mean_squares,
+        horizon=_horizon(spec, variables, calls),
         stages=stages or stages_in_place(layout, spec.config),
     )
     counter = variables.skipped_steps
     counter.assign(ops.convert_to_tensor(counter) + step.skipped)
     assign(spec, variables, step)
     return step.active
+
+
+def _horizon(spec, variables, calls):
+    """The `Horizon` of the model, in updates; None without a nominal learning rate."""
+    if not variables.total_steps:
+        return None
+    steps = ops.convert_to_tensor(calls)
+    if spec.accumulation_steps is not None:
+        steps = steps // ops.cast(spec.accumulation_steps, steps.dtype)
+    return Horizon(ops.convert_to_tensor(variables.total_steps[0]), steps)
 
 
 def _before_the_first_update(spec, variables):

@@ -27,6 +27,7 @@ from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
 from learned_optimizer.rule.state import FIELDS
 
 DESCRIPTION = "description"
+TOTAL_STEPS = "total_steps"
 
 
 def named_variables(optimizer) -> dict:
@@ -63,6 +64,9 @@ def save(optimizer, store):
     store[DESCRIPTION] = np.frombuffer(text.encode(), np.uint8)
     for name, variable in named_variables(optimizer).items():
         store[name] = _numpy(variable)
+    if optimizer.total_steps:
+        # Not among the variables: a state without one is as good.
+        store[TOTAL_STEPS] = np.int64(optimizer.total_steps)
 
 
 def load(optimizer, store):
@@ -99,6 +103,9 @@ def load(optimizer, store):
         if name.startswith("meta."):
             new_rule = new_rule or not np.array_equal(value, _numpy(variable))
         variable.assign(value)
+    if DESCRIPTION in store.keys():
+        total_steps = TOTAL_STEPS in store.keys() and int(store[TOTAL_STEPS])
+        optimizer.load_total_steps(total_steps or None)
     if new_rule and keras.backend.backend() == "jax":
         # Steps that are compiled hold the old meta-parameters as constants.
         import jax
@@ -160,7 +167,7 @@ def _values(optimizer, store) -> dict:
         optimizer.state_to_load = (state, _learning_rate(optimizer))
         return {}
     sources = _sources(optimizer, saved)
-    _check_names(optimizer, names, variables, sources, saved)
+    _check_names(optimizer, names - {TOTAL_STEPS}, variables, sources, saved)
     if None in sources:
         # What follows is laid over a fresh start, not over what was read when the
         # optimizer was built, before a file's weights were in the model.

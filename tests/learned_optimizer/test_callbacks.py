@@ -1,6 +1,7 @@
 """The callbacks in `fit`."""
 
 import builtins
+import dataclasses
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from learned_optimizer import (
     HierarchicalRNN,
     LearnedRates,
     RecomputeRunningAverages,
+    SetTotalSteps,
     SwapTrueValues,
 )
 from tests.learned_optimizer import by_hand
@@ -352,3 +354,137 @@ def test_running_averages_take_what_fit_takes():
 def test_a_bad_number_of_batches_is_refused(name, bad):
     with pytest.raises(ValueError, match=f"`{name}` must be a positive integer"):
         RecomputeRunningAverages(IMAGES, **{name: bad})
+
+
+# SetTotalSteps, and `total_steps` itself.
+
+
+def fit_known(problem, epochs=2, total_steps=None, known=True, **options):
+    """A model after `fit`, with `total_steps` from the callback or given."""
+    model = make_model(problem)
+    arguments = options.pop("arguments", {})
+    optimizer = make_optimizer(total_steps=total_steps, **arguments)
+    callbacks = [SetTotalSteps()] if known else []
+    fit(model, optimizer, problem, epochs=epochs, callbacks=callbacks, **options)
+    return model
+
+
+def test_fit_tells_the_optimizer_how_many_steps_there_are():
+    problem = Problem.make(steps=4)
+    by_callback, given, unknown = (
+        fit_known(problem, known=False, total_steps=8),
+        fit_known(problem),
+        fit_known(problem, known=False),
+    )
+    values = [
+        numbers(model.trainable_variables) for model in (by_callback, given, unknown)
+    ]
+    for one, other, free in zip(*values, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert np.abs(one - free).max() > 1e-4
+    assert by_callback.optimizer.total_steps == given.optimizer.total_steps == 8
+    # By hand: the nominal rate of each step as a constant of an architecture.
+    expected = by_hand.OptimizerByHand(problem.values)
+    nominal = expected.config.nominal
+    for step, gradients in enumerate([*problem.gradients(), *problem.gradients()]):
+        left = 0.01 + 0.99 * (1 - step / 8)
+        ratio = nominal.ratio * 0.8 * (8 / 1000) ** -0.25 * left
+        constant = dataclasses.replace(nominal, ratio=ratio, power=0.0)
+        expected.config = dataclasses.replace(expected.config, nominal=constant)
+        expected.call(gradients)
+    assert_same(values[0], expected.values)
+
+
+def test_steps_are_updates_and_what_was_done_counts():
+    problem = Problem.make(steps=4)
+    model = fit_known(problem, epochs=3, arguments=dict(gradient_accumulation_steps=2))
+    assert model.optimizer.total_steps == 6
+    assert model.optimizer.updates_done == 6
+    fit(model, model.optimizer, problem, epochs=3, initial_epoch=2)
+    assert model.optimizer.total_steps == 6
+    callbacks = [SetTotalSteps()]
+    fit(
+        *(model, model.optimizer, problem),
+        epochs=6,
+        initial_epoch=4,
+        callbacks=callbacks,
+    )
+    # 16 calls were made, 8 came.
+    assert model.optimizer.total_steps == 12
+
+
+def test_a_number_that_was_given_stays():
+    problem = Problem.make(steps=4)
+    with pytest.warns(UserWarning, match="goes on to update 8, beyond .* given, 5"):
+        model = fit_known(problem, total_steps=5)
+    assert model.optimizer.total_steps == 5
+
+
+def test_an_unknown_length_says_what_to_give():
+    import tensorflow as tf
+
+    problem = Problem.make(steps=4)
+    data = tf.data.Dataset.from_tensor_slices((problem.inputs, problem.targets))
+    data = data.filter(lambda x, y: True).batch(2)
+    model = make_model(problem)
+    model.compile(make_optimizer(), loss=by_hand.mean_output)
+    with pytest.raises(ValueError, match="give `steps_per_epoch` to `fit`"):
+        model.fit(data, verbose=0, callbacks=[SetTotalSteps()])
+
+
+def test_total_steps_are_saved_and_those_given_win(tmp_path):
+    problem = Problem.make(steps=4)
+    model = fit_known(problem)
+    model.save(tmp_path / "model.keras")
+    path = tmp_path / "model.weights.h5"
+    model.save_weights(path)
+    custom = {"mean_output": by_hand.mean_output}
+    loaded = keras.models.load_model(tmp_path / "model.keras", custom)
+    assert loaded.optimizer.total_steps == 8
+    for given, wanted in ((None, 8), (20, 20)):
+        other = make_model(problem)
+        other.compile(make_optimizer(total_steps=given), loss=by_hand.mean_output)
+        other.optimizer.build(other.trainable_variables)
+        other.load_weights(path)
+        assert other.optimizer.total_steps == wanted
+        again = HierarchicalRNN.from_config(other.optimizer.get_config())
+        assert again.total_steps == given
+
+
+def test_total_steps_are_in_a_checkpoint(tmp_path):
+    import tensorflow as tf
+
+    problem = Problem.make(steps=4)
+    model = fit_known(problem)
+    without = fit_known(problem, known=False)
+    for source, given, wanted in (
+        (model, None, 8),
+        (model, 20, 20),
+        (without, None, None),
+    ):
+        path = tf.train.Checkpoint(optimizer=source.optimizer).save(tmp_path / "c")
+        optimizer = make_optimizer(total_steps=given)
+        optimizer.build(make_model(problem).trainable_variables)
+        status = tf.train.Checkpoint(optimizer=optimizer).restore(path)
+        status.assert_existing_objects_matched()
+        assert optimizer.total_steps == wanted
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
+def test_bad_total_steps_are_refused(bad):
+    optimizer = HierarchicalRNN()
+    with pytest.raises(ValueError, match="`total_steps` must be a positive integer"):
+        HierarchicalRNN(total_steps=bad)
+    with pytest.raises(ValueError, match="`total_steps` must be a positive integer"):
+        optimizer.total_steps = bad
+
+
+def test_total_steps_that_do_not_fit_are_refused():
+    model = fit_known(Problem.make(steps=4))
+    with pytest.raises(ValueError, match="made already, 8. Received: total_steps=7"):
+        model.optimizer.total_steps = 7
+    with pytest.raises(ValueError, match="needs weights with a nominal learning rate"):
+        HierarchicalRNN(weights="released", total_steps=10)
+    schedule = keras.optimizers.schedules.CosineDecay(1.0, 10)
+    with pytest.warns(UserWarning, match="falls twice"):
+        HierarchicalRNN(schedule, total_steps=10)
