@@ -213,7 +213,7 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
 
             self._runner = (TensorFlowRunner(self),)
             # Tracked, since it is an attribute.
-            self._checkpoint_config = CheckpointConfig(self)
+            self._checkpoint_config = CheckpointConfig(self.config, self)
 
     @property
     def weights(self) -> Weights:

@@ -12,6 +12,7 @@ import weakref
 import tensorflow as tf
 
 from learned_optimizer.keras_step.state_description import read_config, weights_hint
+from learned_optimizer.rule.config import Config
 
 # Among the fields of the architecture.
 _TOTAL_STEPS = "total_steps"
@@ -22,19 +23,19 @@ class CheckpointConfig(tf.train.experimental.PythonState):
 
     Attributes:
         config: The architecture.
-        optimizer: Whose `total_steps` is saved too, where it is known.
+        optimizer: A weak reference to the `HierarchicalRNN` whose `total_steps` is
+            saved too, where it is known; it would be tracked by itself. None: there is
+            none.
     """
 
-    def __init__(self, optimizer):
-        self.config = optimizer.config
-        # Not the optimizer itself, which would be tracked.
-        self._optimizer = weakref.ref(optimizer)
+    def __init__(self, config: Config, optimizer=None):
+        self.config = config
+        self.optimizer = optimizer and weakref.ref(optimizer)
 
     def serialize(self) -> bytes:
         values = self.config.to_dict()
-        total_steps = self._optimizer().total_steps
-        if total_steps:
-            values[_TOTAL_STEPS] = total_steps
+        if self.optimizer and self.optimizer().total_steps:
+            values[_TOTAL_STEPS] = self.optimizer().total_steps
         return json.dumps(values).encode()
 
     def deserialize(self, string_value):
@@ -53,4 +54,5 @@ class CheckpointConfig(tf.train.experimental.PythonState):
                 f"of the saved one: {self.config.to_dict()}. Received: {saved}"
                 + weights_hint(saved)
             )
-        self._optimizer().load_total_steps(total_steps)
+        if self.optimizer:
+            self.optimizer().load_total_steps(total_steps)
