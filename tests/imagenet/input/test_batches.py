@@ -6,29 +6,12 @@ import tensorflow as tf
 
 from imagenet.input import batches as batches_module
 from imagenet.input.batches import asynchronous_batches, evaluation_iterator
-from imagenet.input.data import DataConfig, open_images
+from imagenet.input.data import open_images
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices, devices_of
 from tests.imagenet import small_runs
 
 SIZE = 32
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return DataConfig(
-        "generated",
-        str(tmp_path_factory.mktemp("data")),
-        SIZE,
-        num_classes=5,
-        num_images=23,
-        num_validation_images=5,
-    )
-
-
-@pytest.fixture(scope="module")
-def data(settings):
-    return open_images(settings)
 
 
 def arrays(batches, count):

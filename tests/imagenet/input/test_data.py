@@ -28,23 +28,6 @@ SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    return DataConfig(
-        "generated",
-        str(tmp_path_factory.mktemp("data")),
-        SIZE,
-        num_classes=5,
-        num_images=23,
-        num_validation_images=5,
-    )
-
-
-@pytest.fixture(scope="module")
-def data(settings):
-    return open_images(settings)
-
-
-@pytest.fixture(scope="module")
 def imagenet(tmp_path_factory):
     """The real builder's set of a few files, some of them bad."""
     data_dir = tmp_path_factory.mktemp("imagenet")
