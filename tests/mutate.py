@@ -22,6 +22,7 @@ import functools
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -155,13 +156,14 @@ def draw(number: int, seed: int, only: str = "") -> list[Mutant]:
 
 @functools.cache
 def tests_of(path: str) -> tuple[str, ...]:
-    """The test files of a module, its own first; those of the folder if it has none."""
+    """The test files of a module, its own first; all of the folder if it has none."""
     module = pathlib.PurePosixPath(path)
     folder = ROOT / "tests" / module.parent
     package, name = ".".join(module.parent.parts), module.stem
     ways = (f"{package}.{name} import", f"from {package} import {name}")
     found = {folder / f"test_{name}.py": None}
-    for file in sorted((ROOT / "tests" / module.parts[0]).rglob("test_*.py")):
+    files = sorted((ROOT / "tests" / module.parts[0]).rglob("test_*.py"))
+    for file in sorted(files, key=lambda file: file.parent != folder):
         if any(way in file.read_text(encoding="utf-8") for way in ways):
             found[file] = None
     found = [file for file in found if file.is_file()]
@@ -186,37 +188,45 @@ class Copy:
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
     def judge(self, mutant: Mutant, time_limit: float) -> str:
-        """What the tests say: `noticed`, `missed`, or that they fail without it."""
+        """What the tests say: `noticed`, `missed`, or that they fail without it.
+
+        The tests of a file run without the mutant only where they fail with one.
+        """
         tests = tests_of(mutant.path)
-        if tests not in self._passes:
-            self._passes[tests] = self._run(tests, time_limit)
-        if not self._passes[tests]:
-            return "tests fail without it"
         path = self.folder / mutant.path
         source = path.read_text(encoding="utf-8")
         path.write_text(mutant.applied(source), encoding="utf-8")
-        passed = self._run(tests, time_limit)
+        passed, said = self._run(tests, time_limit)
         path.write_text(source, encoding="utf-8")
-        return "missed" if passed else "noticed"
+        if passed:
+            return "missed"
+        # Nothing is said of a file where the process died or took too long.
+        failed = tuple(re.findall(r"^(?:FAILED|ERROR) ([^:\s]+)", said, re.MULTILINE))
+        failed = failed[:1] or tests
+        if failed not in self._passes:
+            self._passes[failed], _ = self._run(failed, time_limit)
+        return "noticed" if self._passes[failed] else "tests fail without it"
 
     def _run(self, tests, time_limit):
-        """Whether tests pass within the time."""
+        """Whether tests pass within the time, and what they printed."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         process = subprocess.Popen(
             [*command, *tests],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder)},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            text=True,
         )
         try:
-            return process.wait(time_limit) == 0
+            said, _ = process.communicate(timeout=time_limit)
+            return process.returncode == 0, said
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return False
+            process.communicate()
+            return False, ""
 
 
 def main() -> int:
