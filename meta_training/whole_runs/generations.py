@@ -197,11 +197,16 @@ class WholeRuns:
         for meta_parameters in members:
             check()
             arguments = {**drawn.arguments, "meta_parameters": dict(meta_parameters)}
-            losses = self._loops[number](marks, arguments).losses
+            found = self._loops[number](marks, arguments)
             scores.append(
                 [
                     self.table.score(
-                        task.name, drawn.horizon, known, marks, losses[:, run]
+                        task.name,
+                        drawn.horizon,
+                        known,
+                        marks,
+                        found.losses[:, run],
+                        found.evaluation_losses[:, run],
                     )
                     for run, (task, known) in enumerate(
                         zip(drawn.draws.tasks, drawn.is_known, strict=True)

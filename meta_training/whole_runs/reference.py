@@ -40,6 +40,8 @@ class ReferenceTable:
         horizons: `[horizons]`, ascending numbers of steps.
         steps: `[horizons, records]`, when losses were recorded, from 0.
         losses: `[tasks, 2, horizons, records]`, at a constant rate and with a cosine.
+        evaluation_losses: The same under the running averages of batch normalisation;
+            `losses` themselves where a task has none.
         rates: `[tasks, 2, horizons]`, the learning rates that were best.
     """
 
@@ -47,6 +49,7 @@ class ReferenceTable:
     horizons: np.ndarray
     steps: np.ndarray
     losses: np.ndarray
+    evaluation_losses: np.ndarray
     rates: np.ndarray
 
     @classmethod
@@ -88,7 +91,12 @@ class ReferenceTable:
                 )
 
     def steps_to_reach(
-        self, task: str, horizon: int, is_known: bool, losses: np.ndarray
+        self,
+        task: str,
+        horizon: int,
+        is_known: bool,
+        losses: np.ndarray,
+        of: str = "losses",
     ) -> np.ndarray:
         """The steps that the reference needs to reach each of some losses.
 
@@ -101,8 +109,9 @@ class ReferenceTable:
             horizon: Of the run.
             is_known: Whether the run knew it.
             losses: Of any shape; may be not finite.
+            of: The field whose curves count, `losses` or `evaluation_losses`.
         """
-        curve = self._curve(task, horizon, bool(is_known))
+        curve = self._curve(task, horizon, bool(is_known), of)
         wanted = np.log(np.maximum(losses, LOSS_FLOOR))
         wanted = np.where(np.isfinite(wanted), wanted, np.inf)
         log_steps, log_losses = curve
@@ -123,9 +132,9 @@ class ReferenceTable:
         np.savez_compressed(buffer, **{**arrays, "tasks": np.array(self.tasks)})
         atomic_write(path, buffer.getvalue())
 
-    def _curve(self, task, horizon, is_known):
+    def _curve(self, task, horizon, is_known, of):
         """Logs of steps and of the least loss up to there, beyond the horizon too."""
-        row = self.losses[self.tasks.index(task), int(is_known)]
+        row = getattr(self, of)[self.tasks.index(task), int(is_known)]
         column = self.horizons.tolist().index(horizon)
         steps = np.concatenate([self.steps[column], self.horizons[column + 1 :]])
         losses = np.concatenate([row[column], row[column + 1 :, -1]])
@@ -134,13 +143,14 @@ class ReferenceTable:
         return np.log(np.maximum(steps, _START)), np.log(least)
 
     def score(
-        self, task: str, horizon: int, is_known: bool, steps, losses
+        self, task: str, horizon: int, is_known: bool, steps, losses, evaluation_losses
     ) -> np.ndarray:
         """How much faster than the reference runs are, in logs; higher is better.
 
         At each record: log(steps that the reference needs to reach this loss / steps
         taken), clipped to +-log 4; half of the score is its value at the end, half its
-        mean over the records before.
+        mean over the records before. With batch normalisation the losses under running
+        averages count for half of it; elsewhere both are the same.
 
         Args:
             task: Name of the task.
@@ -148,15 +158,23 @@ class ReferenceTable:
             is_known: Whether they knew it.
             steps: `[records]`, ascending; the start, step 0, says nothing.
             losses: `[records, ...]` of the runs.
+            evaluation_losses: The same under running averages.
 
         Returns:
             `[...]`, between -log 4 and log 4.
         """
         steps = np.asarray(steps)
         taken = steps > 0
-        needed = self.steps_to_reach(task, horizon, is_known, np.asarray(losses)[taken])
-        log_ratio = (np.log(needed).T - np.log(steps[taken])).T
         bound = math.log(LARGEST_RATIO)
-        log_ratio = np.clip(log_ratio, -bound, bound)
-        along = log_ratio[:-1] if len(log_ratio) > 1 else log_ratio
-        return 0.5 * log_ratio[-1] + 0.5 * along.mean(axis=0)
+        scores = []
+        for of, found in (
+            ("losses", losses),
+            ("evaluation_losses", evaluation_losses),
+        ):
+            reached = np.asarray(found)[taken]
+            needed = self.steps_to_reach(task, horizon, is_known, reached, of)
+            log_ratio = (np.log(needed).T - np.log(steps[taken])).T
+            log_ratio = np.clip(log_ratio, -bound, bound)
+            along = log_ratio[:-1] if len(log_ratio) > 1 else log_ratio
+            scores.append(0.5 * log_ratio[-1] + 0.5 * along.mean(axis=0))
+        return np.mean(scores, axis=0)

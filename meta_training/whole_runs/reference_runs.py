@@ -45,6 +45,7 @@ def compute_table(
         np.array(horizons),
         steps,
         np.zeros((*shape, steps.shape[1]), np.float32),
+        np.zeros((*shape, steps.shape[1]), np.float32),
         np.zeros(shape, np.float32),
     )
     if path.is_file():
@@ -62,12 +63,14 @@ def compute_table(
     for members in families.values():
         runs = _ReferenceRuns(horizons, rates, seeds)
         for task in members:
-            losses, best_rates = runs.row(task)
+            row = runs.row(task)
             table = dataclasses.replace(
                 table,
                 tasks=(*table.tasks, task.name),
-                losses=np.concatenate([table.losses, losses[np.newaxis]]),
-                rates=np.concatenate([table.rates, best_rates[np.newaxis]]),
+                **{
+                    name: np.concatenate([getattr(table, name), array[np.newaxis]])
+                    for name, array in row.items()
+                },
             )
             table.save(path)
             report(task.name)
@@ -81,8 +84,8 @@ class _ReferenceRuns:
         self._horizons, self._rates, self._seeds = horizons, rates, seeds
         self._loops: list[TrainingLoop] = []
 
-    def row(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Losses `[2, horizons, records]` and best rates `[2, horizons]` of a task."""
+    def row(self, task: Task) -> dict[str, np.ndarray]:
+        """The fields of the table for a task; the best rate has the least last loss."""
         draws = draw_runs([task], range(self._seeds), max(self._horizons))
         if not self._loops:
             draw_of_run = np.tile(np.arange(self._seeds), len(self._rates))
@@ -95,29 +98,38 @@ class _ReferenceRuns:
         marks = [_record_steps(horizon) for horizon in self._horizons]
         # Without a horizon one run serves all of them.
         every = np.sort(np.concatenate(marks))
-        unaware = self._losses(0, every)
+        unaware = self._curves(0, every)
         curves = [
-            [unaware[np.searchsorted(every, own)] for own in marks],
-            [self._losses(1, own) for own in marks],
+            [unaware[:, np.searchsorted(every, own)] for own in marks],
+            [self._curves(1, own) for own in marks],
         ]
-        best = [[int(np.argmin(losses[-1])) for losses in curve] for curve in curves]
-        losses = [
-            [own[:, rate] for own, rate in zip(*both, strict=True)]
-            for both in zip(curves, best, strict=True)
-        ]
-        best_rates = np.array(self._rates)[np.array(best)]
-        return np.array(losses, np.float32), best_rates.astype(np.float32)
+        best = np.array(
+            [[np.argmin(losses[-1]) for losses, _ in curve] for curve in curves]
+        )
+        chosen = np.array(
+            [
+                [own[..., rate] for own, rate in zip(*both, strict=True)]
+                for both in zip(curves, best, strict=True)
+            ],
+            np.float32,
+        )
+        return {
+            "losses": chosen[:, :, 0],
+            "evaluation_losses": chosen[:, :, 1],
+            "rates": np.array(self._rates, np.float32)[best],
+        }
 
-    def _losses(self, which, marks):
-        """`[records, rates]`, the geometric mean over seeds."""
+    def _curves(self, which, marks):
+        """`[2, records, rates]`, geometric means over seeds of both kinds of losses."""
         arguments = {
             "learning_rate": np.repeat(self._rates, self._seeds).astype(np.float32),
             "total_steps": np.int32(marks[-1]),
         }
-        losses = self._loops[which](marks, arguments).losses
+        found = self._loops[which](marks, arguments)
+        losses = np.stack([found.losses, found.evaluation_losses])
         losses = np.where(np.isfinite(losses), losses, np.inf)
         logs = np.log(np.maximum(losses, LOSS_FLOOR))
-        return np.exp(logs.reshape(len(marks), -1, self._seeds).mean(axis=-1))
+        return np.exp(logs.reshape(2, len(marks), -1, self._seeds).mean(axis=-1))
 
 
 def _record_steps(horizon) -> np.ndarray:

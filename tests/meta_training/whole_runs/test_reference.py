@@ -17,8 +17,15 @@ LOSSES = np.array(
         ]
     ]
 )
+# Of which three times is what running averages give.
+EVALUATION_LOSSES = 3 * LOSSES
 TABLE = ReferenceTable(
-    ("bowl",), np.array([100, 200, 400]), STEPS, LOSSES, np.ones((1, 2, 3))
+    ("bowl",),
+    np.array([100, 200, 400]),
+    STEPS,
+    LOSSES,
+    EVALUATION_LOSSES,
+    np.ones((1, 2, 3)),
 )
 
 
@@ -67,30 +74,39 @@ def test_the_score_of_a_run():
     ]
     ratios = [min(max(ratio, -bound), bound) for ratio in ratios]
     wanted = 0.5 * ratios[-1] + 0.5 * (ratios[0] + ratios[1]) / 2
-    score = TABLE.score("bowl", 100, True, steps, losses)
+    score = TABLE.score("bowl", 100, True, steps, losses, 3 * losses)
     assert score == pytest.approx(wanted, abs=5e-3)
     # Many runs at once, of which one diverges.
     both = np.stack([losses, [2.0, 0.2, math.nan, math.inf]], axis=1)
-    scores = TABLE.score("bowl", 100, True, steps, both)
+    scores = TABLE.score("bowl", 100, True, steps, both, 3 * both)
     assert scores[0] == pytest.approx(score)
     assert scores[1] == pytest.approx(-0.5 * bound + 0.5 * (ratios[0] - bound) / 2)
+    # Running averages that are useless all along count for half.
+    useless = np.full_like(losses, 1e3)
+    mixed = TABLE.score("bowl", 100, True, steps, losses, useless)
+    assert mixed == pytest.approx(0.5 * score - 0.5 * bound)
 
 
 def test_the_reference_itself_has_no_lead():
     for is_known in (False, True):
         for column, horizon in enumerate((100, 200, 400)):
             least = np.minimum.accumulate(LOSSES[0, int(is_known), column])
-            score = TABLE.score("bowl", horizon, is_known, STEPS[column], least)
+            score = TABLE.score(
+                "bowl", horizon, is_known, STEPS[column], least, 3 * least
+            )
             # Where its curve rose the reference was there earlier.
             assert -0.6 < score < 1e-6
-    assert TABLE.score("bowl", 100, True, STEPS[0], LOSSES[0, 1, 0]) == pytest.approx(0)
+    curve = LOSSES[0, 1, 0]
+    score = TABLE.score("bowl", 100, True, STEPS[0], curve, 3 * curve)
+    assert score == pytest.approx(0)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
     TABLE.save(tmp_path / "table.npz")
     found = ReferenceTable.load(tmp_path / "table.npz")
     assert found.tasks == TABLE.tasks
-    np.testing.assert_array_equal(found.losses, TABLE.losses)
+    for name in ("losses", "evaluation_losses", "rates"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(TABLE, name))
 
 
 @pytest.mark.parametrize(
@@ -106,5 +122,5 @@ def test_a_missing_table_says_how_to_compute_it(tmp_path):
     with pytest.raises(ValueError, match="python -m meta_training.reference"):
         ReferenceTable.load(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", tasks=np.zeros(2))
-    with pytest.raises(ValueError, match=r"Missing: \['horizons'"):
+    with pytest.raises(ValueError, match=r"Missing: \['evaluation_losses'"):
         ReferenceTable.load(tmp_path / "other.npz")

@@ -93,6 +93,8 @@ def test_the_table_holds_the_best_rate_of_each_horizon(reference, tmp_path):
     table = ReferenceTable.load(reference)
     assert set(table.tasks) == {task.name for task in few()}
     assert table.losses.shape == (3, 2, 2, 17) and np.all(table.losses > 0)
+    # Nothing here is normalised.
+    np.testing.assert_array_equal(table.losses, table.evaluation_losses)
     # Once more with one of the rates: never lower at the end.
     for rate in (1e-2, 1e-1):
         other = reference_runs.compute_table(
@@ -143,7 +145,12 @@ def test_members_share_every_draw_and_scores_are_those_of_plain_runs(reference):
             losses = loop(steps, arguments).losses[:, 0]
             marks = record_steps(drawn.horizon)
             wanted = table.score(
-                task.name, drawn.horizon, drawn.is_known[run], marks, losses[marks]
+                task.name,
+                drawn.horizon,
+                drawn.is_known[run],
+                marks,
+                losses[marks],
+                losses[marks],
             )
             assert scores[0, column] == pytest.approx(wanted, abs=1e-3)
             column += 1
