@@ -5,7 +5,6 @@ from meta_training.experiments import (
     corpus,
     cost,
     earlier_optimizers,
-    imagenet_networks,
     initial_rates,
 )
 from meta_training.experiments.experiment import experiment, list_experiments
@@ -16,7 +15,6 @@ __all__ = [
     "cost",
     "earlier_optimizers",
     "experiment",
-    "imagenet_networks",
     "initial_rates",
     "list_experiments",
 ]

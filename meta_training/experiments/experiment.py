@@ -58,7 +58,6 @@ class Experiment(abc.ABC):
             only.
         inference: Our inference from that, if any.
         budgets: The settings of each budget, as JSON types.
-        has_budget: Whether the budget makes a difference.
         evaluates_weights: Whether it evaluates the weights named on the command line.
     """
 
@@ -67,7 +66,6 @@ class Experiment(abc.ABC):
     claim: ClassVar[str]
     inference: ClassVar[str] = ""
     budgets: ClassVar[Mapping[str, Mapping[str, Any]]]
-    has_budget: ClassVar[bool] = True
     evaluates_weights: ClassVar[bool] = True
 
     def settings(self, budget: str, seeds: int | None = None) -> dict[str, Any]:
@@ -97,17 +95,12 @@ class Experiment(abc.ABC):
         Counts come from the CSV files in `folder`, since task sets may have changed.
         """
 
-    def inputs(self) -> dict[str, str]:
-        """The sha256 by path of files that the result depends on."""
-        return {}
-
 
 # The order in reports.
 _ORDER = (
     "earlier_optimizers",
     "training_corpus",
     "unseen_networks",
-    "imagenet",
     "initial_learning_rate",
     "ablations",
     "cost",

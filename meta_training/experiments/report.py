@@ -14,6 +14,15 @@ from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.experiment import BUDGETS
 from meta_training.experiments.runner import PARAGRAPH, read_done, rewrite_paragraph
 
+# Beside the package in a checkout; `imagenet` is not imported.
+IMAGENET = pathlib.Path(__file__).parents[2] / "imagenet" / "results" / "README.md"
+_IMAGENET = """## Inception V3 and ResNet V2
+
+**What the paper claims, in our words.** The learned optimizer, meta-trained on tiny \
+problems, trains Inception V3 and ResNet V2 on ImageNet for thousands of steps, problems \
+of a vastly different scale.
+
+**What came out here**, on drawn images, is in [the results of imagenet.benchmark]({})."""
 # Targets of Markdown links that are files of an experiment's folder.
 _LINK = re.compile(r"\]\(([\w.-]+)\)")
 
@@ -49,16 +58,16 @@ def report_text(results: pathlib.Path, base: pathlib.Path) -> tuple[str, list[st
         found = _best(results, name)
         sections.append(f"## {experiment(name).title}")
         if found is None:
-            budget = " --budget=full" if experiment(name).has_budget else ""
             sections.append(
-                f"Not run yet: `python -m meta_training.experiments {name}{budget}`."
+                "Not run yet: `python -m meta_training.experiments "
+                f"{name} --budget=full`."
             )
             continue
         folder, done = found
         shown.append(name)
-        if experiment(name).has_budget:
-            budgets.add(done["budget"])
+        budgets.add(done["budget"])
         sections += _section(folder, done, base)
+    sections.append(_IMAGENET.format(_relative(IMAGENET, base)))
     return "\n\n".join([*_head(budgets), *sections]) + "\n", shown
 
 
@@ -93,7 +102,7 @@ def _best(results, name):
 
 
 def _section(folder, done, base):
-    place = pathlib.PurePath(os.path.relpath(folder, base)).as_posix()
+    place = _relative(folder, base)
     paragraph = (folder / PARAGRAPH).read_text(encoding="utf-8").strip()
     sections = [_LINK.sub(rf"]({place}/\1)", paragraph)]
     caption = f"{_caption(done)}; `{done['command']}`; [settings]({place}/done.json)."
@@ -108,18 +117,19 @@ def _section(folder, done, base):
     return sections
 
 
+def _relative(path, base):
+    return pathlib.PurePath(os.path.relpath(path, base)).as_posix()
+
+
 def _caption(done):
     """How and when an experiment was run, and with which weights, if any."""
     found = experiment(done["experiment"])
-    if found.has_budget:
-        # Earlier versions did not note it.
-        least = "" if done.get("seconds_are_all", True) else "at least "
-        caption = (
-            f"Budget `{done['budget']}`, {least}{_duration(done['seconds'])} on "
-            f"{done['cores']} cores, {done['finished']}"
-        )
-    else:
-        caption = f"Read on {done['finished']}"
+    # Earlier versions did not note it.
+    least = "" if done.get("seconds_are_all", True) else "at least "
+    caption = (
+        f"Budget `{done['budget']}`, {least}{_duration(done['seconds'])} on "
+        f"{done['cores']} cores, {done['finished']}"
+    )
     if found.evaluates_weights:
         name, sha256 = done["weights"]["name"], done["weights"]["sha256"]
         caption += f"; weights `{name}`, sha256 `{sha256[:12]}`"

@@ -55,8 +55,7 @@ class Request:
     def command(self, experiment: Experiment) -> str:
         """The command that repeats the experiment, without folders."""
         words = ["python", "-m", "meta_training.experiments", experiment.name]
-        if experiment.has_budget:
-            words.append(f"--budget={self.budget}")
+        words += [f"--budget={self.budget}"]
         if self.seeds is not None:
             words.append(f"--seeds={self.seeds}")
         if experiment.evaluates_weights:
@@ -70,7 +69,7 @@ class Request:
         found = experiment.settings(self.budget, self.seeds)
         if experiment.evaluates_weights:
             found["weights_sha256"] = evaluated_weights.sha256_of(self.weights)
-        return {**found, "inputs": experiment.inputs()}
+        return found
 
 
 def run_experiment(
@@ -171,9 +170,8 @@ def write_paragraph(experiment, budget, settings, weights, folder) -> None:
     parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
     if experiment.evaluates_weights:
         parts.append(evaluated_weights.sentence(weights))
-    heading = f"Budget `{budget}`" if experiment.has_budget else "How"
     described = _sentence(experiment.describe(folder, settings))
-    parts.append(f"**{heading}.** {described}")
+    parts.append(f"**Budget `{budget}`.** {described}")
     text = "\n\n".join(parts) + "\n"
     (folder / PARAGRAPH).write_text(text, encoding="utf-8")
 

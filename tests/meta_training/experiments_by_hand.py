@@ -14,7 +14,6 @@ NAMES = [
     "earlier_optimizers",
     "training_corpus",
     "unseen_networks",
-    "imagenet",
     "initial_learning_rate",
     "ablations",
     "cost",

@@ -7,13 +7,11 @@ import statistics
 
 import pytest
 
-from learned_optimizer import load_weights
-from meta_training.experiments import imagenet_networks, runner
+from meta_training.experiments import runner
 from meta_training.experiments.ablations import VARIANTS, WHOLE
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.report import report_text, write_report
-from meta_training.experiments.runner import Request, collect, run_experiment
-from meta_training.optimizers import as_trained
+from meta_training.experiments.runner import collect, run_experiment
 from tests.meta_training.experiments_by_hand import (
     NAMES,
     ROOT,
@@ -164,75 +162,6 @@ class TestFindings:
         assert "| 100 | 8.0 | 2.0 | 4.00 | 3.00 | 2.00 |" in text
 
 
-class TestImagenet:
-    REPORT = """# Comparison of optimizers
-
-    python -m imagenet.benchmark --models=resnet_v2_50
-
-generated images of 48 px. HierarchicalRNN: weights default-v2, sha256 fbb2.
-
-## resnet_v2_50
-
-![resnet_v2_50](resnet_v2_50.png)
-
-| optimizer, rate | loss at step 100 |
-| --- | ---: |
-| HierarchicalRNN() | 4.8175 |
-
-A loss is a mean.
-
-## The optimizers
-
-- HierarchicalRNN
-"""
-
-    @pytest.fixture
-    def results(self, tmp_path, monkeypatch):
-        folder = tmp_path / "imagenet" / "results"
-        monkeypatch.setattr(imagenet_networks, "RESULTS", folder)
-        return folder
-
-    def add(self, results, name, curves="curves.csv.xz", report=REPORT):
-        (results / name).mkdir(parents=True)
-        (results / name / "report.md").write_text(report)
-        (results / name / "resnet_v2_50.png").write_bytes(b"picture")
-        (results / name / curves).write_text("")
-
-    def test_collects_the_reports(self, results, tmp_path, request_of):
-        self.add(results, "small")
-        self.add(results, "times_alone", curves="timing.csv")
-        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        folder = tmp_path / "out" / "imagenet"
-        assert {path.name for path in folder.iterdir()} >= {
-            "small.md",
-            "small_resnet_v2_50.png",
-            "paragraph.md",
-        }
-        copied = (folder / "small.md").read_text()
-        assert "![resnet_v2_50](small_resnet_v2_50.png)" in copied
-        text = (folder / "paragraph.md").read_text()
-        assert "No results yet of Inception V3." in text
-        assert (
-            "[small](small.md): generated images of 48 px. HierarchicalRNN: weights "
-            "default-v2, sha256 fbb2.\n\n`resnet_v2_50`:\n\n| optimizer, rate |"
-        ) in text
-        assert cells(text) == [["HierarchicalRNN()", "4.8175"]]
-        assert "times_alone" not in text and "Budget" not in text
-
-    def test_is_done_again_for_other_reports_alone(self, results, tmp_path, request_of):
-        self.add(results, "small")
-        assert run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        others = Request("small", None, as_trained(load_weights("bootstrap-v1")))
-        assert not run_experiment(experiment("imagenet"), others, tmp_path / "out")
-        self.add(results, "more")
-        assert run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-
-    def test_says_when_there_are_none(self, results, tmp_path, request_of):
-        run_experiment(experiment("imagenet"), request_of(), tmp_path / "out")
-        text = (tmp_path / "out" / "imagenet" / "paragraph.md").read_text()
-        assert "python -m imagenet.benchmark" in text
-
-
 class TestReport:
     @pytest.fixture
     def results(self, tmp_path, request_of, monkeypatch):
@@ -264,7 +193,8 @@ class TestReport:
         assert write_report(results, path) == ["ablations", "cost"]
         text = path.read_text()
         titles = re.findall("^## (.*)$", text, re.MULTILINE)
-        assert titles == [experiment(name).title for name in NAMES]
+        own = [experiment(name).title for name in NAMES]
+        assert titles == [*own, "Inception V3 and ResNet V2"]
         assert text.count("Not run yet") == len(NAMES) - 2
         # The full budget is shown where there is one.
         assert "It took 22 steps" in text and "It took 11 steps" not in text
@@ -295,16 +225,6 @@ class TestReport:
         ):
             path.write_text(json.dumps(done | entries))
             assert words in report_text(results, tmp_path)[0]
-
-    def test_what_has_no_budget_is_shown_without(self, results, tmp_path, request_of):
-        imagenet = experiment("imagenet")
-        run_experiment(imagenet, request_of(), tmp_path / "out")
-        collect(tmp_path / "out", tmp_path / "results", ["imagenet"])
-        text, shown = report_text(tmp_path / "results", tmp_path)
-        assert shown == ["imagenet"] and "nothing else" not in text
-        section = text.partition(f"## {imagenet.title}")[2].partition("\n## ")[0]
-        assert "*Read on " in section
-        assert "udget" not in section and "; weights `" not in section
 
     def test_new_words_need_no_new_run(self, results, tmp_path, monkeypatch):
         path = tmp_path / "top" / "REPORT.md"
@@ -344,8 +264,7 @@ class TestCommittedResults:
         paragraph = (folder / "paragraph.md").read_text(encoding="utf-8")
         assert found.findings(folder, done["settings"]) in paragraph
         command = f"python -m meta_training.experiments {folder.name}"
-        if found.has_budget:
-            command += f" --budget={done['budget']}"
+        command += f" --budget={done['budget']}"
         if found.evaluates_weights:
             command += f" --weights={done['weights']['name']}"
         assert done["command"] == command
