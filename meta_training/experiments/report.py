@@ -19,10 +19,11 @@ IMAGENET = pathlib.Path(__file__).parents[2] / "imagenet" / "results" / "README.
 _IMAGENET = """## Inception V3 and ResNet V2
 
 **What the paper claims, in our words.** The learned optimizer, meta-trained on tiny \
-problems, trains Inception V3 and ResNet V2 on ImageNet for thousands of steps, problems \
-of a vastly different scale.
+problems, trains Inception V3 and ResNet V2 on ImageNet for thousands of steps, \
+problems of a vastly different scale.
 
-**What came out here**, on drawn images, is in [the results of imagenet.benchmark]({})."""
+**What came out here**, on drawn images, is in [the results of \
+imagenet.benchmark]({})."""
 # Targets of Markdown links that are files of an experiment's folder.
 _LINK = re.compile(r"\]\(([\w.-]+)\)")
 
