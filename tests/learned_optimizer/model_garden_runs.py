@@ -150,7 +150,8 @@ class Run:
     def state(self):
         """`{name: array}` of the optimizer's variables."""
         return {
-            variable.name: variable.numpy() for variable in self.shell.learned.variables
+            variable.name: variable.numpy()
+            for variable in self.shell.learned._variables
         }
 
     def checkpointed_state(self):

@@ -155,7 +155,7 @@ def test_loss_scale_optimizer_on_two_replicas():
         )
         optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
         by_hand.fit(model, optimizer, problem)
-    assert_replicas_are_identical(strategy, model.variables, inner.variables)
+    assert_replicas_are_identical(strategy, model.variables, inner._variables)
     expected = problem.run_by_hand(global_clipnorm=1.0)
     assert_same_state(inner, model.trainable_variables, expected)
     assert_same(numbers(model.trainable_variables), expected.values)

@@ -44,7 +44,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Mean of empty slice", "ignore:invalid value", "ignore:__array__"
 )
-SAME = dict(rtol=0, atol=1e-5)
+# Rounding: a start that differs in its last bit makes half of that within 50 steps.
+SAME = dict(rtol=1e-5, atol=1e-5)
 SHIPPED = sorted(set(list_weights()) - set(ALIASES))
 # The version that `HierarchicalRNN()` has; the alias moves on.
 DEFAULT = ALIASES["default"]
