@@ -7,6 +7,7 @@ on from its checkpoint as if nothing had happened.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import pathlib
@@ -105,6 +106,7 @@ class Training:
             self.spec.describe(),
         )
         self._averages = self._coordinator = None
+        self._averaged = None  # The step whose running averages were computed anew.
         if devices.asynchronous:
             self._coordinator = tf.distribute.coordinator.ClusterCoordinator(
                 devices.strategy
@@ -291,17 +293,22 @@ class Training:
     def _recompute_averages(self):
         """Computes running averages of batch normalisation anew from training batches.
 
-        Those of the layers lag behind the long steps of a learned optimizer. Several
-        replicas keep the layers' own.
+        Those of the layers lag behind the long steps of a learned optimizer. The
+        batches are the first of the training, as its replicas take them.
         """
-        devices, size = self._devices, self.config.batch_size
-        if not self.spec.is_learned or devices.asynchronous or devices.num_replicas > 1:
+        if not self.spec.is_learned or self._averaged == self.step:
             return
-        count = min(RECOMPUTED_BATCHES, -(-self._images.num_train_images // size))
-        batches = self._images.training_batches(size).take(count)
+        config, devices, images = self.config, self._devices, self._images
+        count = -(-images.num_train_images // config.batch_size)
+        count = config.accumulation_steps * min(RECOMPUTED_BATCHES, count)
+        if devices.asynchronous:
+            batches = images.training_batches(config.batch_size)
+        else:
+            batches = training_iterator(config, devices, images, first_step=0)
         if self._averages is None:
             self._averages = RunningAverages(self.model)
-        self._averages.recompute(images for images, _, _ in batches)
+        self._averages.recompute(batch[0] for batch in itertools.islice(batches, count))
+        self._averaged = self.step
 
     def _finish(self):
         skipped = self._images.skipped_images()

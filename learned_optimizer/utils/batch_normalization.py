@@ -12,7 +12,8 @@ class RunningAverages:
 
     Args:
         model: A built Keras model. Its forward pass in training mode is compiled once,
-            whatever batches follow.
+            whatever batches follow. Built in the scope of a `tf.distribute` strategy,
+            it runs on all replicas, and statistics are means over these.
     """
 
     def __init__(self, model):
@@ -33,7 +34,11 @@ class RunningAverages:
             for variable in (layer.moving_mean, layer.moving_variance)
             if "training" in inspect.signature(model.call).parameters
         }
-        self._forward = _compiled(self._new_averages)
+        # Under TensorFlow alone; without a strategy it is the default one.
+        self._strategy = getattr(model, "distribute_strategy", None)
+        self._forward = _compiled(
+            self._on_replicas if self._strategy else self._new_averages
+        )
 
     def recompute(self, batches) -> int:
         """Sets each to the mean, over the batches, of the statistics of a batch.
@@ -44,7 +49,8 @@ class RunningAverages:
 
         Args:
             batches: An iterable of inputs of the model, a batch each. Of a model
-                without such layers nothing is read.
+                without such layers nothing is read. Under a strategy each may be a
+                value of its replicas; others are what every replica sees.
 
         Returns:
             The number of batches.
@@ -55,8 +61,10 @@ class RunningAverages:
         if not self._momenta:
             return 0
         variables = self._model.non_trainable_variables
-        trainable = [ops.convert_to_tensor(v) for v in self._model.trainable_variables]
         values = [ops.convert_to_tensor(variable) for variable in variables]
+        # Each replica reads its own.
+        trainable = [] if self._strategy else self._model.trainable_variables
+        trainable = [ops.convert_to_tensor(variable) for variable in trainable]
         count, sums = 0, {}
         for batch in batches:
             if not count:
@@ -90,6 +98,25 @@ class RunningAverages:
     def _new_averages(self, trainable, values, batch):
         _, found = self._model.stateless_call(trainable, values, batch, training=True)
         return [found[position] for position in self._momenta]
+
+    def _on_replicas(self, _, values, batch):
+        import tensorflow as tf
+
+        strategy = self._strategy
+
+        def forward(values, batch):
+            trainable = [v.value for v in self._model.trainable_variables]
+            found = self._new_averages(trainable, values, batch)
+            if strategy.num_replicas_in_sync == 1:
+                return found
+            # Copies: what no operation made names no device to reduce it on.
+            return tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.MEAN, [tf.identity(value) for value in found]
+            )
+
+        found = strategy.run(forward, args=(values, batch))
+        # The same on all.
+        return [strategy.experimental_local_results(value)[0] for value in found]
 
 
 def _compiled(function):
