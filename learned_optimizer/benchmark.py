@@ -191,15 +191,15 @@ def peak_memory(way, problem, weights) -> dict:
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = 4 * sum(math.prod(variable.shape) for variable in variables)
-    before = _resident_bytes()
+    before = resident_bytes()
     step, state_bytes = WAYS[way](variables, gradients, weights)
-    _reset_peak()
+    reset_peak()
     for _ in range(3):
         step().numpy()
     # Parameters and gradients were there before.
     return {
-        "peak_bytes": _peak_bytes(),
-        "extra_peak_bytes": _peak_bytes() - before - state_bytes,
+        "peak_bytes": peak_bytes(),
+        "extra_peak_bytes": peak_bytes() - before - state_bytes,
         "state_bytes": state_bytes,
         "parameter_bytes": parameters,
     }
@@ -213,18 +213,21 @@ def _status(key) -> int | None:
     return int(lines[key].split()[0]) * 1024 if key in lines else None
 
 
-def _resident_bytes() -> int:
-    return _status("VmRSS") or _peak_bytes()
+def resident_bytes() -> int:
+    """The memory that this process has now."""
+    return _status("VmRSS") or peak_bytes()
 
 
-def _reset_peak():
+def reset_peak():
+    """Starts `peak_bytes` anew, on Linux."""
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         pass  # Then the peak is that of the whole process.
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
+    """The most memory that this process has had."""
     peak = _status("VmHWM")
     if peak is None:
         unit = 1 if sys.platform == "darwin" else 1024

@@ -30,8 +30,9 @@ from learned_optimizer.keras_step.arguments import (
     resolved_weights,
     warn_of_small_rate,
 )
+from learned_optimizer.keras_step.device_memory import check_memory
 from learned_optimizer.keras_step.inspection import Inspection
-from learned_optimizer.keras_step.model_layout import model_layout
+from learned_optimizer.keras_step.model_layout import model_layout, runs_by_chunks
 from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.state import (
     PARAMETER_FIELDS,
@@ -303,7 +304,6 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         check_dtypes(variables)
         if self._runner:
             self._runner[0].check_variables(variables)
-        super().build(variables)
         learned = [
             index
             for index, variable in enumerate(variables)
@@ -311,8 +311,10 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         ]
         layout = model_layout(
             [tuple(variables[index].shape) for index in learned],
-            in_chunks=model_step.runs_by_chunks(),
+            in_chunks=runs_by_chunks(),
         )
+        check_memory(layout, self.config)
+        super().build(variables)
         self._layout = (layout,)
         self._learned_indices = tuple(learned)
         self._add_state_variables(layout)

@@ -1,12 +1,17 @@
 """How the tensors of a model are arranged: the sizes of blocks, chunks and shards.
 
+On a CPU a chunk fits a core's cache. Elsewhere it is as large as memory allows: what
+lies between two matrix products is written out, up to 230 floats a parameter.
+
 The arrangement follows from the shapes alone, the same on every device and backend, so
 that a state saved on one goes on on another.
 """
 
-import dataclasses
 import functools
 import math
+import os
+
+import keras
 
 from learned_optimizer.rule.layout import Layout
 
@@ -20,10 +25,15 @@ LARGEST_PADDING = 0.25
 # 8,192 parameters: what the update of one chunk reads and writes stays in the cache of
 # a core (measured: BUILD_NOTES.md).
 CHUNK_SIZE = 32 * BLOCK_SIZE
+# Half a million parameters: some 0.5 GB while they are passed over, and enough to keep
+# an accelerator busy.
+PIECE_SIZE = 64 * CHUNK_SIZE
 # Shards run side by side, so there are enough for a few cores, but none so small that
 # starting it costs more than what it does.
 MAX_SHARDS = 8
 SMALLEST_SHARD = 8 * CHUNK_SIZE
+# An environment variable: if it is set, steps run on a CPU as on an accelerator.
+FORCE_PIECES = "HIERARCHICAL_RNN_FORCE_PIECES"
 
 
 def model_layout(shapes, in_chunks: bool = True) -> Layout:
@@ -34,7 +44,8 @@ def model_layout(shapes, in_chunks: bool = True) -> Layout:
 
     Args:
         shapes: Their shapes; none at all are as one tensor without elements.
-        in_chunks: Whether a step loops over chunks. The arrangement is the same.
+        in_chunks: Whether a step loops over chunks, not over the pieces of an
+            accelerator. The arrangement is the same.
     """
     counts = [math.prod(shape) for shape in shapes]
     size_allowed = (1 + LARGEST_PADDING) * sum(counts)
@@ -50,16 +61,35 @@ def model_layout(shapes, in_chunks: bool = True) -> Layout:
         block_size,
         CHUNK_SIZE // block_size,
         max(1, min(MAX_SHARDS, packed // SMALLEST_SHARD)),
-        in_chunks,
+        None if in_chunks else math.ceil(PIECE_SIZE / block_size),
     )
 
 
 @functools.lru_cache(maxsize=32)
-def _layout(shapes, block_size, blocks_per_chunk, shards, in_chunks):
+def _layout(shapes, block_size, blocks_per_chunk, shards, blocks_per_piece):
     layout = Layout.from_shapes(
         shapes, block_size=block_size, blocks_per_chunk=blocks_per_chunk, shards=shards
     )
-    return layout if in_chunks else dataclasses.replace(layout, blocks_per_chunk=None)
+    if blocks_per_piece is None:
+        return layout
+    return layout.in_pieces(blocks_per_piece)
+
+
+def runs_by_chunks() -> bool:
+    """Whether this backend's device has caches that chunks should fit.
+
+    PyTorch runs op by op, where a loop only costs; so does an accelerator.
+    """
+    backend = keras.backend.backend()
+    if backend == "torch" or os.environ.get(FORCE_PIECES):
+        return False
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.config.list_physical_devices("GPU")
+    import jax
+
+    return jax.default_backend() == "cpu"
 
 
 def _packed_size(counts, block_size) -> int:

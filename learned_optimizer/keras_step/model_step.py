@@ -138,7 +138,7 @@ def update(
         num_chunks = ops.where(due, layout.num_chunks, 0)
     values = weight_decay = None
     if spec.weight_decay is not None:
-        values = packing.pack(
+        values = packing.pack_shards(
             [ops.convert_to_tensor(value) for value in _parameters(spec, variables)],
             layout,
         )
@@ -234,15 +234,54 @@ def stages_in_place(layout: Layout, config: Config, compiled=lambda stage: stage
 
         return compiled(run_stage)
 
-    return Stages.of(layout, config, in_place)
+    stages = Stages.of(layout, config, in_place)
+    if keras.backend.backend() == "torch" and layout.num_chunks > 1:
+        stages = stages._replace(update_parameters=_by_slices(layout, config))
+    return stages
+
+
+def _by_slices(layout: Layout, config: Config):
+    """The pass over a shard for PyTorch, which can write to a slice of an array.
+
+    The loop of the rule would copy the whole state at each turn there.
+    """
+    size = layout.blocks_per_chunk
+    in_one = dataclasses.replace(layout, blocks_per_chunk=None)
+    update_parameters = Stages.of(in_one, config).update_parameters
+
+    def run_stage(variables, gradients, values, blocks, *rest):
+        # Gradients are clipped ones; values may be a variable of the model itself.
+        steps, sums = {"step": gradients[None]}, []
+        others = {"decay": values is not None, "attended_step": config.attention}
+        for name in others:
+            if others[name]:
+                steps[name] = ops.zeros_like(gradients[None])
+        for start in range(0, gradients.shape[0], size):
+            rows = slice(start, start + size)
+            state = {n: variable.value[:, rows] for n, variable in variables.items()}
+            new_state, (new_steps, new_sums) = update_parameters(
+                state,
+                gradients[rows],
+                None if values is None else values[rows],
+                {name: value[:, rows] for name, value in blocks.items()},
+                *rest,
+            )
+            for name, value in new_state.items():
+                state[name].copy_(value)
+            for name, value in new_steps.items():
+                steps[name][:, rows].copy_(value)
+            sums.append(new_sums)
+        return {}, (steps, ops.concatenate(sums, axis=1))
+
+    return run_stage
 
 
 def collect(spec: StepSpec, variables: Variables, gradients, calls):
     """Unscales, accumulates and packs gradients.
 
     Returns:
-        Gradients, `[blocks, block_size]`, and whether an accumulated update is due;
-        None without accumulation.
+        Gradients, `[blocks, block_size]` of each shard, and whether an accumulated
+        update is due; None without accumulation.
     """
     due = None
     if spec.loss_scale_factor is not None:
@@ -344,24 +383,7 @@ def _pack(spec, gradients):
     tensors = [None] * spec.layout.num_tensors
     for position, gradient in zip(spec.present, gradients, strict=True):
         tensors[position] = gradient
-    return packing.pack(tensors, spec.layout)
-
-
-def runs_by_chunks() -> bool:
-    """Whether this backend's device has caches that chunks should fit.
-
-    PyTorch runs op by op, where a loop only costs; so does an accelerator.
-    """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return not tf.config.list_physical_devices("GPU")
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() == "cpu"
-    return False
+    return packing.pack_shards(tensors, spec.layout)
 
 
 def without_gradients():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.layout import Layout, sum_blocks
+from learned_optimizer.rule.layout import Layout, concatenated, sum_blocks
 
 # The square of a larger one, summed over a tensor, would overflow float32 and spoil
 # the state for good. The scaled gradient saturates long before.
@@ -33,7 +33,8 @@ def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
     """Gradients that the rule can take, and which tensors have one.
 
     Args:
-        gradients: `[blocks, block_size]`, padding 0.
+        gradients: `[blocks, block_size]` of each shard, padding 0; a list, which is
+            emptied.
         active: `[tensors]`, 1 where a tensor is to be updated; None: everywhere.
         layout: Where each tensor lies.
         clipping: Limits.
@@ -46,15 +47,27 @@ def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
     wanted = ops.ones_like(finite) if active is None else active
     skipped = ops.cast(ops.sum(wanted * (1 - finite)), "int32")
     active = wanted * finite
-    gradients = ops.clip(gradients, -LARGEST_GRADIENT, LARGEST_GRADIENT)
-    return _clip(gradients, active, layout, clipping), active, skipped
+    value, norm, global_norm = clipping
+    scales = None
+    if value is None and (norm is not None or global_norm is not None):
+        scales = _scales(gradients, active, layout, norm, global_norm)
+    cleaned = []
+    for rows in layout.shard_blocks:
+        # One by one, so that no more than one of them is there twice.
+        shard = ops.clip(gradients.pop(0), -LARGEST_GRADIENT, LARGEST_GRADIENT)
+        if value is not None:
+            shard = ops.clip(shard, -value, value)
+        elif scales is not None:
+            shard = shard * ops.take(scales, layout.block_tensor[rows])[:, None]
+        cleaned.append(shard)
+    return cleaned, active, skipped
 
 
 def gradient_sizes(gradients, state, layout: Layout, active=None) -> dict:
     """The running average of each tensor's mean squared gradient, and its largest.
 
     Args:
-        gradients: `[blocks, block_size]`, padding 0.
+        gradients: `[blocks, block_size]` of each shard, padding 0.
         state: `{field: array}` of tensors.
         layout: Where each tensor lies.
         active: `[tensors]`, 0 where they stay as they are; None: nowhere.
@@ -63,7 +76,7 @@ def gradient_sizes(gradients, state, layout: Layout, active=None) -> dict:
         The new `gradient_size` and `largest_gradient_size`, `[1, tensors]`.
     """
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
-    squares = sum_blocks(ops.sum(ops.square(gradients), axis=-1), layout) / elements
+    squares = sum_blocks(_squares(gradients), layout) / elements
     decay = GRADIENT_SIZE_DECAY * state["started"]
     size = squares + decay * (state["gradient_size"] - squares)
     largest = ops.maximum(size, state["largest_gradient_size"])
@@ -86,26 +99,31 @@ def log_decline(state):
 
 def _finite_tensors(gradients, layout):
     """`[tensors]` float32, 1 where all of a tensor's gradient is finite."""
-    broken_blocks = ops.logical_not(ops.all(ops.isfinite(gradients), axis=-1))
+    finite = [ops.all(ops.isfinite(shard), axis=-1) for shard in gradients]
+    broken_blocks = ops.logical_not(concatenated(finite))
     broken = ops.segment_sum(
         ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
     )
     return ops.cast(ops.equal(broken, 0), "float32")
 
 
-def _clip(gradients, active, layout, clipping):
-    """Clips packed gradients as Keras clips single ones."""
-    value, norm, global_norm = clipping
-    if value is not None:
-        return ops.clip(gradients, -value, value)
-    limit = global_norm if norm is None else norm
-    if limit is None:
-        return gradients
-    squares = ops.segment_sum(
-        ops.sum(ops.square(gradients), axis=-1), layout.block_tensor, layout.num_tensors
+def _scales(gradients, active, layout, norm, global_norm):
+    """`[tensors]`, what clipping by norms multiplies gradients by."""
+    # A larger element would be clipped to this first.
+    limited = (
+        ops.clip(shard, -LARGEST_GRADIENT, LARGEST_GRADIENT) for shard in gradients
     )
+    squares = ops.segment_sum(
+        _squares(limited), layout.block_tensor, layout.num_tensors
+    )
+    limit = norm
     if norm is None:
+        limit = global_norm
         squares = ops.sum(ops.where(active > 0, squares, 0.0))
-        return gradients * (limit / ops.maximum(ops.sqrt(squares), limit))
     scales = limit / ops.maximum(ops.sqrt(squares), limit)
-    return gradients * ops.take(scales, layout.block_tensor, axis=0)[:, None]
+    return ops.broadcast_to(scales, (layout.num_tensors,))
+
+
+def _squares(gradients):
+    """`[blocks]` sums of squares of the blocks of all shards."""
+    return concatenated([ops.sum(ops.square(x), axis=-1) for x in gradients])

@@ -37,8 +37,8 @@ class Layout:
         tensor_elements: `[tensors]` float32, number of elements of each.
         num_tensors: Number of tensors.
         num_problems: Number of problems.
-        blocks_per_chunk: Blocks that one turn of the update's loop takes, a
-            divisor of the number of blocks of a shard; None: no loop.
+        blocks_per_chunk: Blocks that one turn of the update's loop takes; the last
+            one of a shard overlaps the one before. None: no loop.
         shards: Number of equal parts, ranges of blocks, that are stored and
             passed over one by one, or side by side.
         block_group: `[blocks]` int32, where small blocks are summed by groups first,
@@ -185,7 +185,14 @@ class Layout:
         """Turns of the update's loop, in each shard."""
         if self.blocks_per_chunk is None:
             return 1
-        return len(self.block_tensor) // (self.shards * self.blocks_per_chunk)
+        return math.ceil(len(self.block_tensor) / (self.shards * self.blocks_per_chunk))
+
+    def in_pieces(self, most_blocks: int) -> "Layout":
+        """The same arrangement, each shard in chunks of at most so many blocks."""
+        blocks = len(self.block_tensor) // self.shards
+        pieces = math.ceil(blocks / most_blocks)
+        size = None if pieces == 1 else math.ceil(blocks / pieces)
+        return dataclasses.replace(self, blocks_per_chunk=size)
 
     @property
     def shard_blocks(self) -> list[slice]:
@@ -247,44 +254,80 @@ def sum_blocks(per_block, layout: Layout, rows=slice(None)):
 
 
 def pack(tensors: Sequence[Any], layout: Layout):
-    """Packs tensors into `[blocks, block_size]` float32.
+    """Packs tensors into `[blocks, block_size]` float32, see `pack_shards`."""
+    return concatenated(pack_shards(tensors, layout))
+
+
+def pack_shards(tensors: Sequence[Any], layout: Layout) -> list[Any]:
+    """Packs tensors into `[blocks, block_size]` float32, an array a shard.
 
     Args:
         tensors: One a tensor of `layout`, in its order; None stands for zeros.
         layout: A layout made from shapes.
     """
-    pieces = []
+    shards = [[] for _ in range(layout.shards)]
+    size = len(layout.block_tensor) * layout.block_size // layout.shards
     used = 0
+
+    def add(flat, count):
+        nonlocal used
+        for shard, piece in _parts(used, count, size):
+            if flat is None:
+                shards[shard].append(ops.zeros((piece.stop - piece.start,), "float32"))
+            else:
+                whole = piece == slice(0, count)
+                shards[shard].append(flat if whole else flat[piece])
+        used += count
+
     for tensor, shape in zip(tensors, layout.shapes, strict=True):
-        count = math.prod(shape)
-        length = math.ceil(count / layout.block_size) * layout.block_size
-        used += length
-        if tensor is None:
-            pieces.append(ops.zeros((length,), "float32"))
-            continue
-        flat = ops.cast(tensor, "float32")
-        # Most tensors of a model are vectors, and each operation on each one counts.
-        if len(shape) != 1:
-            flat = ops.reshape(flat, (-1,))
-        pieces.append(flat)
-        if length > count:
-            pieces.append(ops.zeros((length - count,), "float32"))
-    rest = len(layout.block_tensor) * layout.block_size - used
-    if rest:
-        pieces.append(ops.zeros((rest,), "float32"))
-    flat = ops.concatenate(pieces) if len(pieces) > 1 else pieces[0]
-    return ops.reshape(flat, (-1, layout.block_size))
+        flat, count = tensor, math.prod(shape)
+        if tensor is not None:
+            flat = ops.cast(tensor, "float32")
+            # Most tensors of a model are vectors, and each operation on each counts.
+            if len(shape) != 1:
+                flat = ops.reshape(flat, (-1,))
+        add(flat, count)
+        add(None, -count % layout.block_size)
+    add(None, size * layout.shards - used)
+    return [ops.reshape(concatenated(x), (-1, layout.block_size)) for x in shards]
 
 
 def unpack(packed, layout: Layout) -> list[Any]:
-    """The tensors of a `[blocks, block_size]` array, in their shapes."""
-    flat = ops.reshape(packed, (-1,))
+    """The tensors of a `[blocks, block_size]` array, in their shapes.
+
+    Or of a list of such arrays, one a shard.
+    """
+    shards = packed if isinstance(packed, list) else [packed]
+    flat = [ops.reshape(shard, (-1,)) for shard in shards]
+    size = flat[0].shape[0]
     tensors = []
     for first_block, shape in zip(layout.first_blocks, layout.shapes, strict=True):
-        start = first_block * layout.block_size
-        piece = flat[start : start + math.prod(shape)]
-        tensors.append(piece if len(shape) == 1 else ops.reshape(piece, shape))
+        start, count = first_block * layout.block_size, math.prod(shape)
+        pieces = []
+        for shard, piece in _parts(start, count, size):
+            first = start + piece.start - shard * size
+            pieces.append(flat[shard][first : first + piece.stop - piece.start])
+        value = concatenated(pieces) if count else flat[0][:0]
+        tensors.append(value if len(shape) == 1 else ops.reshape(value, shape))
     return tensors
+
+
+def _parts(start, count, size):
+    """How `count` elements from `start` on lie in shards of `size` elements.
+
+    Yields a shard and a slice of the elements, in their order.
+    """
+    done = 0
+    while done < count:
+        shard = (start + done) // size
+        end = min(count, (shard + 1) * size - start)
+        yield shard, slice(done, end)
+        done = end
+
+
+def concatenated(arrays: Sequence[Any], axis: int = 0):
+    """One array of one or several."""
+    return ops.concatenate(arrays, axis=axis) if len(arrays) > 1 else arrays[0]
 
 
 def rows_of_blocks(blocks: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -18,20 +18,21 @@ from learned_optimizer.rule.features import decay_sigmoid, rnn_inputs, scale_gra
 from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
 from learned_optimizer.rule.state import PARAMETER_FIELDS
 
+STEPS = ("step", "attended_step", "decay")
+
 
 class ParameterPass(NamedTuple):
     """What the pass leaves.
 
     Attributes:
         state: `{field: [features, blocks, block_size]}`, the new state.
-        steps: `[rows, blocks, block_size]`: direction times step length, the
-            same for the attended location, the decay, each where there is one.
+        steps: `{name: [1, blocks, block_size]}`, see `unnormalized_steps`.
         sums: `[features, blocks]`, sums over the real elements of each block of
             what the tensor RNN sees and of the squared directions.
     """
 
     state: dict[str, Any]
-    steps: Any
+    steps: dict[str, Any]
     sums: Any
 
 
@@ -58,8 +59,9 @@ def pass_over_parameters(
             `active`.
         levels: Meta-parameters, see `levels.py`.
         config: The architecture.
-        blocks_per_chunk: A divisor of the number of blocks; None: no loop.
-        num_chunks: How many chunks to run; None: all.
+        blocks_per_chunk: Blocks a turn of the loop takes; None: no loop.
+        num_chunks: How many chunks to run; None: all. In the others gradients and
+            values stand for the steps.
     """
     arrays = {**state, "gradient": gradient[None]}
     if values is not None:
@@ -73,13 +75,13 @@ def pass_over_parameters(
         )
     return ParameterPass(
         state={name: outputs[name] for name in state},
-        steps=outputs["steps"],
+        steps={name: outputs[name] for name in STEPS if name in outputs},
         sums=outputs["sums"][:, :, 0],
     )
 
 
 def _pass_at_once(arrays, blocks, levels, config):
-    """The pass without a loop: a dict of the new state, `steps` and `sums`."""
+    """The pass without a loop: a dict of the new state, the steps and `sums`."""
     hidden = arrays["hidden_state"]
     rates = arrays.get("log_learning_rate")
     nominal = blocks.get("log_nominal_rate")
@@ -114,8 +116,8 @@ def _pass_at_once(arrays, blocks, levels, config):
     decay = None
     if "weight_decay" in blocks:
         decay = blocks["weight_decay"] * arrays["values"]
+    outputs |= unnormalized_steps(directions, rate, decay, levels)
     return outputs | {
-        "steps": unnormalized_steps(directions, rate, decay, levels),
         "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
     }
 
@@ -226,19 +228,20 @@ def unnormalized_steps(directions, rate, decay, levels):
         levels: Meta-parameters.
 
     Returns:
-        `[rows, blocks, block_size]`, a row each.
+        A dict of `step`, `attended_step` and `decay`, `[1, blocks, block_size]`,
+        without those that there are not.
     """
     lengths = [1.0, 1.0]
     if rate is not None:
         length = ops.exp(rate + levels.scalar("step_length_offset"))
         lengths = [length, ops.exp(rate)] if directions[1:] else [length]
-    steps = [
-        direction * length
-        for direction, length in zip(directions, lengths, strict=False)
-    ]
+    steps = {
+        name: direction * length
+        for name, direction, length in zip(STEPS, directions, lengths, strict=False)
+    }
     if decay is not None:
-        steps.append(lengths[0] * decay)
-    return ops.concatenate(steps, axis=0) if len(steps) > 1 else steps[0]
+        steps["decay"] = lengths[0] * decay
+    return steps
 
 
 def _sum_over_elements(x, elements):
@@ -263,13 +266,17 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
 
     Each array is read once and written once a turn, with a conditional between
     them: XLA does not fuse across it, so that it needs no copy of the arrays
-    that the loop carries. It also skips chunks in which no tensor is active.
+    that the loop carries. It also skips chunks in which no tensor is active. Steps
+    are written over the gradients, decays over the values.
     """
     total, block_size = arrays["gradient"].shape[1:]
     fields = [name for name in PARAMETER_FIELDS if name in arrays]
-    output_names = (*fields, "steps", "sums")
+    # What is read, and what is written over it.
+    written = {name: name for name in fields} | {"gradient": "step"}
+    if "values" in arrays:
+        written["values"] = "decay"
+    output_names = (*written.values(), *["attended_step"] * config.attention, "sums")
     num_directions = 1 + config.attention
-    num_steps = num_directions + ("weight_decay" in blocks)
     num_sums = (
         config.level_sizes[0]
         + (config.inputs if config.extra_inputs else 0)
@@ -277,15 +284,15 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
     )
 
     def empty_outputs(rows):
-        return [
-            ops.zeros((num_steps, rows, block_size), "float32"),
-            ops.zeros((num_sums, rows, 1), "float32"),
-        ]
+        attended = [ops.zeros((1, rows, block_size), "float32")] * config.attention
+        return [*attended, ops.zeros((num_sums, rows, 1), "float32")]
 
     def body(turn, *carried):
         zero = ops.zeros_like(turn)
-        start = ops.stack([zero, turn * chunk, zero])
-        current = {**arrays, **dict(zip(fields, carried, strict=False))}
+        # The last chunk ends with the last block, and overlaps what is done already.
+        first = ops.minimum(turn * chunk, total - chunk)
+        start = ops.stack([zero, first, zero])
+        current = {**arrays, **dict(zip(written, carried, strict=False))}
 
         def take(value):
             return ops.slice(value, start, (value.shape[0], chunk, value.shape[2]))
@@ -293,30 +300,39 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
         chunk_arrays = {name: take(value) for name, value in current.items()}
         chunk_blocks = {name: take(value) for name, value in blocks.items()}
         live = chunk_blocks.get("active", 1.0) * chunk_blocks["elements"]
+        if total % chunk:
+            is_new = first + ops.arange(chunk, dtype="int32") >= turn * chunk
 
         def update_chunk():
             outputs = _pass_at_once(chunk_arrays, chunk_blocks, levels, config)
             return [outputs[name] for name in output_names]
 
         def skip_chunk():
-            return [chunk_arrays[name] for name in fields] + empty_outputs(chunk)
+            return [chunk_arrays[name] for name in written] + empty_outputs(chunk)
 
         results = ops.cond(ops.sum(live) > 0, update_chunk, skip_chunk)
         results = dict(zip(output_names, results, strict=True))
         # Here rather than in the conditional it costs no pass of its own.
         results = _keep_inactive(results, chunk_arrays, chunk_blocks)
-        written = [
+        if total % chunk:
+            old = [take(value) for value in carried]
+            results = {
+                name: ops.where(is_new[None, :, None], value, before)
+                for (name, value), before in zip(results.items(), old, strict=True)
+            }
+        carried = [
             ops.slice_update(value, start, results[name])
             for value, name in zip(carried, output_names, strict=True)
         ]
-        return (turn + 1, *written)
+        return (turn + 1, *carried)
 
-    turns = ops.cast(total // chunk if num_chunks is None else num_chunks, "int32")
-    carried = [arrays[name] for name in fields] + empty_outputs(total)
+    chunks = -(-total // chunk)
+    turns = ops.cast(chunks if num_chunks is None else num_chunks, "int32")
+    carried = [arrays[name] for name in written] + empty_outputs(total)
     _, *carried = ops.while_loop(
         lambda turn, *carried: turn < turns,
         body,
         (ops.zeros((), "int32"), *carried),
-        maximum_iterations=total // chunk,
+        maximum_iterations=chunks,
     )
     return {**arrays, **dict(zip(output_names, carried, strict=True))}

@@ -149,7 +149,7 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate.
 
     Args:
-        steps: `[rows, blocks, block_size]` of the parameter pass.
+        steps: Of the parameter pass, `{name: [1, blocks, block_size]}`.
         lengths: From `finish_tensors`.
         block_tensor: `[blocks]`, the tensor of each.
         config: The architecture.
@@ -160,15 +160,15 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
         The step and the attended step (None without attention), each `[blocks,
         block_size]`.
     """
-    num_directions = 1 + config.attention
-    directions = [steps[i] for i in range(num_directions)]
+    names = ["step", "attended_step"][: 1 + config.attention]
+    directions = [steps[name][0] for name in names]
     if config.dynamic_output_scale:
         directions = [
             direction * ops.take(lengths[i], block_tensor, axis=0)[:, None]
             for i, direction in enumerate(directions)
         ]
-    if steps.shape[0] > num_directions:
-        directions[0] = directions[0] + steps[num_directions]
+    if "decay" in steps:
+        directions[0] = directions[0] + steps["decay"][0]
     found = [learning_rate * direction for direction in directions]
     if active is not None:
         keep = ops.take(active, block_tensor, axis=0)[:, None] > 0

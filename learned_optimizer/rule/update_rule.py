@@ -29,7 +29,7 @@ from learned_optimizer.rule.gradients import (
     clean_gradients,
     gradient_sizes,
 )
-from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.layout import Layout, concatenated
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.nominal_rate import Horizon, log_sizes_of_tensors
 from learned_optimizer.rule.parameter_level import pass_over_parameters
@@ -46,7 +46,8 @@ class Step(NamedTuple):
     """What one step takes off the parameters.
 
     Attributes:
-        step: `[blocks, block_size]`, to be subtracted from the parameters.
+        step: `[blocks, block_size]`, to be subtracted from the parameters; a list, an
+            array a shard, where gradients are one.
         attended_step: The same, from the same old parameters to where the next
             gradient is to be taken; None without attention.
         state: The new state.
@@ -81,15 +82,17 @@ class Prepared(NamedTuple):
     """What `prepare` hands to the other stages.
 
     Attributes:
-        shards: What the pass over each shard is given: gradients `[blocks,
-            block_size]`, values likewise (None without weight decay), and
-            `{name: [features, blocks, 1]}` from `block_inputs`.
+        gradients: `[blocks, block_size]` of each shard.
+        values: The same; a list of None without weight decay.
+        blocks: `{name: [features, blocks, 1]}` of each shard, from `block_inputs`.
         meta_parameters: Their values.
         active: As in `Step`.
         skipped: As in `Step`.
     """
 
-    shards: list[tuple]
+    gradients: list[Any]
+    values: list[Any]
+    blocks: list[dict[str, Any]]
     meta_parameters: dict[str, Any]
     active: Any
     skipped: Any
@@ -171,16 +174,15 @@ def compute_step(
     """What the learned optimizer takes off all tensors of all problems.
 
     Args:
-        gradients: `[blocks, block_size]` float32. Padding must be finite, and
-            so must all tensors that are active.
+        gradients: `[blocks, block_size]` float32, or a list of them, one a shard.
+            Padding must be finite, and so must all tensors that are active.
         state: The state that the previous step left; where the layout has several
             shards, the fields of parameters are lists, an array a shard.
         layout: Where each tensor lies.
         meta_parameters: `{name: array}`; every array may carry a leading axis of
             problems (in a layout of one shard and no chunks).
         config: The architecture.
-        values: `[blocks, block_size]` float32, the parameters; only weight decay
-            needs them.
+        values: Like `gradients`, the parameters; only weight decay needs them.
         learning_rate: Multiplies the learned step.
         weight_decay: `[tensors]`, decoupled: `weight_decay * learning_rate *
             exp(eta + c) * value` is taken off, so that it follows each
@@ -215,12 +217,13 @@ def compute_step(
         )
     stages = stages or Stages.of(layout, config)
     upper, shards = _split(state, layout, config)
+    in_shards = isinstance(gradients, list)
     changed, prepared = stages.prepare(
         upper,
         [shard.get("log_learning_rate") for shard in shards],
         meta_parameters,
-        gradients,
-        None if weight_decay is None else values,
+        _shards_of(gradients, layout),
+        _shards_of(None if weight_decay is None else values, layout),
         weight_decay,
         active,
         clipping,
@@ -228,12 +231,20 @@ def compute_step(
         horizon,
     )
     upper |= changed
-    passes = [
-        stages.update_parameters(shard, *inputs, prepared.meta_parameters, num_chunks)
-        for shard, inputs in zip(shards, prepared.shards, strict=True)
-    ]
-    shards, passes = zip(*passes, strict=True)
-    steps, sums = zip(*passes, strict=True)
+    steps, sums = [], []
+    for index, shard in enumerate(shards):
+        # Taken out of the lists, so that one that is done with takes no memory.
+        inputs = (
+            prepared.gradients.pop(0),
+            prepared.values.pop(0),
+            prepared.blocks.pop(0),
+        )
+        shards[index], passed = stages.update_parameters(
+            shard, *inputs, prepared.meta_parameters, num_chunks
+        )
+        del inputs
+        steps.append(passed[0])
+        sums.append(passed[1])
     changed, (step, attended_step) = stages.update_tensors(
         upper,
         steps,
@@ -243,6 +254,9 @@ def compute_step(
         learning_rate,
     )
     state = _joined(state, shards, upper | changed)
+    if not in_shards:
+        step = concatenated(step)
+        attended_step = attended_step and concatenated(attended_step)
     return Step(step, attended_step, state, prepared.active, prepared.skipped)
 
 
@@ -262,15 +276,15 @@ def prepare(
 ):
     """The first stage: everything that comes before the pass over parameters.
 
-    `state` is `{field: array}` of tensors and problems, `rates` the log learning rates,
-    an array for each shard; the other arguments are those of `compute_step`.
+    `state` is `{field: array}` of tensors and problems; `rates`, which are log learning
+    rates, `gradients` and `values` are lists, an array or None for each shard. The
+    other arguments are those of `compute_step`.
 
     Returns:
         The sizes, where they are read, and a `Prepared`.
     """
     state = _arrays(state)
     meta_parameters = _arrays(meta_parameters)
-    gradients = ops.convert_to_tensor(gradients)
     skipped = None
     if clipping is not None:
         gradients, active, skipped = clean_gradients(
@@ -301,17 +315,13 @@ def prepare(
     blocks = block_inputs(
         state, rate_sums, layout, levels, config, weight_decay, active, horizon
     )
-    shards = [(gradients, values, blocks)]
-    if layout.shards > 1:
-        shards = [
-            (
-                gradients[rows],
-                None if values is None else values[rows],
-                {name: value[:, rows] for name, value in blocks.items()},
-            )
-            for rows in layout.shard_blocks
-        ]
-    return changed, Prepared(shards, meta_parameters, active, skipped)
+    blocks = [
+        {name: value[:, rows] for name, value in blocks.items()}
+        for rows in layout.shard_blocks
+    ]
+    return changed, Prepared(
+        gradients, values, blocks, meta_parameters, active, skipped
+    )
 
 
 def update_parameters(
@@ -343,16 +353,16 @@ def update_tensors(
 ):
     """The third stage: tensors and problems, and the steps at their length.
 
-    `state` is `{field: array}` of tensors and problems; `steps` and `sums` are those of
-    `update_parameters`, an array for each shard.
+    `state` is `{field: array}` of tensors and problems; `steps` and `sums` are lists of
+    what `update_parameters` returned for each shard. That of `steps` is emptied.
 
     Returns:
         The new state, and the step and the attended step (None without attention),
-        `[blocks, block_size]`.
+        `[blocks, block_size]` of each shard.
     """
     new_state, lengths = finish_tensors(
         _arrays(state),
-        _concatenate(sums, axis=1),
+        concatenated(sums, axis=1),
         layout,
         Levels(meta_parameters, layout),
         config,
@@ -360,13 +370,17 @@ def update_tensors(
     )
     normalized = [
         normalize_steps(
-            shard, lengths, layout.block_tensor[rows], config, learning_rate, active
+            steps.pop(0),
+            lengths,
+            layout.block_tensor[rows],
+            config,
+            learning_rate,
+            active,
         )
-        for shard, rows in zip(steps, layout.shard_blocks, strict=True)
+        for rows in layout.shard_blocks
     ]
-    steps, attended_steps = zip(*normalized, strict=True)
-    attended_step = _concatenate(attended_steps) if config.attention else None
-    return new_state, (_concatenate(steps), attended_step)
+    step, attended_step = map(list, zip(*normalized, strict=True))
+    return new_state, (step, attended_step if config.attention else None)
 
 
 def none_has_started(state: dict):
@@ -379,8 +393,13 @@ def _arrays(values):
     return {name: ops.convert_to_tensor(value) for name, value in values.items()}
 
 
-def _concatenate(shards, axis=0):
-    return ops.concatenate(shards, axis=axis) if len(shards) > 1 else shards[0]
+def _shards_of(packed, layout):
+    """A list of an array, or None, for each shard, of a list, one array or None."""
+    if isinstance(packed, list):
+        return packed
+    if layout.shards == 1:
+        return [packed if packed is None else ops.convert_to_tensor(packed)]
+    return [packed if packed is None else packed[rows] for rows in layout.shard_blocks]
 
 
 def _split(state, layout, config):

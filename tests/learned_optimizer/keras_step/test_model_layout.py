@@ -7,6 +7,7 @@ from learned_optimizer.keras_step.model_layout import (
     BLOCK_SIZE,
     CHUNK_SIZE,
     MAX_SHARDS,
+    PIECE_SIZE,
     SMALLEST_BLOCK_SIZE,
     model_layout,
 )
@@ -55,3 +56,14 @@ def test_shards_are_as_large_and_chunks_no_larger_than_wanted(shapes, shards):
     blocks_per_chunk = layout.blocks_per_chunk or len(layout.block_tensor)
     assert blocks_per_chunk * layout.block_size <= CHUNK_SIZE
     assert len({rows.stop - rows.start for rows in layout.shard_blocks}) == 1
+
+
+@pytest.mark.parametrize("size", [1_000, 8 * PIECE_SIZE, 50_000_003])
+def test_an_accelerator_has_larger_chunks_and_the_same_arrangement(size):
+    chunks, pieces = (model_layout([(size,)], in_chunks) for in_chunks in (True, False))
+    np.testing.assert_array_equal(chunks.block_elements, pieces.block_elements)
+    assert chunks.shard_blocks == pieces.shard_blocks
+    blocks = len(pieces.block_tensor) // pieces.shards
+    taken = pieces.blocks_per_chunk or blocks
+    assert taken * pieces.block_size <= PIECE_SIZE
+    assert blocks <= pieces.num_chunks * taken < blocks + pieces.num_chunks

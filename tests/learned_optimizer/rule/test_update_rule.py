@@ -190,14 +190,20 @@ def test_block_sizes_and_chunks_agree(plain, block_size, blocks_per_chunk):
     assert_same_results(run(inputs, weights, layout), expected)
 
 
-@pytest.mark.parametrize("blocks_per_chunk", [None, 2])
+@pytest.mark.parametrize("blocks_per_chunk", [None, 2, "in pieces"])
 def test_shards_agree_with_one_piece(plain, blocks_per_chunk):
     weights, inputs, expected = plain
-    layout = Layout.from_shapes(SHAPES, 4, blocks_per_chunk, shards=3)
+    if blocks_per_chunk == "in pieces":
+        # The last piece of a shard overlaps the one before.
+        layout = Layout.from_shapes(SHAPES, 4, shards=2)
+        layout = layout.in_pieces(len(layout.block_tensor) // 2 - 1)
+        assert layout.num_chunks == 2
+    else:
+        layout = Layout.from_shapes(SHAPES, 4, blocks_per_chunk, shards=3)
     rates = packing.pack(inputs.rates, layout)[None]
     meta = weights.meta_parameters
     state = initial_state(layout, meta, weights.config, rates)
-    with pytest.raises(ValueError, match="list of 3 arrays, one a shard"):
+    with pytest.raises(ValueError, match=r"list of \d arrays, one a shard"):
         run(inputs, weights, layout, state)
     pieces = {
         name: [getattr(state, name)[:, rows] for rows in layout.shard_blocks]
