@@ -18,9 +18,9 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags, logging
 
-from learned_optimizer.utils.backend import check_backend
+from meta_training import command
 from meta_training.estimators import compiled_estimator, estimator
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
@@ -32,12 +32,6 @@ from meta_training.tasks.released.fully_connected import FullyConnected
 from meta_training.tasks.released.quadratics import Quadratic
 
 FLAGS = flags.FLAGS
-flags.DEFINE_boolean("json", False, "One JSON object on the last line.")
-flags.DEFINE_integer("repetitions", 20, "Windows that are timed.", lower_bound=1)
-flags.DEFINE_integer("parts", 2, "Parts that are run side by side.", lower_bound=1)
-flags.DEFINE_boolean("released", False, "Also time the start of a `released` run.")
-flags.DEFINE_multi_string("only", [], "Names of the benchmarks to run; none: all.")
-
 STEPS = 50
 # Name: task, estimator, elements a block.
 BENCHMARKS = {
@@ -49,6 +43,17 @@ BENCHMARKS = {
         8,
     ),
 }
+
+
+def define_flags():
+    """Defines the flags; a function, so that an import has no side effect."""
+    flags.DEFINE_boolean("json", False, "One JSON object on the last line.")
+    flags.DEFINE_integer("repetitions", 20, "Windows that are timed.", lower_bound=1)
+    flags.DEFINE_integer("parts", 2, "Parts that are run side by side.", lower_bound=1)
+    flags.DEFINE_boolean("released", False, "Also time the start of a `released` run.")
+    flags.DEFINE_multi_enum(
+        "only", [], [*BENCHMARKS, "none"], "The benchmarks to run; by default all."
+    )
 
 
 def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> float:
@@ -109,18 +114,7 @@ def released_start() -> dict[str, float]:
 
 def main(arguments):
     """Runs what the flags ask for."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
-    try:
-        check_backend()
-        unknown = sorted(set(FLAGS.only) - {*BENCHMARKS, "none"})
-        if unknown:
-            raise ValueError(
-                f"--only must be among {', '.join(BENCHMARKS)}, or none. "
-                f"Received: {unknown}"
-            )
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
+    command.prepare(arguments)
     results = released_start() if FLAGS.released else {}
     for name, (task, estimator_name, block_size) in BENCHMARKS.items():
         if FLAGS.only and name not in FLAGS.only:
@@ -136,4 +130,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main, define_flags)

@@ -16,16 +16,17 @@ import tempfile
 import time
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.rule.config import LATER_SWITCHES
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.backend import check_backend
+from learned_optimizer.utils.flags import define_flags as define_settings
+from learned_optimizer.utils.flags import flag_settings
+from meta_training import command
 from meta_training.optimizers import HierarchicalRule
-from meta_training.outer.calibration import KNOBS, Calibration, Trial
-from meta_training.outer.modules import MODULES, import_modules
+from meta_training.outer.calibration import Calibration, CalibrationConfig, Trial
 from meta_training.tasks import task_set
 
 FLAGS = flags.FLAGS
@@ -36,37 +37,24 @@ def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("weights", None, "Name or path of weights.", required=True)
     flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-    flags.DEFINE_list("modules", [], MODULES)
     flags.DEFINE_string("task_set", "default_networks", "What the runs train.")
-    flags.DEFINE_integer("steps", 2000, "Inner steps of each run.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the draws of the tasks.", lower_bound=0)
-    flags.DEFINE_float(
-        "low_learning_rate", 1e-6, "Lower end of initial learning rates."
-    )
-    flags.DEFINE_float("high_learning_rate", 1e-1, "Upper end of them.")
-    flags.DEFINE_list("knobs", list(KNOBS), "Arrays that are shifted, in this order.")
     flags.DEFINE_list("nominal", [], "NAME=NUMBER: switches of the nominal rate.")
     flags.DEFINE_list(
         "switches", [], f"Switches that are turned on, of {', '.join(LATER_SWITCHES)}."
     )
     flags.DEFINE_list("zeros", [], "Arrays that are set to 0 before the search.")
-    flags.DEFINE_float("first_step", 1.0, "First length of a shift.", lower_bound=1e-6)
-    flags.DEFINE_float("smallest_step", 0.25, "Its least length.", lower_bound=1e-6)
+    command.define_modules(FLAGS)
+    define_settings(CalibrationConfig, flag_values=FLAGS)
 
 
 def main(arguments):
     """Searches, and writes weights with the trials on their card."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"calibrate takes flags alone. Received: {arguments[1:]}")
+    command.prepare(arguments, FLAGS.modules)
     output = pathlib.Path(FLAGS.output)
-    try:
-        check_backend()
-        import_modules(FLAGS.modules)
-        if FLAGS.smallest_step > FLAGS.first_step:
-            raise ValueError(
-                "--smallest_step must be at most --first_step. Received: "
-                f"{FLAGS.smallest_step} and {FLAGS.first_step}"
-            )
+    with command.usage_errors():
+        config = CalibrationConfig(
+            **flag_settings(CalibrationConfig, flag_values=FLAGS)
+        )
         if output.suffix != ".npz":
             raise ValueError(f"--output must end in .npz. Received: {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)
@@ -77,17 +65,14 @@ def main(arguments):
         calibration = Calibration(
             task_set(FLAGS.task_set),
             HierarchicalRule(weights.config),
-            FLAGS.steps,
-            FLAGS.low_learning_rate,
-            FLAGS.high_learning_rate,
-            seed=FLAGS.seed,
+            config,
         )
         zeros = list(FLAGS.zeros)
         if "readouts" in zeros:
             zeros.remove("readouts")
             ends = ("_weights", "_coefficients")
             zeros += [n for n in weights.meta_parameters if n.endswith(ends)]
-        for flag, names in (("knobs", FLAGS.knobs), ("zeros", zeros)):
+        for flag, names in (("knobs", config.knobs), ("zeros", zeros)):
             unknown = sorted(set(names) - set(weights.meta_parameters))
             if unknown:
                 raise ValueError(
@@ -98,8 +83,6 @@ def main(arguments):
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output.parent):
             pass
-    except (ValueError, OSError) as error:
-        raise app.UsageError(str(error)) from error
     began = time.monotonic()
 
     def report(trial: Trial):
@@ -107,10 +90,8 @@ def main(arguments):
 
     nothing = {name: np.zeros_like(weights.meta_parameters[name]) for name in zeros}
     best, trials = {**weights.meta_parameters, **nothing}, []
-    if FLAGS.knobs:
-        best, trials = calibration.search(
-            best, FLAGS.knobs, FLAGS.first_step, FLAGS.smallest_step, report
-        )
+    if config.knobs:
+        best, trials = calibration.search(best, report)
     entry = {
         "of": weights.name,
         "sha256_before": weights.card.get("sha256"),
@@ -118,9 +99,9 @@ def main(arguments):
         "zeros": zeros,
         "switches": FLAGS.switches,
         "task_set": FLAGS.task_set,
-        "steps": FLAGS.steps,
-        "initial_learning_rates": [FLAGS.low_learning_rate, FLAGS.high_learning_rate],
-        "seed": FLAGS.seed,
+        "steps": config.steps,
+        "initial_learning_rates": [config.low_learning_rate, config.high_learning_rate],
+        "seed": config.seed,
         "seconds": round(time.monotonic() - began),
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
@@ -181,7 +162,4 @@ def _with_switches(config, switches):
 
 
 if __name__ == "__main__":
-    define_flags()
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define_flags)

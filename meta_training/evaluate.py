@@ -17,17 +17,16 @@ import time
 # Before TensorFlow is imported: its notes on the processor are no news here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from learned_optimizer.utils.backend import check_backend
 from learned_optimizer.utils.flags import define_flags, flag_settings
+from meta_training import command
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import Settings, evaluate
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import list_network_groups, network_group
 from meta_training.optimizers import TrainedWeights, load_trained
-from meta_training.outer.modules import MODULES, import_modules
 from meta_training.runs import BASELINES
 from meta_training.tasks import list_task_sets, task_set
 
@@ -48,7 +47,7 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
         "Held-out networks (test, validation, final) or a task set (default, ...).",
         values,
     )
-    flags.DEFINE_list("modules", [], MODULES, flag_values=values)
+    command.define_modules(values)
     define_flags(Settings, flag_values=values)
     flags.DEFINE_list(
         "initial_rates",
@@ -113,11 +112,8 @@ def _numbers(name, texts):
 
 def main(arguments):
     """Evaluates and writes the report."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
-    try:
-        check_backend()
-        import_modules(FLAGS.modules)
+    command.prepare(arguments, FLAGS.modules)
+    with command.usage_errors():
         given = flag_settings(Settings, flag_values=FLAGS)
         given["learning_rates"] = tuple(sorted(given["learning_rates"]))
         settings = Settings(**given)
@@ -137,10 +133,8 @@ def main(arguments):
         load_pyplot()
         output = pathlib.Path(FLAGS.output)
         output.mkdir(parents=True, exist_ok=True)
-    except (ImportError, OSError, ValueError) as error:
-        raise app.UsageError(str(error)) from error
     begin = time.perf_counter()
-    try:
+    with command.usage_errors():
         results = evaluate(
             weights,
             tasks,
@@ -151,11 +145,8 @@ def main(arguments):
             log=logging.info,
             single_rates=single_rates,
         )
-    except ValueError as error:
-        logging.debug("refused by", exc_info=True)
-        raise app.UsageError(str(error)) from error
-    command = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
-    report = write_report(results, output, command)
+    line = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])
+    report = write_report(results, output, line)
     # So that a card can prove that its figures are of these numbers.
     lines = [f"{w.name} {w.card.get('sha256', 'unsaved')}" for w in weights]
     (output / "weights.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -163,6 +154,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    define_evaluate_flags()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define_evaluate_flags)

@@ -25,12 +25,13 @@ import re
 import shlex
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import FOLDER
+from meta_training import command
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import Settings, evaluate
 from meta_training.evaluation.figures import load_pyplot
@@ -175,16 +176,15 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
         log=logging.info,
         single_rates=single_rates,
     )
-    command = shlex.join(["python", "-m", "meta_training.publish", *sys.argv[1:]])
-    write_report(results, folder, command)
+    line = shlex.join(["python", "-m", "meta_training.publish", *sys.argv[1:]])
+    write_report(results, folder, line)
     (folder / "weights.txt").write_text(f"{weights.name} {sha256}\n", encoding="utf-8")
 
 
 def main(arguments):
     """Writes the weights and their card."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
-    try:
+    command.prepare(arguments)
+    with command.usage_errors():
         if not re.fullmatch(r"[a-z_]+-v\d+", FLAGS.name):
             raise ValueError(
                 "--name must be lower-case words and a version, like default-v1. "
@@ -225,8 +225,6 @@ def main(arguments):
             "evaluations": [tables(pathlib.Path(folder), sha256) for folder in reports],
             "known_limits": FLAGS.limits,
         }
-    except (ImportError, ValueError, OSError) as error:
-        raise app.UsageError(str(error)) from error
     if start is None:
         start = weights.initial_learning_rate
     named = dataclasses.replace(weights, name=FLAGS.name, initial_learning_rate=start)
@@ -235,7 +233,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    define_flags()
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define_flags)

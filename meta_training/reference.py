@@ -9,10 +9,9 @@ that it has are not done again. Without `--output` it is that of the package.
 
 import pathlib
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from learned_optimizer.utils.backend import check_backend
-from meta_training.outer.modules import MODULES, import_modules
+from meta_training import command
 from meta_training.tasks import task_set
 from meta_training.whole_runs.reference import REFERENCE
 from meta_training.whole_runs.reference_runs import compute_table
@@ -24,24 +23,16 @@ def define():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string("output", str(REFERENCE), "The .npz file to write or extend.")
     flags.DEFINE_list("task_sets", ["default_networks"], "Sets of tasks.")
-    flags.DEFINE_list("modules", [], MODULES)
+    command.define_modules()
 
 
 def main(arguments):
     """Computes the rows that the table lacks."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"reference takes flags alone. Received: {arguments[1:]}")
-    try:
-        check_backend()
-        import_modules(FLAGS.modules)
+    command.prepare(arguments, FLAGS.modules)
+    with command.usage_errors():
         tasks = [task for name in FLAGS.task_sets for task in task_set(name)]
         compute_table(tasks, pathlib.Path(FLAGS.output), report=logging.info)
-    except (ValueError, OSError) as error:
-        raise app.UsageError(str(error)) from error
 
 
 if __name__ == "__main__":
-    define()
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define)

@@ -6,16 +6,15 @@ r"""Meta-trains an optimizer.
 Started again with the same flags, a run resumes from its last checkpoint.
 """
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.backend import check_backend
 from learned_optimizer.utils.flags import define_flags, flag_settings
+from meta_training import command
 from meta_training.distribution import STRATEGIES, distribution
 from meta_training.inner.trajectories import TrajectoryConfig
 from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import nominal_rate_of
-from meta_training.outer.modules import MODULES, import_modules
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import PRESETS, TrainingConfig, preset
 
@@ -37,7 +36,7 @@ def define_train_flags(values: flags.FlagValues = FLAGS):
     flags.DEFINE_boolean(
         "validate", True, "Whether held-out networks choose a checkpoint.", values
     )
-    flags.DEFINE_list("modules", [], MODULES, flag_values=values)
+    command.define_modules(values)
     # Flags without a value leave a setting as the preset has it.
     define_flags(
         TrainingConfig,
@@ -95,18 +94,13 @@ def config_from_flags(
 
 def main(arguments):
     """Trains until the last outer step."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
-    try:
-        check_backend()
-        import_modules(FLAGS.modules)
+    command.prepare(arguments, FLAGS.modules)
+    with command.usage_errors():
         where = distribution(FLAGS.strategy, FLAGS.replicas)
         config = config_from_flags(where.num_replicas)
         trainer = Trainer(config, FLAGS.train_dir, where)
         if where.is_chief and FLAGS.validate and config.validate_every:
             trainer.validate_with(_validator(trainer))
-    except (ValueError, OSError) as error:
-        raise app.UsageError(str(error)) from error
     logging.info(
         "%d tasks in %d groups, %d parameters in %d blocks of %d",
         len(trainer.batch.tasks),
@@ -115,13 +109,10 @@ def main(arguments):
         len(trainer.batch.layout.block_tensor),
         trainer.batch.layout.block_size,
     )
-    try:
+    # Some tasks show only as they are trained that they cannot be, and disks that they
+    # are full.
+    with command.usage_errors():
         trainer.train()
-    except (ValueError, OSError) as error:
-        # Some tasks show only as they are trained that they cannot be, and disks that
-        # they are full.
-        logging.debug("refused by", exc_info=True)
-        raise app.UsageError(str(error)) from error
 
 
 def _validator(trainer):
@@ -136,7 +127,4 @@ def _validator(trainer):
 
 
 if __name__ == "__main__":
-    define_train_flags()
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define_train_flags)

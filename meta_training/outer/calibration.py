@@ -13,16 +13,16 @@ no gradient, hence no truncation, and too few numbers for noise to matter.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers.base import TrainableOptimizer
 from meta_training.outer.validation import summarise
 from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_steps
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 
 # What is searched, the first first: the bias of what the RNN adds to a log rate.
 KNOBS = ("learning_rate_bias", "step_length_offset")
@@ -44,38 +44,59 @@ class Trial:
     score: float
 
 
+@dataclasses.dataclass(frozen=True)
+class CalibrationConfig:
+    """How a calibration searches; `setting` documents each field.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    steps: int = setting(2000, "Inner steps of each run.", at_least=1)
+    low_learning_rate: float = setting(
+        1e-6, "Lower end of the initial learning rates, log-uniform.", above=0
+    )
+    high_learning_rate: float = setting(1e-1, "Their upper end.", above=0)
+    seed: int = setting(0, "Of the draws and of the initial rates.", at_least=0)
+    knobs: tuple[str, ...] = setting(KNOBS, "Arrays that are shifted, in this order.")
+    first_step: float = setting(1.0, "First length of a shift.", above=0)
+    smallest_step: float = setting(0.25, "Its least length.", above=0)
+
+    def __post_init__(self):
+        check_settings(self)
+        for low, high in (
+            ("low_learning_rate", "high_learning_rate"),
+            ("smallest_step", "first_step"),
+        ):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(
+                    f"{low} must be at most {high}. Received: "
+                    f"{getattr(self, low)} and {getattr(self, high)}"
+                )
+
+
 class Calibration:
     """Whole runs on tasks, compiled once and used for all trials.
 
     Args:
         tasks: What to train. Each is drawn once.
         optimizer: Whose meta-parameters they are.
-        steps: Inner steps of each run. Defaults to 2,000.
-        low_learning_rate: Lower end of the initial learning rates, log-uniform.
-        high_learning_rate: Their upper end.
-        seed: Of the draws and of the initial rates.
+        config: How to search.
 
     Raises:
-        ValueError: There is no task, or a number is out of its range.
+        ValueError: There is no task.
     """
 
     def __init__(
         self,
         tasks: Sequence[Task],
         optimizer: TrainableOptimizer,
-        steps: int = 2000,
-        low_learning_rate: float = 1e-6,
-        high_learning_rate: float = 1e-1,
-        seed: int = 0,
+        config: CalibrationConfig = CalibrationConfig(),
     ):
-        require_positive_integers("steps", steps)
         if not tasks:
             raise ValueError("calibration needs one task or more. Received: none")
-        if not 0 < low_learning_rate <= high_learning_rate:
-            raise ValueError(
-                "learning rates must be positive, the low one at most the high one. "
-                f"Received: {low_learning_rate} and {high_learning_rate}"
-            )
+        self.config, steps, seed = config, config.steps, config.seed
+        low, high = np.log([config.low_learning_rate, config.high_learning_rate])
         self.record_steps = record_steps(steps, _RECORDS)
         generator = np.random.default_rng(seed)
         groups: dict[Any, list[Task]] = {}
@@ -87,9 +108,7 @@ class Calibration:
             runs = LearnedRuns(optimizer, members[0].parameter_shapes, count)
             draws = draw_runs(members, [seed], steps)
             loop = TrainingLoop(members[0], runs, np.arange(count), draws)
-            rates = generator.uniform(
-                math.log(low_learning_rate), math.log(high_learning_rate), len(members)
-            )
+            rates = generator.uniform(low, high, count)
             self._loops.append((loop, rates.astype(np.float32)))
 
     def score(self, meta_parameters: Mapping[str, np.ndarray]) -> float:
@@ -110,22 +129,16 @@ class Calibration:
     def search(
         self,
         meta_parameters: Mapping[str, np.ndarray],
-        knobs: Sequence[str] = KNOBS,
-        first_step: float = 1.0,
-        smallest_step: float = 0.25,
         report: Callable[[Trial], None] = lambda trial: None,
     ) -> tuple[dict[str, np.ndarray], list[Trial]]:
         """Shifts one array after the other to where the score is lowest.
 
-        From where an array stands it goes in steps of `first_step` as long as that
-        lowers the score, up first and down if up was no better; then with half of
-        that step, down to `smallest_step`.
+        They are the `knobs` of the config. From where an array stands it goes in steps
+        of `first_step` as long as that lowers the score, up first and down if up was
+        no better; then with half of that step, down to `smallest_step`.
 
         Args:
             meta_parameters: Where to start.
-            knobs: Names of the arrays, searched in this order.
-            first_step: What is added to or taken off every element at first.
-            smallest_step: The least of these steps.
             report: Called with each trial.
 
         Returns:
@@ -134,7 +147,7 @@ class Calibration:
         best = dict(meta_parameters)
         trials: list[Trial] = []
         best_score = None
-        for knob in knobs:
+        for knob in self.config.knobs:
             if knob not in best:
                 raise ValueError(
                     f"a knob must be one of {sorted(best)}. Received: {knob!r}"
@@ -152,9 +165,9 @@ class Calibration:
                     report(trials[-1])
                 return tried[shift]
 
-            step = first_step
+            step = self.config.first_step
             score_at(0.0)
-            while step >= smallest_step:
+            while step >= self.config.smallest_step:
                 for direction in (step, -step):
                     while score_at(shift + direction) < score_at(shift):
                         shift += direction

@@ -60,7 +60,7 @@ class TestBackend:
     def test_others_refuse_another(self, program, arguments, monkeypatch):
         monkeypatch.setattr("keras.config.backend", lambda: "jax")
         # Nothing else is asked of the flags before.
-        flags = types.SimpleNamespace(output="level.npz")
+        flags = types.SimpleNamespace(output="level.npz", modules=[])
         monkeypatch.setattr(program, "FLAGS", flags)
         with pytest.raises((app.UsageError, SystemExit), match=self.MESSAGE):
             program.main(["program", *arguments])

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Of `learned_optimizer.utils.flags`, under the names it is imported by.
+DEFINE = ("define_flags", "define_settings")
 PACKAGES = ("learned_optimizer", "meta_training", "imagenet")
 # Blocks of code, and code in the text.
 CODE = re.compile(r"^```\w*\n(.*?)^```$|`([^`]+)`", re.DOTALL | re.MULTILINE)
@@ -63,11 +65,15 @@ def flags_of(path, imported=False):
     top = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     found = set()
     for node in _walk(top if imported else tree.body):
-        if not isinstance(node, ast.Call) or not node.args:
+        if not isinstance(node, ast.Call):
+            continue
+        function = ast.unparse(node.func)
+        if function.endswith("define_modules"):
+            found.add("modules")
+        if not node.args:
             continue
         name = node.args[0]
-        function = ast.unparse(node.func)
-        if function == "define_flags":
+        if function in DEFINE:
             found |= _fields_of_dataclasses(tree)
         if not re.search(r"\bDEFINE_\w+$|\b_?define$", function):
             continue
@@ -104,7 +110,7 @@ def _fields_of_dataclasses(tree):
         ast.unparse(argument)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("define_flags", "dataclasses.fields")
+        and ast.unparse(node.func) in (*DEFINE, "dataclasses.fields")
         for argument in node.args
     }
     return _fields_of(wanted, tree)

@@ -10,7 +10,7 @@ from absl import app, flags
 from learned_optimizer import load_weights
 from meta_training import calibrate
 from meta_training.optimizers import HierarchicalRule
-from meta_training.outer.calibration import Calibration
+from meta_training.outer.calibration import Calibration, CalibrationConfig
 from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
@@ -22,7 +22,8 @@ TASKS = [Perceptron(4, (5,), 3, batch_size=8, rows=64), Quadratic(3), Quadratic(
 class Valley(Calibration):
     """A calibration whose score is known: lowest at `bottom`."""
 
-    def __init__(self, bottom):
+    def __init__(self, bottom, knobs):
+        self.config = CalibrationConfig(knobs=knobs)
         self.bottom = bottom
         self.calls = []
 
@@ -42,9 +43,9 @@ class Valley(Calibration):
     ],
 )
 def test_the_search_ends_at_the_bottom(bottom, found):
-    valley = Valley(bottom)
+    valley = Valley(bottom, ("a", "b"))
     start = {"a": np.zeros(2, np.float32), "b": np.zeros((), np.float32)}
-    best, trials = valley.search(start, ("a", "b"), 1.0, 0.25)
+    best, trials = valley.search(start)
     for name, value in found.items():
         np.testing.assert_allclose(best[name], value)
         assert best[name].shape == start[name].shape
@@ -55,7 +56,7 @@ def test_the_search_ends_at_the_bottom(bottom, found):
 
 def test_the_score_is_that_of_whole_runs():
     """A frozen optimizer scores as the start does, a good one lower."""
-    calibration = Calibration(TASKS, RULE, steps=40)
+    calibration = Calibration(TASKS, RULE, CalibrationConfig(steps=40))
     frozen = dict(WEIGHTS.meta_parameters)
     frozen["step_length_offset"] = np.float32(-60.0)
     starts = []
@@ -181,7 +182,7 @@ def test_readouts_at_0_leave_the_rule_by_hand(command):
         ("--zeros=level", "--zeros must be among"),
         ("--switches=attention", "--switches must be among"),
         ("--switches=gradient_decline", "lowers the nominal learning rate and needs"),
-        ("--first_step=0.1", "--smallest_step must be at most --first_step"),
+        ("--first_step=0.1", "smallest_step must be at most first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
         ("--nominal=largest=1", "Received: weights without one"),
@@ -198,7 +199,7 @@ def test_bad_commands(bad, message, command):
 def test_bad_calibrations():
     with pytest.raises(ValueError, match="one task or more"):
         Calibration([], RULE)
-    with pytest.raises(ValueError, match="the low one at most"):
-        Calibration(TASKS, RULE, low_learning_rate=1.0, high_learning_rate=0.1)
+    with pytest.raises(ValueError, match="must be at most high_learning_rate"):
+        CalibrationConfig(low_learning_rate=1.0, high_learning_rate=0.1)
     with pytest.raises(ValueError, match="a knob must be one of"):
-        Valley({"a": 0.0}).search({"a": np.zeros(1)}, ("c",))
+        Valley({"a": 0.0}, ("c",)).search({"a": np.zeros(1)})
