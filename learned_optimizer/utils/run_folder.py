@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from learned_optimizer.utils.atomic_write import atomic_write
@@ -29,14 +29,19 @@ def read_identity(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def verify(
-    path: pathlib.Path, identity: Mapping[str, Any], defaults: Mapping[str, Any]
+    path: pathlib.Path,
+    identity: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    may_change: Collection[str] | None = None,
 ) -> None:
     """Finds out whether a folder can be that of a run; writes nothing.
 
     Args:
         path: The file of the settings, in the folder.
-        identity: The settings of the run that may not change, as JSON types.
+        identity: The settings of the run, as JSON types.
         defaults: What a run had whose file lacks a setting.
+        may_change: Those of the settings that may be others; the file must have none
+            that are unknown. None: all must be the same, and unknown ones are ignored.
 
     Raises:
         ValueError: The folder is that of another run, or holds other files.
@@ -45,17 +50,28 @@ def verify(
     if found is None:
         _check_free(path)
         return
-    there = {name: found.get(name, defaults.get(name)) for name in identity}
+    there = _completed(found, defaults)
+    names = set(identity) if may_change is None else {*identity, *found} - {*may_change}
     differing = [
-        f"{name} ({there[name]!r} there, {value!r} now)"
-        for name, value in identity.items()
-        if there[name] != value
+        f"{name} ({there.get(name)!r} there, {identity.get(name)!r} now)"
+        for name in sorted(names)
+        if there.get(name) != identity.get(name)
     ]
     if differing:
         raise ValueError(
             f"{path.parent} must be new, or go on with the settings of its run. "
             f"Received: others for {', '.join(differing)}"
         )
+
+
+def _completed(found, defaults):
+    """`found` with what it lacks of `defaults`, also in settings that are dicts."""
+    nested = {
+        name: _completed(value, defaults[name])
+        for name, value in found.items()
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**defaults, **found, **nested}
 
 
 def _check_free(path):
@@ -74,14 +90,19 @@ def _check_free(path):
 
 
 def write_or_verify(
-    path: pathlib.Path, identity: Mapping[str, Any], defaults: Mapping[str, Any]
+    path: pathlib.Path,
+    identity: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    may_change: Collection[str] | None = None,
 ) -> None:
     """Makes a folder that of a run, or finds that it is already.
+
+    What may change is written as it is now.
 
     Raises:
         ValueError: See `verify`.
     """
-    verify(path, identity, defaults)
-    if not path.is_file():
+    verify(path, identity, defaults, may_change)
+    if may_change is not None or not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, (json.dumps(dict(identity), indent=2) + "\n").encode())

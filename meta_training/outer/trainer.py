@@ -125,7 +125,7 @@ class Trainer:
         # After all checks of the settings, so that wrong ones leave no trace.
         if self.distribution.is_chief:
             # Before the lock file, which must not appear in another folder.
-            config.check_folder(self.folder)
+            config.verify(self.folder)
         with self._exclusive_lock():
             if self.distribution.is_chief:
                 config.write_or_verify(self.folder)

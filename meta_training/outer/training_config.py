@@ -6,13 +6,12 @@ settings, apart from those in `MAY_CHANGE`.
 
 import dataclasses
 import fnmatch
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training import estimators
 from meta_training.inner.trajectories import TrajectoryConfig
@@ -24,7 +23,6 @@ from meta_training.optimizers import (
     trainable_optimizer,
 )
 from meta_training.outer.meta_optimizers import META_OPTIMIZERS
-from meta_training.outer.run_folder import LOCK
 from meta_training.tasks import list_task_sets, task_set
 
 FILE = "config.json"
@@ -182,61 +180,26 @@ class TrainingConfig:
         """Writes `config.json`, or verifies that the one there is of this run.
 
         Raises:
-            ValueError: See `check_folder`.
+            ValueError: See `verify`.
         """
-        self.check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self.to_dict(), indent=1) + "\n"
-        atomic_write(folder / FILE, content.encode())
+        self._with_folder(run_folder.write_or_verify, folder)
 
-    def check_folder(self, folder: pathlib.Path) -> None:
+    def verify(self, folder: pathlib.Path) -> None:
         """Checks that `folder` is new, empty or that of this run; writes nothing.
 
         Raises:
             ValueError: The folder is that of a run of other settings, or holds
                 something else.
         """
-        if not folder.is_dir():
-            return
-        path = folder / FILE
-        wanted = self.to_dict()
-        if path.is_file():
-            # A run of an earlier version had the defaults of settings that came later.
-            found = json.loads(path.read_text(encoding="utf-8"))
-            defaults = TrainingConfig().to_dict()
-            if found.get("nominal") is not None:
-                defaults["nominal"] = dataclasses.asdict(NominalRate())
-            found = _completed(found, defaults)
-            names = sorted(set(found) | set(wanted))
-            differing = [
-                f"{name}: {found.get(name)!r} there and {wanted.get(name)!r} now"
-                for name in names
-                if name not in MAY_CHANGE and found.get(name) != wanted.get(name)
-            ]
-            if differing:
-                raise ValueError(
-                    "train_dir must be new or hold a run of the same settings. "
-                    f"Received: {str(folder)!r}, which has {'; '.join(differing)}"
-                )
-        # A process that was killed while it wrote the file left a temporary one.
-        elif any(
-            not p.name.startswith(f".{FILE}.") and p.name != LOCK
-            for p in folder.iterdir()
-        ):
-            raise ValueError(
-                "train_dir must be empty or hold a run of this program. Received: "
-                f"{str(folder)!r}, which has files and no {FILE}"
-            )
+        self._with_folder(run_folder.verify, folder)
 
-
-def _completed(found: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """`found` with what it lacks of `defaults`, also in the parts that are dicts."""
-    nested = {
-        name: _completed(value, defaults[name])
-        for name, value in found.items()
-        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
-    }
-    return {**defaults, **found, **nested}
+    def _with_folder(self, function, folder):
+        # A run of an earlier version had the defaults of settings that came later.
+        defaults = TrainingConfig().to_dict()
+        defaults["nominal"] = dataclasses.asdict(NominalRate())
+        if (run_folder.read_identity(folder / FILE) or {}).get("nominal") is None:
+            defaults["nominal"] = None
+        function(folder / FILE, self.to_dict(), defaults, MAY_CHANGE)
 
 
 def preset(name: str, **changes) -> TrainingConfig:

@@ -150,7 +150,7 @@ class TestNominalRate:
         written = json.loads((tmp_path / FILE).read_text())
         assert written["nominal"] == dataclasses.asdict(DEEP)
         preset("default", init_weights="default-v2").write_or_verify(tmp_path)
-        with pytest.raises(ValueError, match="nominal: .*'largest': 1.0.* there"):
+        with pytest.raises(ValueError, match="nominal .*'largest': 1.0.* there"):
             preset("default", init_weights="default-v2", largest=2.0).write_or_verify(
                 tmp_path
             )
@@ -167,7 +167,7 @@ def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / f".{FILE}").write_text("{}")
-    with pytest.raises(ValueError, match="must be empty"):
+    with pytest.raises(ValueError, match="must be new, empty"):
         preset("default").write_or_verify(other)
 
 
@@ -176,13 +176,13 @@ def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, comman
     arguments = command.split()
     shutil.copy(EARLIER_RUNS / f"{name}.json", tmp_path / FILE)
     config_of(*arguments).write_or_verify(tmp_path)
-    with pytest.raises(ValueError, match="of the same settings.*seed: . there"):
+    with pytest.raises(ValueError, match=r"the settings of its run.*seed \(. there"):
         config_of(*arguments, "--seed=99").write_or_verify(tmp_path)
 
 
 def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path):
     shutil.copy(EARLIER_RUNS / "default_networks_2.json", tmp_path / FILE)
-    with pytest.raises(ValueError, match="nominal: .*'largest': None.* there"):
+    with pytest.raises(ValueError, match="nominal .*'largest': None.* there"):
         config_of(
             *("--task_set=default_networks", "--init_weights=bootstrap-v1"),
             "--largest=1",
@@ -250,14 +250,14 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     preset("default").write_or_verify(tmp_path)
     preset("default", outer_steps=50).write_or_verify(tmp_path)
     with pytest.raises(
-        ValueError, match="of the same settings.*seed: 0 there and 1 now"
+        ValueError, match=r"the settings of its run.*seed \(0 there, 1 now\)"
     ):
         preset("default", seed=1).write_or_verify(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "events.out").write_text("x")
-    with pytest.raises(ValueError, match="must be empty"):
+    with pytest.raises(ValueError, match="must be new, empty"):
         preset("default").write_or_verify(tmp_path)
 
 
