@@ -3,7 +3,8 @@
     python -m meta_training.evaluate --weights=default --tasks=test --output=report
 
 Writes `report.md`, figures and CSV files to the output folder. Its `cache` keeps all
-runs, so a second set of weights needs no new runs of the baselines.
+runs, so a second set of weights needs no new runs of the baselines. It knows a task by
+its settings: after a change of its code, choose another folder.
 """
 
 import collections
@@ -22,7 +23,7 @@ from absl import flags, logging
 from learned_optimizer.utils.flags import define_flags, flag_settings
 from meta_training import command
 from meta_training.evaluation import write_report
-from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import list_network_groups, network_group
@@ -48,7 +49,7 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
         values,
     )
     command.define_modules(values)
-    define_flags(Settings, flag_values=values)
+    define_flags(EvaluationConfig, flag_values=values)
     flags.DEFINE_list(
         "initial_rates",
         [],
@@ -114,9 +115,9 @@ def main(arguments):
     """Evaluates and writes the report."""
     command.prepare(arguments, FLAGS.modules)
     with command.usage_errors():
-        given = flag_settings(Settings, flag_values=FLAGS)
+        given = flag_settings(EvaluationConfig, flag_values=FLAGS)
         given["learning_rates"] = tuple(sorted(given["learning_rates"]))
-        settings = Settings(**given)
+        settings = EvaluationConfig(**given)
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
         if FLAGS.tasks == "final" and weights:

@@ -33,7 +33,7 @@ from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import FOLDER
 from meta_training import command
 from meta_training.evaluation import write_report
-from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import network_group
@@ -171,7 +171,7 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
     results = evaluate(
         [weights],
         tasks,
-        Settings(horizon=True),
+        EvaluationConfig(horizon=True),
         folder / "cache",
         log=logging.info,
         single_rates=single_rates,

@@ -117,10 +117,10 @@ def main(arguments):
 
 def _validator(trainer):
     try:
-        from meta_training.outer.validation import default_validator
+        from meta_training.outer.validation import Validator
 
         # The data of its networks come with scikit-learn.
-        return default_validator(trainer.optimizer)
+        return Validator(trainer.optimizer)
     except ImportError as error:
         logging.warning("no validation: %s", error)
         return None

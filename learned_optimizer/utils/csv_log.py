@@ -6,7 +6,7 @@ No TensorFlow is imported: the JAX program of `imagenet` writes the same files.
 import csv
 import lzma
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TextIO
 
 from learned_optimizer.utils.atomic_write import atomic_write
@@ -96,11 +96,19 @@ def open_csv(path: pathlib.Path) -> TextIO:
     return open(path, newline="", encoding="utf-8")
 
 
-def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of such a file as numbers, but for one that was not written whole."""
+def read_csv(
+    path: pathlib.Path, text: Collection[str] = ()
+) -> list[dict[str, float | str]]:
+    """The rows of such a file, but for one that was not written whole.
+
+    All are numbers, an empty one nan, but those of the columns `text`.
+    """
     with open_csv(path) as file:
         return [
-            {name: float(value) for name, value in row.items()}
+            {
+                name: value if name in text else float(value or "nan")
+                for name, value in row.items()
+            }
             for row in csv.DictReader(file)
             if None not in row.values()
         ]

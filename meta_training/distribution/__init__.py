@@ -14,7 +14,7 @@ run may resume under another of them.
 
 from learned_optimizer.utils.cluster import parameter_server_cluster, serve
 from meta_training.distribution.base import Distribution, Outcome
-from meta_training.distribution.cohort import Cohort, CohortTrajectories, Report
+from meta_training.distribution.cohort import Cohort, Report, cohort_seed
 from meta_training.distribution.mirrored import Mirrored
 from meta_training.distribution.multi_worker import MultiWorker
 from meta_training.distribution.one_device import OneDevice
@@ -23,10 +23,10 @@ from meta_training.distribution.parameter_server import ParameterServer
 __all__ = [
     "STRATEGIES",
     "Cohort",
-    "CohortTrajectories",
     "Distribution",
     "Outcome",
     "Report",
+    "cohort_seed",
     "distribution",
 ]
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_training.estimators import Estimate
-from meta_training.inner.trajectories import _WINDOW, Trajectories
+from meta_training.inner.trajectories import Trajectories
 from meta_training.inner.windows import Carry
 
 
@@ -78,33 +78,6 @@ def cohort_seed(seed: int, number: int) -> int:
     if number == 0:
         return seed
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
-
-
-class CohortTrajectories(Trajectories):
-    """The trajectories of one cohort.
-
-    All cohorts of a run have windows of the same length, since replicas that work in
-    step would wait for the longest.
-    """
-
-    def __init__(self, number: int, batch, optimizer, options, seed: int, weights=None):
-        """Allocates their arrays.
-
-        Args:
-            number: The number of the cohort.
-            batch: The batch of tasks.
-            optimizer: What is trained.
-            options: How trajectories start and end.
-            seed: The seed of the run.
-            weights: `[tasks]`, the weight of each; None: equal weights.
-        """
-        super().__init__(batch, optimizer, options, cohort_seed(seed, number), weights)
-        self._run_seed = seed
-
-    def _generator(self, purpose, *key):
-        if purpose == _WINDOW:
-            return np.random.default_rng([self._run_seed, purpose, *map(int, key)])
-        return super()._generator(purpose, *key)
 
 
 class Cohort:

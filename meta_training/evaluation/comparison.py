@@ -12,17 +12,15 @@ and figures of them.
 
 import dataclasses
 import hashlib
-import inspect
 import json
-import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers import (
     HierarchicalRule,
@@ -52,7 +50,7 @@ _RUNS_OF_A_DRAW = 48
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class EvaluationConfig:
     """How tasks are trained; `setting` documents each field."""
 
     steps: int = setting(2000, "Inner steps of each run.", at_least=1)
@@ -130,7 +128,7 @@ def require_rates(name: str, rates) -> None:
 def evaluate(
     weights: Sequence[TrainedWeights],
     tasks: Sequence[Task],
-    settings: Settings,
+    settings: EvaluationConfig,
     cache: pathlib.Path | str,
     initial_rates: Sequence[float] = (),
     baselines: Sequence[str] = tuple(BASELINES),
@@ -243,7 +241,7 @@ def with_unique_names(tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     return list(zip(names, distinct, strict=True))
 
 
-def chunk_tasks(tasks: Sequence[Task], settings: Settings) -> list[list[int]]:
+def chunk_tasks(tasks: Sequence[Task], settings: EvaluationConfig) -> list[list[int]]:
     """Indices of tasks that one loop trains: of one `batch_key`, not too many.
 
     The chunks depend on nothing that differs between optimizers, so that all of them
@@ -349,7 +347,6 @@ class _ChunkRunner:
             **identity,
             "version": CACHE_VERSION,
             "tasks": [repr(task) for task in tasks],
-            **_sources_of_others(tasks),
             "steps": settings.record_steps.tolist(),
             "seeds": settings.seeds,
             "rates": rates,
@@ -387,27 +384,9 @@ class _ChunkRunner:
             _test_accuracy(tasks[0], runs).reshape(shape),
             np.array(runs.seconds / settings.steps / len(run_rates)),
         )
-        _write_cached(path, found)
+        save_arrays(path, found._asdict())
         self._log(f"{described}: {len(run_rates)} runs, {runs.seconds:.1f} s")
         return found
-
-
-def _sources_of_others(tasks) -> dict[str, Any]:
-    """The code of tasks of other packages, of which `CACHE_VERSION` knows nothing.
-
-    What is inherited or called from elsewhere is not in it.
-    """
-    kinds = {type(task) for task in tasks}
-    others = [
-        kind for kind in kinds if not kind.__module__.startswith("meta_training.")
-    ]
-    sources = []
-    for kind in sorted(others, key=lambda kind: kind.__qualname__):
-        try:
-            sources.append(inspect.getsource(kind))
-        except (OSError, TypeError):
-            sources.append(kind.__qualname__)  # Made at a prompt.
-    return {"sources": sources} if sources else {}
 
 
 def _test_accuracy(task: Task, runs: Runs) -> np.ndarray:
@@ -438,18 +417,8 @@ def _test_accuracy(task: Task, runs: Runs) -> np.ndarray:
 
 
 def _read_cached(path):
-    """What `_write_cached` wrote, or None: a damaged file is run again."""
+    """What came of it before, or None: a damaged file is run again."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return _Trained(*(archive[name] for name in _Trained._fields))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return _Trained(**load_arrays(path))
+    except (OSError, TypeError, ValueError):
         return None
-
-
-def _write_cached(path, found):
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
-        np.savez(aside, **found._asdict())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

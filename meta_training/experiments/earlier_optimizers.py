@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.experiments.evaluated import (
@@ -14,7 +15,6 @@ from meta_training.experiments.evaluated import (
     describe_evaluation,
     evaluate_into,
     link,
-    read_csv,
 )
 from meta_training.experiments.experiment import Experiment, register_experiment
 from meta_training.experiments.training import TRAINING, describe_training

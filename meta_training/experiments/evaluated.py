@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from learned_optimizer.utils.csv_log import open_csv
+from learned_optimizer.utils.csv_log import read_csv
 from meta_training.evaluate import find_tasks
-from meta_training.evaluation.comparison import Result, Settings, evaluate
+from meta_training.evaluation.comparison import EvaluationConfig, Result, evaluate
 from meta_training.evaluation.figures import write_figures
 from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.evaluation.tables import write_tables
@@ -65,14 +65,14 @@ def evaluate_tasks(
         cache: The folder of earlier runs.
         log: Receives a message for each computation.
     """
-    known = {field.name for field in dataclasses.fields(Settings)}
+    known = {field.name for field in dataclasses.fields(EvaluationConfig)}
     chosen = {name: value for name, value in settings.items() if name in known}
     if "learning_rates" in chosen:
         chosen["learning_rates"] = tuple(chosen["learning_rates"])
     return evaluate(
         weights,
         choose_tasks(settings["sets"], settings["tasks"]),
-        Settings(**chosen),
+        EvaluationConfig(**chosen),
         cache,
         settings.get("initial_rates", ()),
         baselines,
@@ -100,18 +100,6 @@ def evaluate_into(
         write_figures(results, job.folder)
 
 
-def read_csv(path: pathlib.Path, text: Sequence[str] = _TEXT) -> list[dict]:
-    """The rows of a CSV file, numbers as floats but for the columns of `text`."""
-    with open_csv(path) as file:
-        return [
-            {
-                name: value if name in text else float(value or "nan")
-                for name, value in row.items()
-            }
-            for row in csv.DictReader(file)
-        ]
-
-
 def write_csv(path: pathlib.Path, columns: Sequence[str], rows) -> None:
     """Writes rows; floats with six digits."""
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -133,7 +121,7 @@ class RunTable:
     """
 
     def __init__(self, folder: pathlib.Path):
-        self.rows = read_csv(folder / RUNS)
+        self.rows = read_csv(folder / RUNS, _TEXT)
         self.optimizers = list(dict.fromkeys(row["optimizer"] for row in self.rows))
         self.tasks = list(dict.fromkeys(row["task"] for row in self.rows))
 

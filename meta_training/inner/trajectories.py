@@ -122,6 +122,7 @@ class Trajectories:
         options: TrajectoryConfig,
         seed: int,
         weights=None,
+        window_seed: int | None = None,
     ):
         """Allocates the arrays of the trajectories; `advance` starts them.
 
@@ -131,11 +132,15 @@ class Trajectories:
             options: How trajectories start and end.
             seed: The seed of all random numbers.
             weights: `[tasks]`, the weight of each; None: equal weights.
+            window_seed: Of the lengths of windows, which are the same in all cohorts of
+                a run, since replicas that work in step would wait for the longest.
+                None: `seed`.
         """
         self.batch = batch
         self.options = options
         self._optimizer = optimizer
         self._seed = seed
+        self._window_seed = seed if window_seed is None else window_seed
         layout = batch.layout
         packed = (layout.num_blocks, layout.block_size)
         tasks = len(batch.tasks)
@@ -291,7 +296,8 @@ class Trajectories:
         return self._pool.submit(self.draw_start, task, outer_step)
 
     def _generator(self, purpose, *key) -> np.random.Generator:
-        return np.random.default_rng([self._seed, purpose, *(int(k) for k in key)])
+        seed = self._window_seed if purpose == _WINDOW else self._seed
+        return np.random.default_rng([seed, purpose, *map(int, key)])
 
     def _blocks(self, task):
         """For each replica of a task, the blocks of each of its tensors."""

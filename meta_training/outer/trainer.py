@@ -19,10 +19,11 @@ from absl import logging
 
 from learned_optimizer.utils.run_log import SilentLog
 from meta_training import estimators
-from meta_training.distribution import Cohort, CohortTrajectories, Distribution, Report
+from meta_training.distribution import Cohort, Distribution, Report, cohort_seed
 from meta_training.distribution.one_device import OneDevice
 from meta_training.inner.meta_objectives import meta_objective
 from meta_training.inner.problem_batch import ProblemBatch
+from meta_training.inner.trajectories import Trajectories
 from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
@@ -99,13 +100,13 @@ class Trainer:
         self.cohorts = [
             Cohort(
                 number,
-                CohortTrajectories(
-                    number,
+                Trajectories(
                     self.batch,
                     self.optimizer,
                     config.trajectories,
-                    config.seed,
+                    cohort_seed(config.seed, number),
                     weights,
+                    config.seed,
                 ),
                 self.estimator.initial_state(),
             )

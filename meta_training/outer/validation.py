@@ -5,7 +5,7 @@ its task set can be worthless on a perceptron. So at regular intervals the `vali
 networks, on data and in shapes that no task has, are trained from several initial
 learning rates, and the checkpoint with the lowest `score` is kept.
 
->>> validate = default_validator(weights.optimizer)          # doctest: +SKIP
+>>> validate = Validator(weights.optimizer)                  # doctest: +SKIP
 >>> results = validate(weights.meta_parameters)              # doctest: +SKIP
 >>> results["score"]                                         # doctest: +SKIP
 -2.4
@@ -104,16 +104,6 @@ class Validator:
             for name in summaries[0]
         }
         return {**totals, **results}
-
-
-def default_validator(optimizer: TrainableOptimizer, **options) -> Validator:
-    """The validator of the trainer: the `validation` networks.
-
-    Args:
-        optimizer: Whose meta-parameters they are.
-        **options: Of `Validator`.
-    """
-    return Validator(optimizer, **options)
 
 
 def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ from absl import app, flags
 from learned_optimizer import load_weights, save_weights
 from meta_training import publish
 from meta_training.evaluation import comparison
-from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.tasks.released.bowl import Bowl
 
 
@@ -179,7 +179,9 @@ def test_the_final_group_judges_once_and_goes_on_record(
     monkeypatch.setattr(publish, "network_group", lambda name: {"final": [task]}[name])
     monkeypatch.setattr(Bowl, "data_set", "spirals", raising=False)
     settings = dict(steps=4, seeds=1, records=3, learning_rates=(0.1,))
-    monkeypatch.setattr(publish, "Settings", lambda **k: Settings(**k, **settings))
+    monkeypatch.setattr(
+        publish, "EvaluationConfig", lambda **k: EvaluationConfig(**k, **settings)
+    )
     monkeypatch.setattr(publish, "evaluate", functools.partial(evaluate, baselines=()))
     arguments = [
         f"--weights={path}",

@@ -7,11 +7,12 @@ import re
 import pytest
 
 from learned_optimizer import load_weights
+from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import __main__ as command
 from meta_training.experiments import evaluated_weights, runner
 from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.evaluated import choose_tasks, read_csv
+from meta_training.experiments.evaluated import choose_tasks
 from meta_training.experiments.experiment import (
     BUDGETS,
     SHARED_TRAINING,

@@ -12,7 +12,7 @@ from learned_optimizer import HierarchicalRNN
 from learned_optimizer.rule.nominal_rate import NominalRate
 from meta_training.evaluate import find_weights
 from meta_training.evaluation import write_report
-from meta_training.evaluation.comparison import Settings, evaluate
+from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.held_out.architectures import HeldOutPerceptron
 from meta_training.optimizers import (
     CoordinatewiseRNN,
@@ -110,7 +110,7 @@ def test_the_evaluation_trains_with_each(tmp_path):
     results = evaluate(
         [*weights, adam],
         [Bowl(5.0)],
-        Settings(steps=12, seeds=2, learning_rates=(1e-3,)),
+        EvaluationConfig(steps=12, seeds=2, learning_rates=(1e-3,)),
         tmp_path,
         initial_rates=(0.02,),
         baselines=("Adam",),

@@ -14,7 +14,6 @@ from meta_training.outer.validation import (
     DIVERGED_FACTOR,
     LOSS_FLOOR,
     Validator,
-    default_validator,
     summarise,
 )
 
@@ -92,7 +91,7 @@ def test_the_score_is_the_mean_over_networks():
 
 
 def test_large_networks_have_one_rate_and_fewer_steps():
-    validate = default_validator(
+    validate = Validator(
         HierarchicalRule(),
         steps=40,
         large_steps=9,
@@ -115,4 +114,4 @@ def test_large_networks_have_one_rate_and_fewer_steps():
 )
 def test_errors_state_the_rule_and_what_came(options, message):
     with pytest.raises(ValueError, match=message):
-        default_validator(HierarchicalRule(), **options)
+        Validator(HierarchicalRule(), **options)
