@@ -187,15 +187,7 @@ class OptimizerSpec:
 
 @keras.saving.register_keras_serializable(package="imagenet")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise from 0, then a cosine, an exponential decay, or nothing.
-
-    Args:
-        learning_rate: At its highest.
-        schedule: See `OptimizerSpec`.
-        warmup_steps: Steps of the rise.
-        train_steps: Steps of the run.
-        steps_per_epoch: Steps of an epoch.
-    """
+    """A linear rise from 0, then a cosine, an exponential decay, or nothing."""
 
     def __init__(
         self, learning_rate, schedule, warmup_steps, train_steps, steps_per_epoch

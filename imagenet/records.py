@@ -38,13 +38,7 @@ def tfds_builder(name: str, data_dir, **arguments):
 
 
 def prepare_alone(builder, data_dir, write: Callable[[], None]) -> None:
-    """Has the records of a builder written, unless they are there; others wait.
-
-    Args:
-        builder: Of TFDS.
-        data_dir: Its folder; made where it is missing.
-        write: Writes them.
-    """
+    """Has the records of a builder written, unless they are there; others wait."""
     folder = epath.Path(builder.data_dir)
     with contextlib.ExitStack() as stack:
         # A bucket has no locks and no end.
@@ -63,10 +57,6 @@ def prepare_alone(builder, data_dir, write: Callable[[], None]) -> None:
 
 def prepare(builder, manual_dir=None) -> None:
     """Has a builder write its records.
-
-    Args:
-        builder: Of TFDS.
-        manual_dir: Where files are that the builder does not download.
 
     Raises:
         OSError: They cannot be written.

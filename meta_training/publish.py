@@ -73,10 +73,6 @@ def curve(train_dir: pathlib.Path, weights: str = "weights") -> dict:
 
     Steps after the weights are left out: a run that was stopped may have logged steps
     after its last checkpoint.
-
-    Args:
-        train_dir: Its folder.
-        weights: Which weights in it the curve leads to, `weights` or `best`.
     """
     card = train_dir / f"{weights}.json"
     last = math.inf

@@ -63,10 +63,6 @@ def config_from_flags(
 ) -> TrainingConfig:
     """The preset with what the flags change.
 
-    Args:
-        cohorts: Their number where no flag gives it.
-        values: The flags.
-
     Raises:
         ValueError: Flags contradict each other, a value is out of its range, or
             `--init_weights` cannot be loaded.

@@ -17,10 +17,6 @@ class DeviceImages:
     Args:
         images: uint8 `[images, size, size, 3]`.
         labels: int32 `[images]`.
-
-    Attributes:
-        images: As given, on the device.
-        labels: As given, on the device.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):

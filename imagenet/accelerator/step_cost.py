@@ -93,14 +93,7 @@ def shapes_of(network: str) -> list[tuple[int, ...]]:
 def step_cost(
     network: str, name: str, optimizer: keras.optimizers.Optimizer, bandwidth: float
 ) -> StepCost:
-    """Measures a step on variables of the shapes of a network.
-
-    Args:
-        network: See `shapes_of`.
-        name: Of the optimizer.
-        optimizer: Not built yet.
-        bandwidth: See `copy_bandwidth`.
-    """
+    """Measures a step on variables of the shapes of a network."""
     random = np.random.default_rng(0)
     variables = [
         keras.Variable(0.02 * random.standard_normal(shape, np.float32))

@@ -104,17 +104,6 @@ def train(
 ) -> None:
     """Trains from the start; `train.csv` grows meanwhile, `eval.csv` ends it.
 
-    Args:
-        step: The network, at its start.
-        images: To train on.
-        validation: To evaluate on.
-        folder: For the CSVs; what is there of an earlier try goes.
-        batch_size: Images a step.
-        train_steps: Steps.
-        seed: Of the order and the augmentation.
-        rate: The learning rate after a number of steps, for the log.
-        deadline: Of `time.monotonic()`.
-
     Raises:
         OutOfTime: It came before the last step.
     """

@@ -52,15 +52,7 @@ def plot_curves(
     path: pathlib.Path,
     footer: str,
 ) -> None:
-    """Loss and accuracy of one network, against steps and against minutes.
-
-    Args:
-        config: Of the comparison.
-        model: The network.
-        runs: Those that are shown; seeds of one optimizer share a colour.
-        path: The PNG.
-        footer: A line below: where the learned weights are from.
-    """
+    """Loss and accuracy of one network, against steps and against minutes."""
     width = max(1, config.train_steps // 40)
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
@@ -99,13 +91,7 @@ def plot_curves(
 def plot_shares(
     shares: dict[tuple[str, str], list[StepTimes]], path: pathlib.Path, footer: str
 ) -> None:
-    """The optimizer's part of a step as the batch grows.
-
-    Args:
-        shares: Of each network and optimizer, the times at each batch size.
-        path: The PNG.
-        footer: A line below.
-    """
+    """The optimizer's part of a step as the batch grows."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
         lines = ["-", "--", ":", "-."]

@@ -35,14 +35,6 @@ def write_report(
 ) -> str:
     """Writes `report.md`, its pictures and CSVs into the folder of the config.
 
-    Args:
-        config: Of the comparison.
-        runs: That are shown.
-        specs: Each optimizer at its usual rate.
-        shares: Of each network and optimizer, the times at each batch size.
-        command: That makes the report.
-        data: A sentence on the images.
-
     Returns:
         The text.
     """

@@ -19,12 +19,6 @@ def training_iterator(
 ):
     """An iterator over what each replica takes for each part of each step.
 
-    Args:
-        config: Of the run.
-        devices: Of the run.
-        images: Its data.
-        first_step: Steps that are done: their batches are passed over.
-
     Raises:
         ValueError: The shards do not fit the workers or the batch.
     """

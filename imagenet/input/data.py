@@ -37,12 +37,6 @@ class ImageData:
     A batch is `(images, labels, weights)`: float32 `[batch, size, size, 3]`, int32
     `[batch]`, float32 `[batch]`. The weight is 1, or 0 for what does not count: an
     image that cannot be decoded, or what fills up the last batch of an evaluation.
-
-    Attributes:
-        config: As given.
-        num_classes: labels are below it.
-        num_train_images: in all shards together.
-        num_validation_images: in all shards together.
     """
 
     def __init__(self, config: DataConfig, source: ImageSource):

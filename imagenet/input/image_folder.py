@@ -26,10 +26,6 @@ Listing = dict[str, list[tuple[str, str]]]
 def folder_builder(folder: str, data_dir: str):
     """TFDS's builder of the images of a folder, whose records are written if missing.
 
-    Args:
-        folder: With the images.
-        data_dir: For the records.
-
     Raises:
         ValueError: The folder holds no classes of images, or others than when the
             records were written.

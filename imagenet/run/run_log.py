@@ -12,14 +12,7 @@ from learned_optimizer.utils.csv_log import CsvLog
 
 
 class RunLog(run_log.RunLog):
-    """Writes the figures of steps and evaluations.
-
-    Args:
-        folder: The folder of the run.
-        step: Steps done so far.
-        train_steps: Steps in all.
-        is_learned: Whether there is a mean learned rate to write.
-    """
+    """Writes the figures of steps and evaluations."""
 
     def __init__(self, folder: pathlib.Path, step: int, train_steps: int, is_learned):
         columns = TRAIN_COLUMNS + (("mean_learned_rate",) if is_learned else ())

@@ -26,15 +26,7 @@ def time_steps(
     batch_sizes: list[int],
     repetitions: int = 5,
 ) -> list[StepTimes]:
-    """Times the parts of a step on one device, for each batch size.
-
-    Args:
-        config: Network, image size, precision.
-        spec: The optimizer.
-        images: The data.
-        batch_sizes: Images a step.
-        repetitions: Of which the median is taken.
-    """
+    """Times the parts of a step on one device, for each batch size."""
     devices = Devices(tf.distribute.get_strategy(), 1)
     model = build_model(
         config.model,

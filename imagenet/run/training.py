@@ -39,15 +39,7 @@ RECOMPUTED_BATCHES = 100
 
 
 class Training:
-    """One run.
-
-    Attributes:
-        config: Its config.
-        spec: Its optimizer, resolved.
-        model: Its network.
-        optimizer: Of the network.
-        step: Steps done.
-    """
+    """One run."""
 
     def __init__(self, config: RunConfig, devices: Devices, images: ImageData):
         """Builds the network, or goes on with the run in `model_dir`.

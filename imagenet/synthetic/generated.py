@@ -68,10 +68,6 @@ def make_generated(data_dir, config: GeneratedConfig) -> pathlib.Path:
 
     It is written under a temporary name and renamed when it is whole.
 
-    Args:
-        data_dir: a folder of the local file system; made when missing.
-        config: what the set holds.
-
     Returns:
         The folder of the set, `generated_folder(data_dir)`.
 

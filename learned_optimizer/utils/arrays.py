@@ -30,10 +30,6 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def arrays_from_npz(content: bytes, name: str) -> dict[str, np.ndarray]:
     """The arrays of an npz by name; nothing in it is ever unpickled.
 
-    Args:
-        content: The bytes of the file.
-        name: The name of the file in error messages.
-
     Raises:
         ValueError: The file is damaged, or something else.
     """

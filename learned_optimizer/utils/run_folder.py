@@ -11,9 +11,6 @@ from learned_optimizer.utils.atomic_write import atomic_write
 def read_identity(path: pathlib.Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; None where there is none.
 
-    Args:
-        path: The file of the settings.
-
     Raises:
         ValueError: It is damaged.
     """

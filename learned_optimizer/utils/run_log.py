@@ -44,13 +44,7 @@ class RunLog:
         self._bar = tqdm.tqdm(unit="step", smoothing=0.1, **bar)
 
     def write(self, name: str, prefix: str, row: Mapping[str, float]) -> None:
-        """Adds a row to a file, and to TensorBoard with this prefix.
-
-        Args:
-            name: Of the file.
-            prefix: Of the names in TensorBoard.
-            row: The figures; the first is the step.
-        """
+        """Adds a row to a file, and to TensorBoard with this prefix."""
         with self._explain_write_errors():
             self._files[name].write(row)
             self.summarize(prefix, row)

@@ -81,14 +81,7 @@ def cohort_seed(seed: int, number: int) -> int:
 
 
 class Cohort:
-    """One cohort between its windows, and during one.
-
-    Attributes:
-        number: Its number in the run.
-        trajectories: Its trajectories.
-        carried: The state of the estimator.
-        windows: Windows done.
-    """
+    """One cohort between its windows, and during one."""
 
     def __init__(self, number: int, trajectories: Trajectories, carried):
         self.number = number

@@ -32,11 +32,7 @@ class ParameterServer(Distribution):
     name = "parameter_server"
 
     def __init__(self, cluster: Cluster):
-        """Waits for the workers and parameter servers.
-
-        Args:
-            cluster: The cluster, in which this process is the chief.
-        """
+        """Waits for the workers and parameter servers."""
         os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
         self.num_replicas = cluster.count("worker")
         logging.info(

@@ -12,10 +12,6 @@ class Replicas(Distribution):
     The reports are gathered on the host, where the meta-optimizer is, and averaged in
     the order of the cohorts, not in the order in which devices finish. So the sum is
     the same, bit for bit, for any number of devices.
-
-    Attributes:
-        strategy: A strategy of TensorFlow.
-        local_replicas: Devices of this process.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, local_replicas: int):

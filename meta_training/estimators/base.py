@@ -41,14 +41,7 @@ class Estimator(abc.ABC):
         options: UnrollConfig,
         **settings,
     ):
-        """Prepares the inner loop.
-
-        Args:
-            batch: The tasks, with `replicas` problems each.
-            optimizer: What is trained.
-            options: How windows are unrolled.
-            **settings: Those of the estimator.
-        """
+        """Prepares the inner loop."""
         if settings:
             raise ValueError(f"this estimator has no settings {sorted(settings)}")
         self.unroll = Unroll(batch, optimizer, options)
@@ -82,9 +75,6 @@ _estimators: Registry[type[Estimator]] = Registry("an estimator")
 
 def register_estimator(name: str):
     """A decorator that adds an estimator class.
-
-    Args:
-        name: What the command line calls it.
 
     Raises:
         ValueError: the name is taken.

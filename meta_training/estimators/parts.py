@@ -17,24 +17,12 @@ _SEED_STEP = 0x5BD1E995
 
 
 class InParts:
-    """An estimator on each part of a batch, with the interface of one on all of it.
-
-    Attributes:
-        parts: The estimators.
-    """
+    """An estimator on each part of a batch, with the interface of one on all of it."""
 
     def __init__(
         self, estimator_class, batch: ProblemBatch, optimizer, options, **more
     ):
-        """Prepares the inner loops.
-
-        Args:
-            estimator_class: Of each part.
-            batch: The tasks; its `num_parts` says how many parts there are.
-            optimizer: What is trained.
-            options: How windows are unrolled.
-            **more: Settings of the estimator.
-        """
+        """Prepares the inner loops."""
         self._levels = optimizer.state_levels
         self._bounds = batch.part_bounds()
         self.parts: list[Estimator] = [
@@ -152,13 +140,6 @@ def compiled_estimator(
     estimator_class, batch: ProblemBatch, optimizer, options, **more
 ):
     """An estimator for a batch, in its parts, and its `estimate`, compiled.
-
-    Args:
-        estimator_class: What estimates.
-        batch: The tasks.
-        optimizer: What is trained.
-        options: How windows are unrolled.
-        **more: Settings of the estimator.
 
     Returns:
         The estimator and a `tf.function`.

@@ -30,11 +30,6 @@ _LISTED_TASKS = 30
 def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Path:
     """Writes `report.md`, its figures, `runs.csv` and `curves.csv`.
 
-    Args:
-        results: of `evaluation.evaluate`.
-        folder: where to; it must exist.
-        command: what made the results, quoted in the report.
-
     Returns:
         The path of the report.
     """

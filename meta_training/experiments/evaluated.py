@@ -57,13 +57,6 @@ def evaluate_tasks(
 
     The settings name `sets`, `tasks`, `steps`, `seeds`, and where they are needed
     `records`, `record_every`, `learning_rates` and `initial_rates`.
-
-    Args:
-        settings: The settings of an experiment.
-        weights: The weights of the learned optimizers.
-        baselines: Names of `runs.BASELINES`.
-        cache: The folder of earlier runs.
-        log: Receives a message for each computation.
     """
     known = {field.name for field in dataclasses.fields(EvaluationConfig)}
     chosen = {name: value for name, value in settings.items() if name in known}
@@ -86,14 +79,7 @@ def evaluate_into(
     baselines: Sequence[str] = (),
     figures: bool = True,
 ) -> None:
-    """Evaluates and writes tables and figures to the folder of the job.
-
-    Args:
-        job: The job.
-        weights: The weights of the learned optimizers.
-        baselines: Names of `runs.BASELINES`.
-        figures: Whether to write the figures of an evaluation.
-    """
+    """Evaluates and writes tables and figures to the folder of the job."""
     results = evaluate_tasks(job.settings, weights, baselines, job.cache, job.log)
     write_tables(results, job.folder)
     if figures:
@@ -112,13 +98,7 @@ def write_csv(path: pathlib.Path, columns: Sequence[str], rows) -> None:
 
 
 class RunTable:
-    """The rows of `runs.csv`, and the numbers for findings.
-
-    Attributes:
-        rows: One for each run.
-        optimizers: Their names, in the order of the file.
-        tasks: The names of tasks, in the order of the file.
-    """
+    """The rows of `runs.csv`, and the numbers for findings."""
 
     def __init__(self, folder: pathlib.Path):
         self.rows = read_csv(folder / RUNS, _TEXT)

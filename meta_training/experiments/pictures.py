@@ -8,11 +8,6 @@ from meta_training.evaluation.figures import load_pyplot
 def subplots(count: int, width: float = 5.2, height: float = 3.8):
     """A figure with panels, two in a row, readable at the width of a README.
 
-    Args:
-        count: Number of panels.
-        width: Width of a panel in inches.
-        height: Height of a panel in inches.
-
     Returns:
         The figure and the axes of the panels.
     """

@@ -34,10 +34,6 @@ def write_report(results: pathlib.Path, path: pathlib.Path) -> list[str]:
     The paragraphs are rewritten from the CSV files, since the text of an experiment may
     have changed.
 
-    Args:
-        results: The folder of results.
-        path: The file of the report.
-
     Returns:
         The names of the experiments with results in it.
     """

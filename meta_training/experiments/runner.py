@@ -80,12 +80,6 @@ def run_experiment(
 ) -> bool:
     """Runs an experiment, unless it is done with these settings.
 
-    Args:
-        experiment: What to run.
-        request: Budget, seeds and weights.
-        output: The folder for its folder.
-        log: Receives progress messages.
-
     Returns:
         Whether it was run: False if it was done before.
 

@@ -23,11 +23,7 @@ from meta_training.optimizers.base import (
 @register_optimizer
 @dataclasses.dataclass(frozen=True)
 class HierarchicalRule(TrainableOptimizer):
-    """The update rule of `learned_optimizer`, unchanged.
-
-    Attributes:
-        config: The architecture.
-    """
+    """The update rule of `learned_optimizer`, unchanged."""
 
     config: Config = Config()
 

@@ -136,13 +136,7 @@ def load_trained(weights) -> TrainedWeights:
 
 
 def save_trained(weights: TrainedWeights, path, card=None) -> None:
-    """Writes `path` (an .npz) and its card beside it, both atomically.
-
-    Args:
-        weights: What to write.
-        path: Where to; its folder must exist.
-        card: More entries of the card: how the weights were trained, say.
-    """
+    """Writes `path` (an .npz) and its card beside it, both atomically."""
     optimizer = weights.optimizer
     if isinstance(optimizer, HierarchicalRule):
         plain = Weights(

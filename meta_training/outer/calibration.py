@@ -78,11 +78,6 @@ class CalibrationConfig:
 class Calibration:
     """Whole runs on tasks, compiled once and used for all trials.
 
-    Args:
-        tasks: What to train. Each is drawn once.
-        optimizer: Whose meta-parameters they are.
-        config: How to search.
-
     Raises:
         ValueError: There is no task.
     """
@@ -136,10 +131,6 @@ class Calibration:
         They are the `knobs` of the config. From where an array stands it goes in steps
         of `first_step` as long as that lowers the score, up first and down if up was
         no better; then with half of that step, down to `smallest_step`.
-
-        Args:
-            meta_parameters: Where to start.
-            report: Called with each trial.
 
         Returns:
             The best meta-parameters, and all trials in their order.

@@ -24,11 +24,7 @@ LOCK = ".lock"
 
 
 class RunFolder:
-    """The files of a run.
-
-    Attributes:
-        path: The folder.
-    """
+    """The files of a run."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path

@@ -10,13 +10,7 @@ from learned_optimizer.utils.run_log import RunLog
 
 
 class TrainingLog(RunLog):
-    """Writes the figures of outer steps and validations.
-
-    Args:
-        folder: The folder of the run.
-        outer_step: Updates done so far.
-        outer_steps: Updates in all.
-    """
+    """Writes the figures of outer steps and validations."""
 
     def __init__(self, folder: pathlib.Path, outer_step: int, outer_steps: int):
         # The checkpoint comes before this step, which is computed again, but after its

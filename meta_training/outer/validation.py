@@ -83,9 +83,6 @@ class Validator:
     def __call__(self, meta_parameters: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Trains every network.
 
-        Args:
-            meta_parameters: A dict as in `learned_optimizer.Weights`.
-
         Returns:
             `score`, lower is better: the mean over networks and their initial rates of
             log(loss + 1e-3), half at the end and half along the run, plus `regression`,

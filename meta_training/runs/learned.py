@@ -30,11 +30,6 @@ class LearnedRuns:
       not know theirs.
 
     As with the Keras class, a tensor whose gradient is not finite is left as it is.
-
-    Args:
-        optimizer: What trains.
-        shapes: Of the parameters of one run.
-        runs: How many there are.
     """
 
     fresh_statistics = False
