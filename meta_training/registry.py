@@ -16,6 +16,19 @@ class Registry(Generic[T]):
         self._kind = kind
         self._members: dict[str, T] = {}
 
+    def register(self, name: str):
+        """A decorator that adds what it decorates under a name.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+
+        def add(member: T) -> T:
+            self.add(name, member)
+            return member
+
+        return add
+
     def add(self, name: str, member: T) -> None:
         """Adds one.
 
@@ -28,7 +41,12 @@ class Registry(Generic[T]):
             )
         self._members[name] = member
 
-    def __getitem__(self, name: str) -> T:
+    def get(self, name: str) -> T:
+        """The one of that name.
+
+        Raises:
+            ValueError: There is none; the message lists those that exist.
+        """
         if name not in self._members:
             raise ValueError(
                 f"{self._kind[0].upper()}{self._kind[1:]} must be one of "
@@ -37,5 +55,5 @@ class Registry(Generic[T]):
         return self._members[name]
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """The names of all, sorted."""
         return sorted(self._members)

@@ -71,31 +71,6 @@ class Estimator(abc.ABC):
 
 
 _estimators: Registry[type[Estimator]] = Registry("an estimator")
-
-
-def register_estimator(name: str):
-    """A decorator that adds an estimator class.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(estimator_class: type[Estimator]):
-        _estimators.add(name, estimator_class)
-        return estimator_class
-
-    return register
-
-
-def estimator(name: str) -> type[Estimator]:
-    """The estimator class of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those that exist.
-    """
-    return _estimators[name]
-
-
-def list_estimators() -> list[str]:
-    """The names of all estimators, sorted."""
-    return _estimators.names()
+register_estimator = _estimators.register
+estimator = _estimators.get
+list_estimators = _estimators.names

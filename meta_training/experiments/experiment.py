@@ -142,4 +142,4 @@ def experiment(name: str) -> Experiment:
     Raises:
         ValueError: There is none; the message lists those that exist.
     """
-    return _experiments[name]
+    return _experiments.get(name)

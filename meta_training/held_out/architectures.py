@@ -12,11 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from meta_training.held_out.data import load_data, training_rows
-from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.small_networks import layers
 from meta_training.tasks.small_networks.image_networks import ImageNetwork
-from meta_training.tasks.small_networks.networks import ClassifierNetwork
 from meta_training.tasks.small_networks.perceptrons import Autoencoder, Perceptron
+from meta_training.tasks.small_networks.sequence_networks import RecurrentNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,28 +85,12 @@ class HeldOutAutoencoder(HeldOutNetwork, Autoencoder):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutGatedRecurrentNetwork(HeldOutNetwork, ClassifierNetwork):
+class HeldOutGatedRecurrentNetwork(HeldOutNetwork, RecurrentNetwork):
     """A GRU over a sequence and a dense layer on its last state (Cho et al. 2014).
 
     No meta-training task has gates. The recurrent kernel starts orthogonal in each
     of its three parts, as in Keras.
-
-    Attributes:
-        steps, features: of the sequences.
-        units: of the state.
-        classes: of the sequences.
     """
-
-    steps: int
-    features: int
-    units: int
-    classes: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers(
-            "steps, features and units", self.steps, self.features, self.units
-        )
 
     @property
     def parameter_shapes(self):
@@ -121,7 +104,8 @@ class HeldOutGatedRecurrentNetwork(HeldOutNetwork, ClassifierNetwork):
         )
 
     def sample_parameters(self, generator):
-        start = super().sample_parameters(generator)
+        # Without the draws of the simple network.
+        start = super(RecurrentNetwork, self).sample_parameters(generator)
         parts = []
         for _ in range(3):
             parts.append(np.linalg.qr(generator.normal(size=(self.units,) * 2))[0])

@@ -95,29 +95,17 @@ def register_meta_objective(
     """
 
     def register(function):
-        _meta_objectives.add(
-            name,
-            MetaObjective(
-                name, function, needs_positive, counts_first_twice, needs_positive_start
-            ),
+        meta = MetaObjective(
+            name, function, needs_positive, counts_first_twice, needs_positive_start
         )
+        _meta_objectives.add(name, meta)
         return function
 
     return register
 
 
-def meta_objective(name: str) -> MetaObjective:
-    """The meta-objective of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those that exist.
-    """
-    return _meta_objectives[name]
-
-
-def list_meta_objectives() -> list[str]:
-    """The names of all meta-objectives, sorted."""
-    return _meta_objectives.names()
+meta_objective = _meta_objectives.get
+list_meta_objectives = _meta_objectives.names
 
 
 @register_meta_objective("log", needs_positive=True, counts_first_twice=True)

@@ -250,9 +250,7 @@ def trainable_optimizer(
     Raises:
         ValueError: there is none; the message lists those that exist.
     """
-    return _optimizers[name].from_dict(settings or {})
+    return _optimizers.get(name).from_dict(settings or {})
 
 
-def list_optimizers() -> list[str]:
-    """The names of all trainable optimizers, sorted."""
-    return _optimizers.names()
+list_optimizers = _optimizers.names

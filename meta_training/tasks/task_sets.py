@@ -8,32 +8,15 @@ from meta_training.tasks.base import Task
 _task_sets: Registry[Callable[[], list[Task]]] = Registry("a task set")
 
 
-def register_task_set(name: str):
-    """A decorator that adds a task set: a function that returns a list of tasks.
-
-    Args:
-        name: the name by which `task_set` and the command line know it.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(function: Callable[[], list[Task]]):
-        _task_sets.add(name, function)
-        return function
-
-    return register
+# A set is a function that returns a list of tasks.
+register_task_set = _task_sets.register
+list_task_sets = _task_sets.names
 
 
 def task_set(name: str) -> list[Task]:
     """The tasks of a named set, in a fixed order.
 
     Raises:
-        ValueError: no set has that name; the message lists those that exist.
+        ValueError: No set has that name; the message lists those that exist.
     """
-    return list(_task_sets[name]())
-
-
-def list_task_sets() -> list[str]:
-    """The names of all task sets, sorted."""
-    return _task_sets.names()
+    return list(_task_sets.get(name)())
