@@ -202,21 +202,59 @@ def test_growth_beyond_the_bound_cuts_off_at_that_very_step():
         np.testing.assert_allclose(loss, np.mean(values), rtol=1e-4)
 
 
-def test_clipping_through_time_bounds_what_flows_back():
-    free, free_gradient = unrolled([Quadratic(4), Quadratic(4)])
-    wide, wide_gradient = unrolled([Quadratic(4), Quadratic(4)], clip_through_time=1e6)
-    np.testing.assert_array_equal(free.losses, wide.losses)
-    for name, value in free_gradient.items():
-        np.testing.assert_allclose(
-            value, wide_gradient[name], rtol=1e-4, atol=1e-7, err_msg=name
-        )
-    narrow, narrow_gradient = unrolled(
-        [Quadratic(4), Quadratic(4)], clip_through_time=1e-9
+def slope_by_hand(parabola, rate, bound, weight, second_derivatives, steps=6):
+    """The slope in log(rate) of a window of gradient descent, loop by loop in NumPy."""
+    values = [np.sqrt(parabola.first / parabola.curvature)]
+    for _ in range(steps):
+        values.append(values[-1] * (1 - 2 * rate * parabola.curvature))
+    start = parabola.first + 1e-6
+    # The released log objective counts the first one twice.
+    counts = np.array([2.0, *[1.0] * (steps - 1)]) / (steps + 1)
+    slope = flow = 0.0
+    clipped = 0
+    for value, count in zip(values[-2::-1], counts[::-1], strict=True):
+        gradient = 2 * parabola.curvature * value
+        slope -= rate * gradient * flow
+        if second_derivatives:
+            flow *= 1 - 2 * rate * parabola.curvature
+        ratio = parabola.curvature * value**2 / start + 1e-6
+        flow += weight * count * gradient / (start * ratio)
+        clipped += abs(flow) > bound * weight
+        flow = np.clip(flow, -bound * weight, bound * weight)
+    return slope, clipped
+
+
+# 0.06 is that of the preset `default`.
+@pytest.mark.parametrize("second_derivatives", [False, True])
+@pytest.mark.parametrize("bound", [0.06, 1e6])
+def test_clipping_through_time_bounds_what_flows_back(bound, second_derivatives):
+    """Of two tasks 0.06 clips one at every step and the other at some."""
+    tasks, rate, weights = [Parabola(1.0, 2.0), Parabola(900.0, 0.7)], 0.1, (0.25, 0.75)
+    optimizer = GlobalLearningRate(rate)
+    batch = ProblemBatch(tasks, 4)
+    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0, weights)
+    carry = trajectories.advance(0)
+    trajectories.close()
+    options = UnrollConfig(
+        max_steps=6, clip_through_time=bound, second_derivatives=second_derivatives
     )
-    np.testing.assert_array_equal(free.losses, narrow.losses)
-    # All that passes is one billionth an element and step.
-    assert max(np.abs(v).max() for v in narrow_gradient.values()) < 1e-4
-    assert max(np.abs(v).max() for v in free_gradient.values()) > 1e-3
+    unroll = Unroll(batch, optimizer, options)
+    meta_parameters = {"log_learning_rate": tf.constant(np.log(rate), tf.float32)}
+    _, gradient = tf.function(unroll.run_and_differentiate, autograph=False)(
+        meta_parameters, carry, tf.constant(6), tf.constant(0)
+    )
+    slopes, clipped = zip(
+        *(
+            slope_by_hand(task, rate, bound, weight, second_derivatives)
+            for task, weight in zip(tasks, weights, strict=True)
+        ),
+        strict=True,
+    )
+    if bound == 0.06:
+        assert clipped[0] == 6 and 0 < clipped[1] < 6
+    else:
+        assert clipped == (0, 0)
+    np.testing.assert_allclose(gradient["log_learning_rate"], sum(slopes), rtol=1e-4)
 
 
 @pytest.mark.slow
