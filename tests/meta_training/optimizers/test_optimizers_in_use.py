@@ -34,28 +34,13 @@ from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import FILE, preset
 from meta_training.outer.validation import Validator
 from meta_training.runs import draw_runs
-from meta_training.tasks import register_task_set
 from meta_training.tasks.released.bowl import Bowl
+from tests.meta_training.outer import tiny_runs
 
 OTHERS = [name for name in list_optimizers() if name != "hierarchical_rnn"]
 
 
-@register_task_set("trainable_optimizers_test")
-def _tasks():
-    return [Bowl(5.0), Bowl(1.0, noise_stdev=0.3)]
-
-
-TINY = dict(
-    task_set="trainable_optimizers_test",
-    block_size=2,
-    min_window_steps=3,
-    mean_window_steps=4.0,
-    max_window_steps=6,
-    mean_horizon=9.0,
-    checkpoint_every=1,
-    outer_steps=2,
-    objective_rows=None,
-)
+TINY = {**tiny_runs.TINY, "init_weights": None, "checkpoint_every": 1, "outer_steps": 2}
 
 
 @pytest.mark.parametrize(
