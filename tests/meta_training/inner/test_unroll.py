@@ -229,7 +229,7 @@ def slope_by_hand(parabola, rate, bound, weight, second_derivatives, steps=6):
 @pytest.mark.parametrize("bound", [0.06, 1e6])
 def test_clipping_through_time_bounds_what_flows_back(bound, second_derivatives):
     """Of two tasks 0.06 clips one at every step and the other at some."""
-    tasks, rate, weights = [Parabola(1.0, 2.0), Parabola(900.0, 0.7)], 0.1, (0.25, 0.75)
+    tasks, rate, weights = [Parabola(1.0, 2.0), Parabola(300.0, 0.7)], 0.1, (0.25, 0.75)
     optimizer = GlobalLearningRate(rate)
     batch = ProblemBatch(tasks, 4)
     trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0, weights)
