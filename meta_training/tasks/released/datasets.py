@@ -104,22 +104,3 @@ def random_mlp(features, rows, random_state, layers=6, width=20) -> Dataset:
         weights = random_state.normal(size=(hidden.shape[1], width))
         hidden = np.maximum(hidden @ weights, 0)
     return _dataset(data, hidden[:, 0] > 0)
-
-
-def epoch_batches(rows, batches, batch_size, random_state) -> list[np.ndarray]:
-    """Row indices of successive minibatches: the data in shuffled epochs.
-
-    An epoch's remainder that does not fill a batch is dropped, and a batch larger
-    than the data is the whole data (`Dataset.batch_indices`).
-    """
-    random_state = _as_random_state(random_state)
-    order = np.arange(rows)
-    random_state.shuffle(order)
-    drawn, end = [], 0
-    for _ in range(batches):
-        start, end = end, end + batch_size
-        if end > rows:
-            random_state.shuffle(order)
-            start, end = 0, batch_size
-        drawn.append(order[start:end].copy())
-    return drawn

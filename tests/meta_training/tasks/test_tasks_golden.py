@@ -161,10 +161,3 @@ def test_random_mlp_positive_fractions():
     for seed, fraction in expected.items():
         labels = datasets.random_mlp(8, 1000, int(seed)).labels
         assert labels.mean() == pytest.approx(fraction, abs=1e-3)
-
-
-def test_epoch_batches():
-    batches = datasets.epoch_batches(10, 7, 4, 3)
-    np.testing.assert_array_equal(batches, golden.ARRAYS["dataset_batch_indices/idx"])
-    whole = datasets.epoch_batches(5, 3, 23, 0)
-    assert [sorted(batch) for batch in whole] == [[0, 1, 2, 3, 4]] * 3
