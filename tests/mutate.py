@@ -81,9 +81,10 @@ def changes(node):
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         yield "constant", ast.Constant(node.value * 2 if node.value else 1)
     if isinstance(node, ast.Call):
-        if len(node.args) > 1 and not any(
-            isinstance(a, ast.Starred) for a in node.args
-        ):
+        # The order of what is compared changes nothing.
+        ordered = not re.search(r"\b(max|min)(imum)?$", ast.unparse(node.func))
+        starred = any(isinstance(a, ast.Starred) for a in node.args)
+        if len(node.args) > 1 and ordered and not starred:
             yield "argument", copied(args=[*node.args[1::-1], *node.args[2:]])
         for i, keyword in enumerate(node.keywords):
             if keyword.arg:

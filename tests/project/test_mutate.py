@@ -11,7 +11,7 @@ def area(width: float = 2, *, height):
     size = f"{width + 1}"
     if width < 0 and not height:
         raise ValueError(size)
-    return max(width * height, 0, key=abs)
+    return pow(width * height, 2, mod=abs)
 '''
 
 
@@ -20,7 +20,7 @@ def area(width: float = 2, *, height):
     [
         ("statement", 'size = f"{width + 1}"', "pass"),
         ("statement", "raise ValueError(size)", "pass"),
-        ("statement", "return max(width * height, 0, key=abs)", "pass"),
+        ("statement", "return pow(width * height, 2, mod=abs)", "pass"),
         ("operator", "width < 0 and not height", "(width < 0 or not height)"),
         ("operator", "not height", "(height)"),
         ("operator", "width * height", "(width / height)"),
@@ -29,10 +29,10 @@ def area(width: float = 2, *, height):
         ("constant", "0", "(1)"),
         (
             "argument",
-            "max(width * height, 0, key=abs)",
-            "(max(0, width * height, key=abs))",
+            "pow(width * height, 2, mod=abs)",
+            "(pow(2, width * height, mod=abs))",
         ),
-        ("argument", "max(width * height, 0, key=abs)", "(max(width * height, 0))"),
+        ("argument", "pow(width * height, 2, mod=abs)", "(pow(width * height, 2))"),
     ],
 )
 def test_what_a_mutant_changes(kind, before, after):
@@ -40,6 +40,11 @@ def test_what_a_mutant_changes(kind, before, after):
     mutant = next(m for m in found if (m.before, m.after) == (before, after))
     assert mutant.applied(SOURCE).count(after) == SOURCE.count(after) + 1
     compile(mutant.applied(SOURCE), "a.py", "exec")
+
+
+def test_the_order_of_what_is_compared_is_left_alone():
+    for call in ("max(a, b)", "np.minimum(a, b)"):
+        assert not mutate.mutants_of("a.py", call + "\n")[1:]
 
 
 def test_no_mutant_is_of_text_or_annotations():
