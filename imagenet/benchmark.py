@@ -42,7 +42,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string("output", "comparison", "Folder of the report and the runs.")
 flags.DEFINE_string("module", "imagenet.train", "That trains.")
-# What each run has of its own; given to the comparison it would mean nothing.
+# Settings of a single run; given to the comparison they would mean nothing.
 _OWN = ("model", "optimizer", "learning_rate", "seed", "model_dir", "stop_after")
 _OWN += ("epochs", "eval_only")
 # What the comparison gives each of them.

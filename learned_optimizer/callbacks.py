@@ -240,9 +240,9 @@ class LearnedRates(keras.callbacks.Callback):
     over the optimizer's iterations.
 
     Args:
-        log_dir: Folder of the event files; a folder of its own inside TensorBoard's
-            shows the rates as a run of their own.
-        update_freq: `"epoch"`, or an integer: also every so many batches. Defaults
+        log_dir: Folder of the event files; a separate one inside TensorBoard's
+            shows the rates as a separate run.
+        update_freq: `"epoch"`, or an integer: also every n-th batch. Defaults
             to `"epoch"`.
 
     Raises:

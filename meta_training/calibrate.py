@@ -26,7 +26,7 @@ from learned_optimizer.utils.flags import define_flags as define_settings
 from learned_optimizer.utils.flags import flag_settings
 from meta_training import command
 from meta_training.optimizers import HierarchicalRule
-from meta_training.outer.calibration import Calibration, CalibrationConfig, Trial
+from meta_training.outer.calibration import Calibration, CalibrationConfig, ScoredShift
 from meta_training.tasks import task_set
 
 FLAGS = flags.FLAGS
@@ -85,7 +85,7 @@ def main(arguments):
             pass
     began = time.monotonic()
 
-    def report(trial: Trial):
+    def report(trial: ScoredShift):
         logging.info("%s %+g: score %.4f", trial.knob, trial.shift, trial.score)
 
     nothing = {name: np.zeros_like(weights.meta_parameters[name]) for name in zeros}

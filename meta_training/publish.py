@@ -6,7 +6,7 @@ r"""Adds weights to those that ship, with a card that documents them.
         --commands="python -m meta_training.calibrate --weights=... --output=..." \
         --limits="What they cannot do."
 
-With `--final=FOLDER` the final group of held-out networks judges them, once: the
+With `--final=FOLDER` the final group of held-out networks evaluates them, once: the
 report lies in the folder and on the card, and a line in `openings.csv` beside the
 weights. What was stopped is resumed in the same folder.
 
@@ -62,7 +62,7 @@ def define_flags():
     flags.DEFINE_list("reports", [], "Folders of evaluations of these weights.")
     flags.DEFINE_multi_string("commands", [], "The commands that made them, in order.")
     flags.DEFINE_string("limits", "", "Known limits.")
-    flags.DEFINE_string("final", None, "Judge them on the final group; its folder.")
+    flags.DEFINE_string("final", None, "Evaluate them on the final group; its folder.")
     flags.DEFINE_string("rates_from", None, "As of `meta_training.evaluate`.")
     flags.DEFINE_float("initial_learning_rate", None, "Where rates start by default.")
     flags.DEFINE_string("output", os.fspath(FOLDER), "Folder of the shipped weights.")
@@ -136,7 +136,7 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
 
 
 def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path):
-    """Judges weights on the final group and writes the report, with a line on record.
+    """Evaluates weights on the final group, and puts that on record.
 
     Args:
         weights: That are to ship.
@@ -145,15 +145,15 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
         record: The CSV file of all openings.
 
     Raises:
-        ValueError: They were judged before, in another folder.
+        ValueError: They were evaluated before, in another folder.
     """
     folder = folder.resolve()
     rows = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
     for row in rows:
         if row.split(",")[0] == sha256 and row.split(",")[1] != folder.name:
             raise ValueError(
-                "the final group must judge weights once. Received: weights that it "
-                f"judged in a folder named {row.split(',')[1]!r}"
+                "the final group must evaluate weights once. Received: weights that it "
+                f"evaluated in a folder named {row.split(',')[1]!r}"
             )
     single_rates = best_single_rates(FLAGS.rates_from) if FLAGS.rates_from else {}
     load_pyplot()

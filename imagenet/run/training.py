@@ -341,13 +341,13 @@ class Training:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def _any_process(self, told):
-        """Whether any process was told so: all then save, or evaluate, together."""
+    def _any_process(self, flag):
+        """Whether the flag of any process is set: all then act together."""
         if self._devices.num_workers == 1 or self._devices.asynchronous:
-            return told
+            return flag
         strategy = self._devices.strategy
         mine = strategy.experimental_distribute_values_from_function(
-            lambda _: tf.constant(float(told))
+            lambda _: tf.constant(float(flag))
         )
         return float(strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) > 0
 

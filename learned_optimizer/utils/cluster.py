@@ -131,7 +131,7 @@ def _check_jobs(strategy, jobs, allowed):
         twice = [a for a in addresses if a in seen or addresses.count(a) > 1]
         if twice:
             raise ValueError(
-                f"each process of {VARIABLE} must have an address of its own, "
+                f"each process of {VARIABLE} must have a separate address, "
                 f"{twice[0]} is there twice"
             )
         seen.update(addresses)

@@ -139,13 +139,13 @@ def evaluate(
 
     Args:
         weights: of the learned optimizers; those of `learned_optimizer` will do, too.
-        tasks: with names of their own.
+        tasks: with distinct names.
         settings: of the runs.
         cache: folder of what has been run; made if it is not there.
         initial_rates: start the learned rates from these too, unless an optimizer
             has learned where they start.
         baselines: names of `BASELINES`; may be empty.
-        log: is told of each computation.
+        log: receives a message for each computation.
         single_rates: of baselines, by name: the rates that were best for all training
             tasks, see `tables.best_single_rates`.
 
@@ -174,7 +174,7 @@ def evaluate(
     names = [one.name for one in weights]
     if len({*names, *baselines}) != len(names) + len(baselines):
         raise ValueError(
-            "weights and baselines must have names of their own. Received: "
+            "weights and baselines must have distinct names. Received: "
             f"{[*names, *baselines]}"
         )
     negative = [name for name, task in tasks if not task.positive]
@@ -237,7 +237,7 @@ def with_unique_names(tasks: Sequence[Task]) -> list[tuple[str, Task]]:
     names = [task.name for task in distinct]
     if len(set(names)) != len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"tasks must have names of their own. Received: {repeated}")
+        raise ValueError(f"tasks must have distinct names. Received: {repeated}")
     return list(zip(names, distinct, strict=True))
 
 

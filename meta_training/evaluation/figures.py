@@ -17,7 +17,7 @@ from meta_training.evaluation.statistics import (
     typical_losses,
 )
 
-# Up to so many tasks each has a panel of its own; beyond, a figure is of all at once.
+# Up to this number of tasks each has a panel; with more there is one curve of all.
 PANELS = 9
 _LEARNED_COLOURS = ("#d1495b", "#8f2d56", "#edae49")
 # Which settings of the baselines are drawn: few curves, the strongest and the plain.

@@ -79,7 +79,7 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
 
 
 def _settings(results):
-    """Yields label, result and the `Choice` by each metric, of every table row."""
+    """Yields label, result and selected rates by each metric, of every table row."""
     for result in results:
         by_metric = [choices(result, metric) for metric in METRICS]
         for position, choice in enumerate(by_metric[0]):

@@ -39,8 +39,8 @@ def scores(result: Result, metric: str) -> np.ndarray:
     return np.trapezoid(logs, result.steps, axis=0) / (result.steps[-1] or 1)
 
 
-class Choice(NamedTuple):
-    """A way to choose a rate for each task.
+class SelectedRates(NamedTuple):
+    """A rate for each task, by one way to choose it.
 
     Attributes:
         name: "default", "best single rate" (or "rate of other tasks", where it was
@@ -54,7 +54,7 @@ class Choice(NamedTuple):
     scores: np.ndarray
 
 
-def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
+def choices(result: Result, metric: str) -> tuple[SelectedRates, ...]:
     """The default rate, one for all tasks, the best one for each.
 
     The one for all is the result's `single_rate`, where that was chosen elsewhere.
@@ -74,7 +74,8 @@ def choices(result: Result, metric: str) -> tuple[Choice, Choice, Choice]:
         "best rate for each task": by_task.argmin(axis=0),
     }
     return tuple(
-        Choice(name, rates, table[rates, tasks]) for name, rates in chosen.items()
+        SelectedRates(name, rates, table[rates, tasks])
+        for name, rates in chosen.items()
     )
 
 

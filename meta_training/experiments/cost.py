@@ -107,7 +107,7 @@ class Cost(Experiment):
     def describe(self, folder, settings):
         return (
             f"medians of {settings['repetitions']} steps on the machine that ran this, "
-            "each training step in a process of its own; other work on the machine, if "
+            "each training step in a separate process; other work on the machine, if "
             "there was any, is in the times"
         )
 

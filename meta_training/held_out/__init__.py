@@ -1,4 +1,4 @@
-"""Held-out networks: `validation` and `test` choose, `final` judges what ships."""
+"""Held-out networks: `validation` and `test` choose, `final` evaluates what ships."""
 
 from meta_training.held_out.groups import (
     large_network,

@@ -2,7 +2,7 @@
 
 `training` is what an optimizer minimises, `test` what accuracy is measured on. The
 splits and the random data have fixed seeds, so that every run, checkpoint and set of
-weights is judged on the same numbers.
+weights is evaluated on the same numbers.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The final group: it judges weights that are to ship, once each.
+"""The final group: it evaluates weights that are to ship, once each.
 
 Other data than the other two groups: MNIST, a text that Python ships, and a table of
 scikit-learn that nothing else here uses. Nothing is chosen by it; `publish` opens it.

@@ -1,10 +1,10 @@
-"""The groups of held-out networks: `validation` and `test` choose, `final` judges.
+"""The groups of held-out networks: `validation` and `test` choose, `final` evaluates.
 
-`validation` chooses checkpoints while weights are meta-trained, `test` judges weights
-that ship. It was opened six times while `default-v2` was made, so figures of it flatter
-a little. The groups share no data, no shape and no start with
-each other or with any task set, and they are not in the registry of task sets: no
-command line can train on them by name.
+`validation` chooses checkpoints while weights are meta-trained, `test` evaluates
+weights that ship. It was opened six times while `default-v2` was made, so its figures
+flatter a little. The groups share no data, no shape and no start with each other or
+with any task set, and they are not in the registry of task sets: no command line can
+train on them by name.
 """
 
 from meta_training.held_out.architectures import (

@@ -30,7 +30,7 @@ _RECORDS = 24
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class ScoredShift:
     """One set of meta-parameters that was tried.
 
     Attributes:
@@ -124,8 +124,8 @@ class Calibration:
     def search(
         self,
         meta_parameters: Mapping[str, np.ndarray],
-        report: Callable[[Trial], None] = lambda trial: None,
-    ) -> tuple[dict[str, np.ndarray], list[Trial]]:
+        report: Callable[[ScoredShift], None] = lambda trial: None,
+    ) -> tuple[dict[str, np.ndarray], list[ScoredShift]]:
         """Shifts one array after the other to where the score is lowest.
 
         They are the `knobs` of the config. From where an array stands it goes in steps
@@ -136,7 +136,7 @@ class Calibration:
             The best meta-parameters, and all trials in their order.
         """
         best = dict(meta_parameters)
-        trials: list[Trial] = []
+        trials: list[ScoredShift] = []
         best_score = None
         for knob in self.config.knobs:
             if knob not in best:
@@ -152,7 +152,7 @@ class Calibration:
                 if shift not in tried:
                     values = {**best, knob: center + np.float32(shift)}
                     tried[shift] = self.score(values)
-                    trials.append(Trial(knob, shift, tried[shift]))
+                    trials.append(ScoredShift(knob, shift, tried[shift]))
                     report(trials[-1])
                 return tried[shift]
 

@@ -12,7 +12,7 @@ that computation when their `Task.batch_key` is equal, so a key holds what shape
 the computation, and mere numbers (a condition number, a norm power, an activation)
 travel in the instance instead. Fewer keys, fewer computations for XLA to compile.
 
-A task of your own is one short class, and a line to register it:
+Your own task is one short class, and a line to register it:
 
 >>> import dataclasses
 >>> import numpy as np

@@ -151,7 +151,7 @@ class Logarithmic(_Wrapper):
 
 @dataclasses.dataclass(frozen=True)
 class SumTask(Task):
-    """The sum of independent problems, each with parameters of its own (`SumTask`).
+    """The sum of independent problems, each with separate parameters (`SumTask`).
 
     Components of equal `batch_key` are evaluated in one batched computation.
 

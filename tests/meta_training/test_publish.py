@@ -200,6 +200,6 @@ def test_the_final_group_judges_once_and_goes_on_record(
     monkeypatch.setattr(comparison, "TrainingLoop", None)
     command(*arguments, "--name=judged-v2", f"--final={final}")
     assert len((tmp_path / "openings.csv").read_text().splitlines()) == 2
-    with pytest.raises(app.UsageError, match="must judge weights once. Received:"):
+    with pytest.raises(app.UsageError, match="must evaluate weights once. Received:"):
         command(*arguments, "--name=judged-v3", f"--final={tmp_path / 'again'}")
     assert not (tmp_path / "judged-v3.npz").exists()

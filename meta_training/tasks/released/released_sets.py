@@ -261,7 +261,7 @@ def norm_problems_noisy():
 
 @register_task_set("sum_problems")
 def sum_problems():
-    """Sums of unrelated problems, each in tensors of its own."""
+    """Sums of unrelated problems, each in separate tensors."""
     functions = [function() for function in _SUMMED]
     return [
         SumTask([Quadratic(dimension) for dimension in _SUMMED_DIMENSIONS]),

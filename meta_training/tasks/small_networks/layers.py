@@ -131,7 +131,7 @@ class BatchNormalisation:
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """Convolution with SAME padding, each task with a kernel of its own.
+    """Convolution with SAME padding, each task with a separate kernel.
 
     The patches are gathered by slices and multiplied as matrices: a convolution
     grouped by task has no gradient kernel on a CPU.

@@ -28,7 +28,7 @@ def vary_inputs(generator, data) -> np.ndarray:
 
 
 def gaussian_mixture(generator, rows, features, classes):
-    """One to three Gaussian clusters a class, each with a covariance of its own.
+    """One to three Gaussian clusters a class, each with a separate covariance.
 
     Returns:
         data `[rows, features]` float32, labels `[rows]` int32.
@@ -136,7 +136,7 @@ def wave_sequences(generator, rows, steps, features, classes):
 def marked_tokens(generator, rows, tokens, features, classes):
     """Sets of tokens, one of them marked: the label is the marked token's class.
 
-    Each token is a noisy prototype of its class; a direction of its own is added to
+    Each token is a noisy prototype of its class; one more direction is added to
     the marked one. To classify, a network must look at one token of many.
 
     Returns:

@@ -161,7 +161,7 @@ class AttentionNetwork(ClassifierNetwork):
         size = self.width // self.heads
         shape = [-1, rows, self.tokens, 3, self.heads, size]
         query, key, value = tf.unstack(tf.reshape(projected, shape), axis=3)
-        # Sums of products: so many tiny matrix products would cost six times as much.
+        # Sums of products: as many tiny matrix products cost six times as much.
         pairs = query[:, :, :, tf.newaxis] * key[:, :, tf.newaxis]
         weights = tf.nn.softmax(tf.reduce_sum(pairs, axis=-1) / size**0.5, axis=3)
         mixed = tf.reduce_sum(

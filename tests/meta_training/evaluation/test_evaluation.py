@@ -460,7 +460,7 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
         ),
         (
             lambda: evaluate([NAMELESS] * 2, [Bowl(1.0)], EvaluationConfig(), "x"),
-            r"names of their own. Received: \['fresh', 'fresh', 'Adam'",
+            r"distinct names. Received: \['fresh', 'fresh', 'Adam'",
         ),
         (
             lambda: evaluate(
