@@ -1,7 +1,7 @@
 """Every number on README, a card or a report follows from a file of the repository.
 
 The tables of the paper's experiments are checked beside the code that writes them
-(`tests/meta_training/experiments/test_findings.py`). `python -m
+(`tests/meta_training/experiments/test_report.py`). `python -m
 tests.project.test_numbers` writes the tables of the pages anew.
 """
 

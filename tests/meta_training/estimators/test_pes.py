@@ -1,11 +1,11 @@
-"""Persistent evolution strategies against their definition, and in expectation."""
+"""Persistent evolution strategies against their definition."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from learned_optimizer import Config, load_weights
-from meta_training.estimators import estimator, list_estimators, register_estimator
+from meta_training.estimators import estimator
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
@@ -18,10 +18,12 @@ META_PARAMETERS = {
     name: tf.constant(value)
     for name, value in load_weights("bootstrap-v1").meta_parameters.items()
 }
+
+
+OPTIONS = UnrollConfig(max_steps=4)
 TRAJECTORIES = TrajectoryConfig(
     min_window_steps=4, mean_window_steps=4, max_window_steps=4
 )
-OPTIONS = UnrollConfig(max_steps=4)
 
 
 def test_pes_follows_its_definition_over_two_windows():
@@ -162,19 +164,6 @@ def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
             err_msg=name,
         )
     assert np.any(np.asarray(wanted.gradient["direction_weights"]) != 0)
-
-
-def test_estimators_go_by_name():
-    assert list_estimators() == ["pes", "truncated"]
-    with pytest.raises(ValueError, match="must be one of pes, truncated"):
-        estimator("none")
-    with pytest.raises(ValueError, match="must be new"):
-        register_estimator("pes")(estimator("truncated"))
-    batch = ProblemBatch([Bowl(5.0)], 2)
-    with pytest.raises(ValueError, match="no settings"):
-        estimator("truncated")(batch, HierarchicalRule(), OPTIONS, sigma=1.0)
-    with pytest.raises(ValueError, match="sigma must be positive"):
-        estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.0)
 
 
 @pytest.mark.parametrize("learnable", [True, False])

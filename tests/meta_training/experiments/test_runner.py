@@ -1,55 +1,19 @@
-"""Experiments: whole or not there, not run twice, named with their weights."""
+"""An experiment is done once, and written whole or not at all."""
 
-import dataclasses
 import json
-import re
 
 import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import ALIASES
-from meta_training.experiments import __main__ as command
-from meta_training.experiments import evaluated_weights, runner
-from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.evaluated import choose_tasks
+from meta_training.experiments import runner
+from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.experiment import (
-    BUDGETS,
     SHARED_TRAINING,
-    register_experiment,
 )
 from meta_training.experiments.runner import Request, collect, run_experiment
-from meta_training.optimizers import as_trained
-from meta_training.tasks import task_set
-from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
-
-
-def test_every_experiment_of_the_paper_exists():
-    assert list_experiments() == NAMES
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("budget", BUDGETS)
-def test_settings_are_json_and_name_tasks_that_exist(name, budget, tmp_path):
-    found = experiment(name)
-    settings = found.settings(budget, seeds=7)
-    assert json.loads(json.dumps(settings)) == settings
-    assert settings.get("seeds", 7) == 7
-    assert found.budgets[budget].get("seeds") != 7
-    write_runs(tmp_path, ["whole, seed 0"], ["a_net"], [0.1, 0.001])
-    assert found.describe(tmp_path, settings)
-    if "sets" in settings:
-        tasks = choose_tasks(settings["sets"], settings["tasks"])
-        assert len(tasks) == len(settings["tasks"] or tasks) > 0
-
-
-def test_claims_are_the_papers_alone():
-    """Nothing of weights of ours, and no conclusion of ours."""
-    ours = "default-v|bootstrap|released-v|weights|should|tuned"
-    for name in NAMES:
-        assert not re.search(ours, experiment(name).claim), name
-    inferred = {name for name in NAMES if experiment(name).inference}
-    assert {"ablations", "cost", "initial_learning_rate"} <= inferred
+from tests.meta_training.experiments_by_hand import Counted
 
 
 class TestCommands:
@@ -75,87 +39,6 @@ class TestCommands:
         command = request_of().command(found)
         assert command == "python -m meta_training.experiments ablations --budget=small"
         assert "weights_sha256" not in request_of().settings(found)
-
-
-class TestEvaluatedWeights:
-    def test_without_a_card_their_numbers_name_them(self, weights):
-        unsaved = dataclasses.replace(weights, card={})
-        again = dataclasses.replace(weights, card={}, name="other")
-        values = dict(weights.meta_parameters)
-        values["learning_rate_bias"] = values["learning_rate_bias"] + 1
-        changed = dataclasses.replace(unsaved, meta_parameters=values)
-        slower = dataclasses.replace(unsaved, initial_learning_rate=1e-6)
-        found = [
-            Request("small", None, w).settings(experiment("cost"))["weights_sha256"]
-            for w in (weights, unsaved, again, changed, slower)
-        ]
-        assert found[0] == load_weights("default").card["sha256"]
-        assert found[1] == found[2]
-        assert len(set(found)) == 4 and all(len(sha256) == 64 for sha256 in found)
-
-    @pytest.mark.parametrize(
-        "name, said",
-        [
-            (
-                "default-v1",
-                "was meta-trained on the task set `default_networks` for 100 outer "
-                "steps, from `bootstrap-v1`, then calibrated.",
-            ),
-            (
-                "no_neural_networks-v1",
-                "was meta-trained on the task set `no_neural_networks` for 200 outer "
-                "steps.",
-            ),
-            (
-                "released-v1",
-                "was meta-trained on the task set `released` for 960 outer steps.",
-            ),
-            ("bootstrap-v1", "was meta-trained, its card does not say."),
-        ],
-    )
-    def test_their_training_is_what_the_card_says(self, name, said):
-        trained = as_trained(load_weights(name))
-        entry = evaluated_weights.entry_of(trained)
-        assert evaluated_weights.sentence(entry).endswith(f"`{trained.name}` {said}")
-        # An earlier version noted name and sha256 alone.
-        del entry["training"]
-        assert "does not say" in evaluated_weights.sentence(entry)
-
-    def test_it_stands_beside_what_was_found(self, tmp_path, request_of):
-        run_experiment(Counted(), request_of(), tmp_path)
-        paragraph = (tmp_path / "counted" / "paragraph.md").read_text()
-        assert f"`{ALIASES['default']}` was meta-trained on" in paragraph
-
-
-@pytest.mark.parametrize("name", ["nonsense", "", "all of them"])
-def test_an_unknown_experiment_is_refused(name, capsys):
-    with pytest.raises(ValueError, match="earlier_optimizers.*Received: "):
-        experiment(name)
-    with pytest.raises(SystemExit) as ended:
-        command.main(["experiments", name])
-    # A string: Python writes it to standard error and ends with status 1.
-    message = ended.value.code
-    assert "\n" not in message and all(known in message for known in NAMES)
-    with pytest.raises(SystemExit, match="Received: none"):
-        command.main(["experiments"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "rule"),
-    [
-        ({"name": "cost"}, "must be new"),
-        ({"name": "all"}, "must be none of"),
-        ({"budgets": {}}, "must have"),
-    ],
-)
-def test_an_experiment_that_cannot_be_registered(changes, rule):
-    with pytest.raises(ValueError, match=rule):
-        register_experiment(type("Bad", (Counted,), changes))
-
-
-def test_tasks_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="nothing_like_it"):
-        choose_tasks(["test"], ["nothing_like_it"])
 
 
 class TestResuming:
@@ -290,12 +173,3 @@ class TestResuming:
         assert collect(output, results, ["counted", "cost", "ablations"]) == ["counted"]
         assert runner.read_done(results / "small" / "counted")
         assert [p.name for p in (results / "small").iterdir()] == ["counted"]
-
-
-def test_the_sets_of_the_full_budget_have_all_kinds():
-    def kinds(name):
-        return {task.family for task in task_set(name)}
-
-    assert kinds("experiments") == kinds("default_networks")
-    assert kinds("released_families") == kinds("released")
-    assert len(task_set("released_families")) == len(kinds("released"))
