@@ -15,7 +15,6 @@ each call.
 """
 
 import dataclasses
-import inspect
 import os
 import pathlib
 import sys
@@ -110,11 +109,10 @@ class GpuConfig:
 
 
 def learned(config: GpuConfig, train_steps: int, learning_rate=1.0) -> HierarchicalRNN:
-    """The learned optimizer, told how long the run is where it can be."""
-    arguments = {}
-    if "total_steps" in inspect.signature(HierarchicalRNN).parameters:
-        arguments["total_steps"] = train_steps
-    return HierarchicalRNN(learning_rate, weights=config.weights, **arguments)
+    """The learned optimizer, which knows how long the run is."""
+    return HierarchicalRNN(
+        learning_rate, weights=config.weights, total_steps=train_steps
+    )
 
 
 def measure_steps(config: GpuConfig, deadline: float) -> None:

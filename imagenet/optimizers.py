@@ -193,34 +193,25 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self, learning_rate, schedule, warmup_steps, train_steps, steps_per_epoch
     ):
         super().__init__()
-        self._config = {
-            "learning_rate": learning_rate,
-            "schedule": schedule,
-            "warmup_steps": warmup_steps,
-            "train_steps": train_steps,
-            "steps_per_epoch": steps_per_epoch,
-        }
-        self.warmup_steps = warmup_steps
-        self.after = self._after(
-            learning_rate, schedule, train_steps - warmup_steps, steps_per_epoch
-        )
-        self.learning_rate = learning_rate
-
-    @staticmethod
-    def _after(learning_rate, schedule, steps, steps_per_epoch):
+        self.learning_rate, self.schedule = learning_rate, schedule
+        self.warmup_steps, self.train_steps = warmup_steps, train_steps
+        self.steps_per_epoch = steps_per_epoch
         schedules = keras.optimizers.schedules
         if schedule == "cosine":
-            return schedules.CosineDecay(learning_rate, max(1, steps))
-        if schedule == "exponential":
-            return schedules.ExponentialDecay(
-                learning_rate, max(1, round(2 * steps_per_epoch)), 0.94, staircase=True
+            steps = max(1, train_steps - warmup_steps)
+            self._after = schedules.CosineDecay(learning_rate, steps)
+        elif schedule == "exponential":
+            steps = max(1, round(2 * steps_per_epoch))
+            self._after = schedules.ExponentialDecay(
+                learning_rate, steps, 0.94, staircase=True
             )
-        return lambda step: learning_rate
+        else:
+            self._after = lambda step: learning_rate
 
     def __call__(self, step):
         step = keras.ops.cast(step, "float32")
         after = keras.ops.cast(
-            self.after(keras.ops.maximum(step - self.warmup_steps, 0.0)), "float32"
+            self._after(keras.ops.maximum(step - self.warmup_steps, 0.0)), "float32"
         )
         if not self.warmup_steps:
             return after
@@ -229,7 +220,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.where(step < self.warmup_steps, rising, after)
 
     def get_config(self):
-        return dict(self._config)
+        public = vars(self).items()
+        return {name: value for name, value in public if not name.startswith("_")}
 
 
 def resolve(

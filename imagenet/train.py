@@ -58,7 +58,7 @@ def config_from_flags() -> RunConfig:
 def main(arguments):
     """Trains, or only evaluates."""
     if len(arguments) > 1:
-        raise app.UsageError(f"train takes flags alone, received {arguments[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     if FLAGS.threads:
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     try:

@@ -3,9 +3,7 @@
 No TensorFlow is imported: the JAX program writes the same report.
 """
 
-import csv
 import dataclasses
-import io
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from imagenet.comparison.runs import (
 from imagenet.optimizers import OptimizerSpec
 from imagenet.run.step_times import StepTimes
 from learned_optimizer.utils.atomic_write import atomic_write
-from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
 
 
@@ -157,14 +155,7 @@ def _times(config, shares):
         for (model, optimizer), found in shares.items()
         for times in found
     ]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()}
-        for row in rows
-    )
-    atomic_write(config.folder / "timing.csv", text.getvalue().encode())
+    write_csv(config.folder / "timing.csv", rows[0], [row.values() for row in rows])
     head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
     table = []
     for row in rows:

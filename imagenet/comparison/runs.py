@@ -5,9 +5,7 @@ comparison was interrupted. A baseline is tried at several rates for some steps 
 each the beginning of the whole run; the rate with the lowest loss there goes on.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import pathlib
 import shutil
@@ -24,7 +22,7 @@ from imagenet.run.config import SETTINGS_FILE
 from imagenet.run.termination import Terminated
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
-from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.flags import check_settings, setting
 
 COMPARISON_FILE = "comparison.json"
@@ -281,26 +279,16 @@ def _drop_checkpoints(config, candidates, chosen):
 
 def write_curves(config: ComparisonConfig, runs: list[Run], path: pathlib.Path) -> None:
     """All curves as one CSV; `seconds` is the wall clock since the run's first step."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            *("model", "optimizer", "learning_rate", "seed", "step", "seconds"),
-            *("loss", "accuracy", "weights_sha256"),
-        ]
-    )
-    for run in runs:
-        rate = "" if run.learning_rate is None else f"{run.learning_rate:.6g}"
-        _, sha256 = config.weights_of(run)
-        for row, seconds in zip(config.rows(run), wall_clock(config, run), strict=True):
-            writer.writerow(
-                [
-                    *(run.model, run.optimizer, rate, run.seed, int(row["step"])),
-                    *(f"{seconds:.2f}", f"{row['loss']:.6g}"),
-                    *(f"{row['accuracy']:.6g}", sha256),
-                ]
-            )
-    atomic_write(path, text.getvalue().encode())
+    columns = ("model", "optimizer", "learning_rate", "seed", "step", "seconds")
+    rows = [
+        (
+            *(run.model, run.optimizer, run.learning_rate, run.seed, int(row["step"])),
+            *(seconds, row["loss"], row["accuracy"], config.weights_of(run)[1]),
+        )
+        for run in runs
+        for row, seconds in zip(config.rows(run), wall_clock(config, run), strict=True)
+    ]
+    write_csv(path, (*columns, "loss", "accuracy", "weights_sha256"), rows)
 
 
 def wall_clock(config: ComparisonConfig, run: Run) -> np.ndarray:

@@ -4,10 +4,13 @@ No TensorFlow is imported: the JAX program of `imagenet` writes the same files.
 """
 
 import csv
+import io
 import lzma
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TextIO
+
+import numpy as np
 
 from learned_optimizer.utils.atomic_write import atomic_write
 
@@ -77,6 +80,21 @@ class CsvLog:
     def close(self) -> None:
         """Ends it."""
         self._file.close()
+
+
+def write_csv(
+    path: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence]
+) -> None:
+    """Writes rows of text and numbers atomically, fractions with six digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(
+            f"{value:.6g}" if isinstance(value, float | np.floating) else value
+            for value in row
+        )
+    atomic_write(path, text.getvalue().encode())
 
 
 def compress(path: pathlib.Path) -> pathlib.Path:

@@ -6,40 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from learned_optimizer.utils.csv_log import write_csv
 from meta_training.evaluation.comparison import Result
 from meta_training.evaluation.statistics import METRICS, choices, scores, typical_losses
 
 RUN_COLUMNS = (
-    "optimizer",
-    "rate",
-    "is_default_rate",
-    "family",
-    "task",
-    "seed",
-    "initial_loss",
-    "final_loss",
-    "best_loss",
-    "mean_log_loss",
-    "final_log_loss",
-    "test_accuracy",
-    "seconds_per_step",
+    *("optimizer", "rate", "is_default_rate", "family", "task", "seed"),
+    *("initial_loss", "final_loss", "best_loss", "mean_log_loss", "final_log_loss"),
+    *("test_accuracy", "seconds_per_step"),
 )
 CURVE_COLUMNS = (
-    "optimizer",
-    "setting",
-    "rate",
-    "task",
-    "step",
-    "typical_loss",
-    "lowest_loss",
-    "highest_loss",
+    *("optimizer", "setting", "rate", "task", "step"),
+    *("typical_loss", "lowest_loss", "highest_loss"),
 )
 
 
 def write_tables(results: Sequence[Result], folder: pathlib.Path) -> None:
     """Writes `runs.csv`, every run, and `curves.csv`, the settings of the figures."""
-    _write(folder / "runs.csv", RUN_COLUMNS, _run_rows(results))
-    _write(folder / "curves.csv", CURVE_COLUMNS, _curve_rows(results))
+    write_csv(folder / "runs.csv", RUN_COLUMNS, _run_rows(results))
+    write_csv(folder / "curves.csv", CURVE_COLUMNS, _curve_rows(results))
 
 
 def best_single_rates(path: pathlib.Path | str) -> dict[str, float]:
@@ -66,13 +51,6 @@ def best_single_rates(path: pathlib.Path | str) -> dict[str, float]:
     return {name: rate for name, (_, rate) in best.items()}
 
 
-def _write(path, columns, rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
 def _run_rows(results):
     for result in results:
         mean, final = (scores(result, metric) for metric in METRICS)
@@ -80,24 +58,12 @@ def _run_rows(results):
         for index in np.ndindex(mean.shape):
             rate, task, seed = index
             yield (
-                result.optimizer,
-                f"{result.rates[rate]:g}",
+                *(result.optimizer, result.rates[rate]),
                 int(rate == result.default_index),
-                result.families[task],
-                result.tasks[task],
-                seed,
-                *(
-                    f"{value:.6g}"
-                    for value in (
-                        result.losses[0][index],
-                        result.losses[-1][index],
-                        best[index],
-                        mean[index],
-                        final[index],
-                        result.test_accuracy[index],
-                        result.seconds_per_step[task],
-                    )
-                ),
+                *(result.families[task], result.tasks[task], seed),
+                *(result.losses[0][index], result.losses[-1][index], best[index]),
+                *(mean[index], final[index], result.test_accuracy[index]),
+                result.seconds_per_step[task],
             )
 
 
@@ -112,10 +78,10 @@ def _curve_rows(results):
                     yield (
                         result.optimizer,
                         choice.name,
-                        f"{result.rates[rate]:g}",
+                        result.rates[rate],
                         result.tasks[task],
                         int(step),
-                        f"{typical[record, rate, task]:.6g}",
-                        f"{losses[record].min():.6g}",
-                        f"{losses[record].max():.6g}",
+                        typical[record, rate, task],
+                        losses[record].min(),
+                        losses[record].max(),
                     )

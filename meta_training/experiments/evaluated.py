@@ -4,7 +4,6 @@
 `RunTable` reads `runs.csv`.
 """
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -84,17 +83,6 @@ def evaluate_into(
     write_tables(results, job.folder)
     if figures:
         write_figures(results, job.folder)
-
-
-def write_csv(path: pathlib.Path, columns: Sequence[str], rows) -> None:
-    """Writes rows; floats with six digits."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow(
-                [f"{v:.6g}" if isinstance(v, float | np.floating) else v for v in row]
-            )
 
 
 class RunTable:

@@ -4,6 +4,7 @@ There are about eight thousand numbers to update every few seconds, so NumPy is 
 and the state is plain arrays for the checkpoint.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ META_OPTIMIZERS = ("adam", "rmsprop")
 _LARGEST_SLOPE = np.float32(1e18)
 
 
+@dataclasses.dataclass(frozen=True)
 class MetaOptimizer:
     """RMSProp or Adam with clipped gradients and an optional cosine decay.
 
@@ -28,21 +30,12 @@ class MetaOptimizer:
         clip_norm: Bound on the norm of the whole gradient, after that; None: none.
     """
 
-    def __init__(
-        self,
-        name: str,
-        learning_rate: float,
-        decay_steps: int | None = None,
-        final_fraction: float = 0.02,
-        clip_value: float | None = None,
-        clip_norm: float | None = None,
-    ):
-        self.name = name
-        self.learning_rate = learning_rate
-        self.decay_steps = decay_steps
-        self.final_fraction = final_fraction
-        self.clip_value = clip_value
-        self.clip_norm = clip_norm
+    name: str
+    learning_rate: float
+    decay_steps: int | None = None
+    final_fraction: float = 0.02
+    clip_value: float | None = None
+    clip_norm: float | None = None
 
     def initial_state(self, values: Arrays) -> Arrays:
         """The slots before the first step."""
