@@ -51,9 +51,10 @@ class AgainstBaselines(Experiment):
         )
         return "\n\n".join(
             [
-                f"Untuned, `{ours}` is at or below the baselines on so many of {tasks} "
-                "tasks, by the log-loss averaged over the run and at its end. Tuned "
-                "means: the best rate for each task, chosen by that very number.",
+                f"The number of tasks, of {tasks}, on which untuned `{ours}` is at or "
+                "below a baseline, by the log-loss averaged over the run and at its "
+                "end. Tuned: at the best rate for each task, chosen by that very "
+                "number.",
                 markdown_table(
                     [
                         "baseline",
