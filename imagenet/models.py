@@ -76,7 +76,7 @@ def checked_image_size(name: str, image_size: int | None) -> int:
         return kind.image_size
     if image_size < kind.smallest_image_size:
         raise ValueError(
-            f"{name} needs images of {kind.smallest_image_size} pixels a side or more. "
+            f"images of {name} must have {kind.smallest_image_size} pixels or more. "
             f"Received: {image_size}"
         )
     return image_size
@@ -114,7 +114,7 @@ def build_model(
             f"Received: {precision!r}"
         )
     if num_classes < 2:
-        raise ValueError(f"two classes or more are needed. Received: {num_classes}")
+        raise ValueError(f"num_classes must be 2 or more. Received: {num_classes}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
     before = keras.config.dtype_policy()

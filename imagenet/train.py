@@ -130,7 +130,7 @@ def _check_evaluation(config):
     folder = pathlib.Path(config.model_dir)
     if newest_checkpoint(folder / "checkpoints") is None:
         raise ValueError(
-            f"--eval_only needs a checkpoint in model_dir. Received: none in {folder}"
+            f"--eval_only must find a checkpoint. Received: none in model_dir, {folder}"
         )
 
 

@@ -284,7 +284,7 @@ def measure(
 def main(argv):
     """Measures and prints; see the module's docstring."""
     if len(argv) > 1:
-        raise app.UsageError(f"Only flags are known. Received: {argv[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {argv[1:]}")
     if (FLAGS.model is None) == (FLAGS.parameters is None):
         raise app.UsageError("Give one of --model and --parameters.")
     unknown = sorted(set(FLAGS.ways) - set(WAYS))

@@ -26,7 +26,7 @@ def main(arguments, values=flags.FLAGS):
     """Exports, and prints where to."""
     try:
         if len(arguments) > 1:
-            raise ValueError(f"There are flags only. Received: {arguments[1:]}")
+            raise ValueError(f"Arguments must be flags. Received: {arguments[1:]}")
         print(export_weights(load_weights(values.weights), values.output))
     except (ValueError, OSError, tf.errors.OpError) as error:
         sys.exit(f"export: {' '.join(str(error).split())}")

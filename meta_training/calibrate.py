@@ -145,7 +145,7 @@ def _with_switches(config, switches):
         return config
     if config.nominal is None:
         raise ValueError(
-            "--nominal is for weights with a nominal learning rate. Received: weights "
+            "--nominal must be for weights with a nominal rate. Received: weights "
             "without one"
         )
     changes = {}
@@ -155,7 +155,7 @@ def _with_switches(config, switches):
             changes[name] = float(number)
         except ValueError as error:
             raise ValueError(
-                f"--nominal takes NAME=NUMBER. Received: {switch!r}"
+                f"--nominal must be NAME=NUMBER. Received: {switch!r}"
             ) from error
     nominal = NominalRate.from_value(dataclasses.asdict(config.nominal) | changes)
     return dataclasses.replace(config, nominal=nominal)

@@ -195,7 +195,7 @@ def main(arguments):
         output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
         if output.exists():
             raise ValueError(
-                "published weights are never changed: raise the version. "
+                "published weights must stay as they are: raise the version. "
                 f"Received: {FLAGS.name!r}, which exists"
             )
         start = FLAGS.initial_learning_rate

@@ -69,7 +69,7 @@ def _check_tars(data_dir):
     if missing:
         raise ValueError(
             f"{str(manual)!r} must hold both {TRAIN_TAR} and {VALIDATION_TAR}. "
-            f"Missing: {missing[0]}. Download it, too"
+            f"Received: a folder without {missing[0]}. Download it, too"
         )
     for name, path in tars.items():
         _check_tar(path, r"n\d{8}\.tar" if name == TRAIN_TAR else r".*\.JPEG")

@@ -106,7 +106,7 @@ def _check_alone(config):
         return
     if count > 1:
         raise ValueError(
-            f"strategy {config.strategy} is that of one process; several take "
+            f"strategy {config.strategy} must run in one process; several take "
             "--strategy=multi_worker or parameter_server. Received: TF_CONFIG with "
             f"{count} processes"
         )
@@ -144,7 +144,7 @@ def _tpu(config):
         )
     except (ValueError, tf.errors.OpError, KeyError) as error:
         raise ValueError(
-            "strategy tpu needs a TPU, attached to this machine or named by TPU_NAME. "
+            "strategy tpu must have a TPU, attached to this machine or of TPU_NAME. "
             f"Received: {error}"
         ) from error
     strategy = tf.distribute.TPUStrategy(resolver)

@@ -197,7 +197,7 @@ def _builder_class():
 def main(arguments):
     """Makes the set and says where it is."""
     if len(arguments) > 1:
-        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     try:
         config = GeneratedConfig(**flag_settings(GeneratedConfig))
         folder = make_generated(flags.FLAGS.data_dir, config)

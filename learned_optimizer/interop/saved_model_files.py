@@ -43,7 +43,7 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
     """
     if keras.config.backend() != "tensorflow":
         raise ValueError(
-            "A SavedModel is exported under the Keras backend 'tensorflow'. "
+            "The backend of Keras must be 'tensorflow' for a SavedModel. "
             f"Received: {keras.config.backend()!r}"
         )
     path = pathlib.Path(path).resolve()

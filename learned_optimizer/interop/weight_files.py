@@ -97,7 +97,7 @@ class Weights:
         wanted = {"name", "config", "initial_learning_rate", "float32_base64"}
         if set(values) != wanted:
             raise ValueError(
-                f"Serialized weights have the keys {sorted(wanted)}. "
+                f"Serialized weights must have the keys {sorted(wanted)}. "
                 f"Received: {sorted(values)}"
             )
         try:

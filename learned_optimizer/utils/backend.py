@@ -11,6 +11,6 @@ def check_backend() -> None:
     """
     if keras.config.backend() != "tensorflow":
         raise ValueError(
-            "This needs the Keras backend 'tensorflow'. "
+            "The backend of Keras must be 'tensorflow' here. "
             f"Received: {keras.config.backend()!r}"
         )

@@ -79,9 +79,7 @@ class RunningAverages:
             sums = {p: total + np.float64(found[p]) for p, total in sums.items()}
             count += 1
         if not count:
-            raise ValueError(
-                "Running averages are computed from one batch or more. Received: none"
-            )
+            raise ValueError("batches must be one or more. Received: none")
         for position, total in sums.items():
             mean = total / count / (1 - self._momenta[position])
             variables[position].assign(mean.astype(np.float32))

@@ -76,8 +76,8 @@ def cluster_of_environment(
     text = os.environ.get(VARIABLE)
     if not text:
         raise ValueError(
-            f"strategy {strategy} needs the environment variable {VARIABLE}, which is "
-            f"not set; an example: {_EXAMPLE}"
+            f"strategy {strategy} must have the environment variable {VARIABLE}, as "
+            f"{_EXAMPLE}. Received: none"
         )
     try:
         found = json.loads(text)
@@ -115,8 +115,8 @@ def _check_jobs(strategy, jobs, allowed):
     unknown = sorted(set(jobs) - set(allowed))
     if unknown:
         raise ValueError(
-            f"the jobs of strategy {strategy} are {', '.join(allowed)}; {VARIABLE} "
-            f"has {', '.join(unknown)}"
+            f"the jobs of strategy {strategy} must be of {', '.join(allowed)}. "
+            f"Received: {', '.join(unknown)} in {VARIABLE}"
         )
     seen: set[str] = set()
     for job, addresses in jobs.items():
@@ -131,8 +131,8 @@ def _check_jobs(strategy, jobs, allowed):
         twice = [a for a in addresses if a in seen or addresses.count(a) > 1]
         if twice:
             raise ValueError(
-                f"each process of {VARIABLE} must have a separate address, "
-                f"{twice[0]} is there twice"
+                f"each process of {VARIABLE} must have a separate address. "
+                f"Received: {twice[0]} twice"
             )
         seen.update(addresses)
     for job, (least, most) in allowed.items():
@@ -141,8 +141,8 @@ def _check_jobs(strategy, jobs, allowed):
             wanted = f"{least}" if most == least else f"{least} or more"
             wanted = f"at most {most}" if most is not None and count > most else wanted
             raise ValueError(
-                f"strategy {strategy} needs {wanted} of job {job}, {VARIABLE} has "
-                f"{count}"
+                f"strategy {strategy} must have {wanted} of job {job}. "
+                f"Received: {count} in {VARIABLE}"
             )
 
 

@@ -53,7 +53,7 @@ def distribution(strategy: str, replicas: int | None = None) -> Distribution:
         )
     if replicas is not None and strategy != "mirrored":
         raise ValueError(
-            "`replicas` goes with strategy mirrored alone (TF_CONFIG says how many "
+            "replicas must go with strategy mirrored alone (TF_CONFIG says how many "
             f"processes the others have). Received: strategy {strategy}"
         )
     if strategy == "mirrored":

@@ -43,7 +43,9 @@ class Estimator(abc.ABC):
     ):
         """Prepares the inner loop."""
         if settings:
-            raise ValueError(f"this estimator has no settings {sorted(settings)}")
+            raise ValueError(
+                f"this estimator must have no settings. Received: {sorted(settings)}"
+            )
         self.unroll = Unroll(batch, optimizer, options)
 
     def initial_state(self) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def evaluate(
     """
     if not tasks or not (weights or baselines):
         raise ValueError(
-            "an evaluation needs tasks and weights or baselines. Received: "
+            "an evaluation must have tasks, and weights or baselines. Received: "
             f"{len(tasks)} tasks, {len(weights)} weights, {len(baselines)} baselines"
         )
     if initial_rates:
@@ -180,8 +180,8 @@ def evaluate(
     negative = [name for name, task in tasks if not task.positive]
     if negative:
         raise ValueError(
-            "log-losses need objectives of 0 or more, which these tasks may not have: "
-            f"{', '.join(negative)}"
+            "objectives must be 0 or more for log-losses. Received: tasks that may be "
+            f"negative, {', '.join(negative)}"
         )
     single_rates = single_rates or {}
     run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
@@ -276,8 +276,8 @@ def _check_starts(tasks, losses):
             task.name for task, is_good in zip(tasks, good, strict=True) if not is_good
         ]
         raise ValueError(
-            "the objective of a task must be finite and 0 or more at its start; that "
-            f"is not so of {', '.join(bad)}"
+            "the objective of a task must be finite and 0 or more at its start. "
+            f"Received: others of {', '.join(bad)}"
         )
 
 

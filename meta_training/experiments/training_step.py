@@ -107,7 +107,7 @@ def measure(
 def main(arguments):
     """Measures and prints."""
     if len(arguments) > 1:
-        raise app.UsageError(f"There are flags only. Received: {arguments[1:]}")
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     found = measure(
         FLAGS.optimizer,
         FLAGS.weights,

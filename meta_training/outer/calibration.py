@@ -89,7 +89,7 @@ class Calibration:
         config: CalibrationConfig = CalibrationConfig(),
     ):
         if not tasks:
-            raise ValueError("calibration needs one task or more. Received: none")
+            raise ValueError("tasks must be one or more. Received: none")
         self.config, steps, seed = config, config.steps, config.seed
         low, high = np.log([config.low_learning_rate, config.high_learning_rate])
         self.record_steps = record_steps(steps, _RECORDS)

@@ -156,7 +156,7 @@ def test_batch_statistics_can_be_synchronized():
         ("vgg", {}, "model must be one of"),
         ("inception_v3", {"image_size": 74}, "75 pixels a side or more. Received: 74"),
         ("resnet_v2_50", {"image_size": 31}, "32 pixels a side or more. Received: 31"),
-        ("resnet_v2_50", {"num_classes": 1}, "two classes or more"),
+        ("resnet_v2_50", {"num_classes": 1}, "num_classes must be 2 or more"),
         ("resnet_v2_50", {"precision": "float64"}, "precision must be one of"),
     ],
 )

@@ -57,7 +57,7 @@ def main(monkeypatch, data_dir):
         ({"accumulation_steps": 3}, "batch_size must be a multiple"),
         ({"input_shards": 3}, "input_shards must be a multiple"),
         ({"num_classes": 1}, "num_classes must be .*2 or more"),
-        ({"eval_only": True}, "--eval_only needs a checkpoint"),
+        ({"eval_only": True}, "--eval_only must find a checkpoint"),
         ({"model_dir": "/dev/null/run"}, "/dev/null cannot be written"),
     ],
 )
@@ -83,7 +83,7 @@ def test_another_backend_is_refused(main, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "learned_optimizer.utils.backend.keras.config.backend", lambda: "jax"
     )
-    with pytest.raises(Left, match="needs the Keras backend 'tensorflow'.*'jax'"):
+    with pytest.raises(Left, match="must be 'tensorflow' here.*'jax'"):
         main(tmp_path / "run")
 
 

@@ -24,7 +24,7 @@ optimizer.apply([keras.ops.ones((1, 2))], [variable])
 try:
     optimizer.export("folder")
 except ValueError as error:
-    assert "needs the Keras backend 'tensorflow'" in str(error)
+    assert "backend of Keras must be 'tensorflow'" in str(error)
 moved = bool(keras.ops.convert_to_numpy(variable)[0, 0] < 1)
 print(keras.config.backend(), moved, [m for m in sys.modules if m == "tensorflow"])
 """

@@ -31,7 +31,7 @@ def start(*arguments, **environment):
 class TestBackend:
     """Meta-training runs on TensorFlow alone, and says so before anything else."""
 
-    MESSAGE = "This needs the Keras backend 'tensorflow'. Received: 'jax'"
+    MESSAGE = "The backend of Keras must be 'tensorflow' here. Received: 'jax'"
 
     def test_train_refuses_another(self, tmp_path):
         if not installed("jax"):

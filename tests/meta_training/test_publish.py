@@ -149,7 +149,7 @@ def test_what_is_refused(command, made, tmp_path):
     (parts / "report.md").write_text((report / "report.md").read_text())
     (parts / "weights.txt").write_text(f"a {sha256}0\nb-{sha256} c\nd {sha256[:-1]}\n")
     for arguments, message in (
-        (base, "never changed"),
+        (base, "must stay as they are"),
         ((*base, "--name=Some"), "lower-case words and a version"),
         ((*base, "--name=some-v2", f"--reports={run}"), "with a report.md"),
         (

@@ -70,8 +70,8 @@ PICTURE = encoded(smooth_picture())
     "train, validation, message",
     [
         (None, None, "Received: a folder without any of these. .*--dataset=generated"),
-        (TRAIN, None, "Missing: ILSVRC2012_img_val.tar"),
-        (None, VALIDATION, "Missing: ILSVRC2012_img_train.tar"),
+        (TRAIN, None, "Received: .* without ILSVRC2012_img_val.tar"),
+        (None, VALIDATION, "Received: .* without ILSVRC2012_img_train.tar"),
         (TRAIN[:-1000], VALIDATION, "img_train.tar.* it is cut off"),
         # A cut at the end of a block.
         (TRAIN[:4096], VALIDATION, "img_train.tar.* it is cut off"),

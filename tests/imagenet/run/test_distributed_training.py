@@ -301,7 +301,7 @@ class TestOneProcess:
                 "parameter_server",
             ),
             (["--strategy=mirrored", "--replicas=3"], None, "multiple of replicas"),
-            (["--eval_only"], None, "--eval_only needs a checkpoint"),
+            (["--eval_only"], None, "--eval_only must find a checkpoint"),
         ],
     )
     def test_mistakes(self, data, tmp_path, more, tf_config, message):

@@ -20,8 +20,12 @@ FIRST = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     "strategy, tf_config, message",
     [
-        ("multi_worker", None, "needs the environment variable TF_CONFIG.*not set"),
-        ("parameter_server", None, "needs the environment variable TF_CONFIG"),
+        (
+            "multi_worker",
+            None,
+            "must have .*variable TF_CONFIG.*Received: none",
+        ),
+        ("parameter_server", None, "must have the environment variable TF_CONFIG"),
         ("multi_worker", "{cluster", "must be JSON"),
         ("multi_worker", [], "must have a `cluster` and a `task`"),
         ("multi_worker", {"cluster": WORKERS}, "must have a `cluster` and a `task`"),
@@ -43,7 +47,7 @@ FIRST = {"type": "worker", "index": 0}
         (
             "multi_worker",
             {"cluster": SERVERS, "task": FIRST},
-            "jobs of strategy multi_worker are chief, worker; TF_CONFIG has ps",
+            "jobs of strategy multi_worker must be of chief, worker. Received: ps",
         ),
         (
             "multi_worker",
@@ -53,22 +57,22 @@ FIRST = {"type": "worker", "index": 0}
         (
             "multi_worker",
             {"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST},
-            "a:1 is there twice",
+            "Received: a:1 twice",
         ),
         (
             "parameter_server",
             {"cluster": WORKERS, "task": FIRST},
-            "needs 1 of job chief, TF_CONFIG has 0",
+            "must have 1 of job chief. Received: 0",
         ),
         (
             "parameter_server",
             {"cluster": {**SERVERS, "chief": ["e:1", "f:1"]}, "task": FIRST},
-            "needs at most 1 of job chief, TF_CONFIG has 2",
+            "must have at most 1 of job chief. Received: 2",
         ),
         (
             "parameter_server",
             {"cluster": {**SERVERS, "ps": []}, "task": FIRST},
-            "needs 1 or more of job ps, TF_CONFIG has 0",
+            "must have 1 or more of job ps. Received: 0",
         ),
     ],
 )

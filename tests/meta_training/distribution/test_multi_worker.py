@@ -18,7 +18,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
         folder = f"--train_dir={tmp_path / 'run'}"
         running = processes.start("--strategy=multi_worker", folder, *TINY_FLAGS)
         assert running.wait(60) == 1
-        assert "needs the environment variable TF_CONFIG" in running.text()
+        assert "must have the environment variable TF_CONFIG" in running.text()
         assert not (tmp_path / "run").exists()
 
 

@@ -49,5 +49,5 @@ def test_strategies_are_named():
     assert isinstance(distribution("one_device"), OneDevice)
     with pytest.raises(ValueError, match="one of one_device, mirrored.*'two_devices'"):
         distribution("two_devices")
-    with pytest.raises(ValueError, match="goes with strategy mirrored alone"):
+    with pytest.raises(ValueError, match="must go with strategy mirrored alone"):
         distribution("one_device", 2)
