@@ -18,13 +18,15 @@ from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
 from imagenet.run.step_times import StepTimes, median_seconds
 
+# Of which the median is taken.
+_REPETITIONS = 5
+
 
 def time_steps(
     config: RunConfig,
     spec: OptimizerSpec,
     images: ImageData,
     batch_sizes: list[int],
-    repetitions: int = 5,
 ) -> list[StepTimes]:
     """Times the parts of a step on one device, for each batch size."""
     devices = Devices(tf.distribute.get_strategy(), 1)
@@ -48,16 +50,14 @@ def time_steps(
         count = tf.reduce_sum(batch[2])
         gradients, _ = gradients_of(*batch, count)
         gradient_seconds = _median(
-            lambda batch=batch, count=count: gradients_of(*batch, count), repetitions
+            lambda batch=batch, count=count: gradients_of(*batch, count)
         )
         if optimizer_seconds is None:
-            optimizer_seconds = _median(
-                lambda gradients=gradients: apply(gradients), repetitions
-            )
+            optimizer_seconds = _median(lambda gradients=gradients: apply(gradients))
         found.append(
             StepTimes(
                 batch_size,
-                _input_seconds(images, batch_size, repetitions),
+                _input_seconds(images, batch_size),
                 gradient_seconds,
                 optimizer_seconds,
                 parameters,
@@ -67,22 +67,22 @@ def time_steps(
     return found
 
 
-def _median(run, repetitions):
+def _median(run):
     def to_the_end():
         run()
         # On a GPU the call returns before the work is done.
         tf.test.experimental.sync_devices()
 
-    return median_seconds(to_the_end, repetitions)
+    return median_seconds(to_the_end, _REPETITIONS)
 
 
-def _input_seconds(images, batch_size, repetitions):
+def _input_seconds(images, batch_size):
     """Seconds a batch at full speed, once what was read ahead is used up."""
     batches = iter(images.training_batches(batch_size))
     ahead = max(4, 256 // batch_size)
     for _ in range(ahead):
         next(batches)
-    count = max(repetitions, 256 // batch_size)
+    count = max(_REPETITIONS, 256 // batch_size)
     began = time.perf_counter()
     for _ in range(count):
         next(batches)

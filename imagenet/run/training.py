@@ -353,7 +353,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def _warn_if_slow(results, seconds=30):
+def _warn_if_slow(results):
     """Says again and again which steps have not ended: TensorFlow waits for ever.
 
     Another worker does the steps of a lost one; without any, or without their
@@ -363,7 +363,7 @@ def _warn_if_slow(results, seconds=30):
 
     def watch():
         began = time.monotonic()
-        while not ended.wait(seconds):
+        while not ended.wait(30):
             logging.warning(
                 "these %d steps have not all ended after %d s. Are a worker or a "
                 "parameter server gone? Steps of a lost worker are done by others; "

@@ -26,10 +26,10 @@ _IMAGES_A_PROCESS = 500
 _MAX_PROCESSES = 16
 
 
-def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+def jpeg(image: np.ndarray) -> bytes:
     """A uint8 image `[height, width, 3]` as a JPEG file."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

@@ -31,10 +31,10 @@ def _bar(x, y):
     return _box(x, y, 0.92, 0.3)
 
 
-def _polygon(x, y, corners, radius=0.98):
+def _polygon(x, y, corners):
     sector = 2 * np.pi / corners
     within = np.arctan2(y, x) % sector - sector / 2
-    return radius * np.cos(sector / 2) - _radius(x, y) * np.cos(within)
+    return 0.98 * np.cos(sector / 2) - _radius(x, y) * np.cos(within)
 
 
 def _triangle(x, y):

@@ -18,11 +18,11 @@ from meta_training.held_out.final import final
 from meta_training.tasks.base import Task, require_member
 
 
-def large_network(width: int = 352, depth: int = 8) -> HeldOutPerceptron:
+def large_network() -> HeldOutPerceptron:
     """A deep batch-normalised ReLU perceptron: a million parameters, 26 tensors."""
     return HeldOutPerceptron(
         400,
-        (width,) * depth,
+        (352,) * 8,
         FIGURES,
         "batch",
         title="Large batch-normalised perceptron",

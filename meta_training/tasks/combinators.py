@@ -32,7 +32,7 @@ def rescale(task: Task, scale: float = 10.0, noise_stdev: float = 0.0) -> Task:
     return Rescaled(task, scale, noise_stdev=noise_stdev)
 
 
-def log_objective(task: Task, noise_stdev: float = 0.0) -> Task:
+def log_objective(task: Task) -> Task:
     """The task with objective log(f + 1e-6) - log(1e-6) (`LogObjective`)."""
     if not task.positive:
         raise ValueError(
@@ -42,10 +42,10 @@ def log_objective(task: Task, noise_stdev: float = 0.0) -> Task:
         return dataclasses.replace(
             task,
             logarithm=True,
-            noise_stdev=noise_stdev,
+            noise_stdev=0.0,
             gradient_zero_probability=0.0,
         )
-    return Logarithmic(task, noise_stdev=noise_stdev)
+    return Logarithmic(task)
 
 
 def sparse_gradient(

@@ -66,14 +66,14 @@ def teacher_labels(generator, rows, features, classes):
     return data, outputs.argmax(axis=1).astype(np.int32)
 
 
-def curved_manifold(generator, rows, features, dimension=3):
+def curved_manifold(generator, rows, features):
     """Points of a random curved surface of low dimension, with noise.
 
     Returns:
         `[rows, features]` float32.
     """
-    latent = generator.normal(size=(rows, dimension))
-    waves = np.sin(latent @ generator.normal(size=(dimension, features)))
+    latent = generator.normal(size=(rows, 3))
+    waves = np.sin(latent @ generator.normal(size=(3, features)))
     mixed = waves @ generator.normal(size=(features, features)) / features**0.5
     noise = generator.uniform(0, 0.2) * generator.normal(size=mixed.shape)
     return vary_inputs(generator, _standardise(mixed) + noise)
