@@ -36,19 +36,23 @@ def write_figures(results: Sequence[Result], folder: pathlib.Path) -> list[str]:
         Their names, in the order in which a report shows them.
     """
     names = []
+
+    def save(figure, name, labelled=None):
+        save_figure(figure, labelled, folder / name)
+        names.append(name)
+
     if len(results[0].tasks) <= PANELS:
-        names.append(_save(_curves_by_task(results), folder, "curves.png"))
+        figure = _curves_by_task(results)
+        save(figure, "curves.png", figure.axes[0])
     else:
-        names.append(_save(_curve_of_all(results), folder, "curves.png"))
+        save(_curve_of_all(results), "curves.png")
         for result in results:
             adam = _named(results, "Adam")
             if result.is_learned and adam is not None:
-                name = _file_name("tasks", result)
-                names.append(_save(_differences(result, adam), folder, name))
+                save(_differences(result, adam), _file_name("tasks", result))
     for result in results:
         if result.is_learned and len(result.rates) > 1:
-            name = _file_name("initial_rates", result)
-            names.append(_save(_initial_rates(result), folder, name))
+            save(_initial_rates(result), _file_name("initial_rates", result))
     return names
 
 
@@ -68,16 +72,42 @@ def load_pyplot():
     return pyplot
 
 
+def subplots(count: int, columns: int = 2, width: float = 5.2, height: float = 3.8):
+    """A figure of panels, readable at the width of a README, and their axes.
+
+    Sizes of a panel are in inches.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = load_pyplot().subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def save_figure(figure, labelled, path: pathlib.Path) -> None:
+    """Writes a PNG and closes the figure.
+
+    With an axis `labelled` there is one legend for all panels, below them.
+    """
+    if labelled is not None:
+        handles, labels = labelled.get_legend_handles_labels()
+        columns = min(3, len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.savefig(path, dpi=110)
+    load_pyplot().close(figure)
+
+
 def _file_name(figure, result):
     # Weights may go by their path, which is no part of a file's name.
     label = re.sub(r"[^\w.-]+", "_", result.optimizer).strip("_")
     return f"{figure}_{label}.png"
-
-
-def _save(figure, folder, name):
-    figure.savefig(folder / name, dpi=110)
-    load_pyplot().close(figure)
-    return name
 
 
 def _named(results, name):
@@ -102,37 +132,22 @@ def _drawn_settings(results):
 
 
 def _curves_by_task(results):
-    pyplot = load_pyplot()
     tasks = results[0].tasks
-    columns = min(3, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(4 * columns, 3.1 * rows + 0.5),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = subplots(len(tasks), columns=3, width=4, height=3.1)
     for label, result, rates, colour, style in _drawn_settings(results):
         typical = typical_losses(result.losses)
-        for task, (axis, rate) in enumerate(zip(axes.flat, rates, strict=False)):
+        for task, (axis, rate) in enumerate(zip(axes, rates, strict=True)):
             # Step 0 has no place on a logarithmic axis.
             curve = typical[1:, rate, task]
             axis.plot(result.steps[1:], curve, style, color=colour, label=label, lw=1.8)
-    for task, axis in zip(tasks, axes.flat, strict=False):
+    for task, axis in zip(tasks, axes, strict=True):
         axis.set(xscale="log", yscale="log", title=task.replace("_", " "))
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel("training loss")
+        if axis.get_subplotspec().is_last_row():
+            axis.set_xlabel("step")
         # Below 1e-6 there is nothing to see, and one collapsed curve flattens all.
         axis.set_ylim(bottom=max(axis.get_ylim()[0], 1e-6))
-    for axis in axes[-1]:
-        axis.set_xlabel("step")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("training loss")
-    for axis in axes.flat[len(tasks) :]:
-        axis.set_axis_off()
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(columns, len(labels))
-    )
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.markdown import markdown_table
+from meta_training.evaluation.figures import save_figure, subplots
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,
@@ -17,7 +18,6 @@ from meta_training.experiments.evaluated import (
     link,
 )
 from meta_training.experiments.experiment import Experiment, register_experiment
-from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.held_out import list_network_groups

@@ -7,9 +7,9 @@ import sys
 from learned_optimizer.benchmark import measure
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
+from meta_training.evaluation.figures import save_figure, subplots
 from meta_training.experiments.evaluated import link
 from meta_training.experiments.experiment import Experiment, register_experiment
-from meta_training.experiments.pictures import save_figure, subplots
 from meta_training.optimizers import save_trained
 
 WAYS = ("hierarchical_rnn", "adam")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from learned_optimizer.utils.markdown import markdown_table
+from meta_training.evaluation.figures import save_figure, subplots
 from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.experiments.evaluated import (
     RUNS,
@@ -12,7 +13,6 @@ from meta_training.experiments.evaluated import (
     link,
 )
 from meta_training.experiments.experiment import Experiment, register_experiment
-from meta_training.experiments.pictures import save_figure, subplots
 
 
 @register_experiment
