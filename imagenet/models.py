@@ -76,7 +76,7 @@ def checked_image_size(name: str, image_size: int | None) -> int:
         return kind.image_size
     if image_size < kind.smallest_image_size:
         raise ValueError(
-            f"images of {name} must have {kind.smallest_image_size} pixels or more. "
+            f"{name} must have {kind.smallest_image_size} pixels a side or more. "
             f"Received: {image_size}"
         )
     return image_size
