@@ -222,13 +222,13 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
             lambda: evaluate(
                 [ADAM], [Bowl(1.0)], EvaluationConfig(), "x", baselines=["Adam"]
             ),
-            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+            r"weights and baselines must have distinct names.* \['Adam', 'Adam'\]",
         ),
         (
             lambda: evaluate(
                 [], [Bowl(1.0)], EvaluationConfig(), "x", baselines=["Adam"] * 2
             ),
-            r"weights and baselines must have names.* \['Adam', 'Adam'\]",
+            r"weights and baselines must have distinct names.* \['Adam', 'Adam'\]",
         ),
         (
             lambda: evaluate([], [Start(-1.0, True)], EvaluationConfig(), "x"),
