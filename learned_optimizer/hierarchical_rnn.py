@@ -131,9 +131,8 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
             their gradients. Defaults to `None`.
         name: Name of the optimizer. Defaults to `"hierarchical_rnn"`.
         jit_compile: Whether XLA compiles the step, under TensorFlow: `True`, `False`,
-            or `"auto"`, where it is faster, which it is from some ten thousand
-            parameters on. Keras tells an optimizer nothing of
-            `model.compile(jit_compile=...)`. Defaults to `"auto"`.
+            or `"auto"`, from 20,000 parameters on, where it soon pays. Keras tells an
+            optimizer nothing of `model.compile(jit_compile=...)`. Defaults to `"auto"`.
         total_steps: How many updates the whole training will make. Given that, the
             nominal learning rate follows a schedule over it to its end, where it
             stays. `learned_optimizer.SetTotalSteps` finds it out in `fit`. Defaults to
@@ -290,13 +289,12 @@ class HierarchicalRNN(Inspection, keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        if not self.state_to_load:
-            self._create_variables(variables)
-            return
-        # Outside a function that is being traced, so that they can be assigned to.
+        # Outside a function that is being traced, one step can assign to what is made,
+        # and nothing is traced a second time because it makes variables.
         with self._runner[0].eagerly() if self._runner else contextlib.nullcontext():
             self._create_variables(variables)
-            state_io.load_kept(self)
+            if self.state_to_load:
+                state_io.load_kept(self)
 
     def _create_variables(self, variables):
         variables = list(variables)

@@ -5,6 +5,7 @@ that moves on with better weights.
 """
 
 import dataclasses
+import importlib.resources
 import os
 import pathlib
 
@@ -17,7 +18,8 @@ from learned_optimizer.interop.weight_files import (
 
 __all__ = ["Weights", "fresh_weights", "list_weights", "load_weights", "save_weights"]
 
-FOLDER = pathlib.Path(__file__).parent / "weights"
+# A `pathlib.Path`, or what reads alike where the package lies in a zip file.
+FOLDER = importlib.resources.files("learned_optimizer") / "weights"
 DEFAULT = "default"
 ALIASES = {
     DEFAULT: "default-v3",
@@ -28,7 +30,8 @@ ALIASES = {
 
 def list_weights() -> list[str]:
     """The names of the shipped weights; `default` is one of them."""
-    return sorted([path.stem for path in FOLDER.glob("*.npz")] + list(ALIASES))
+    files = [pathlib.PurePath(file.name) for file in FOLDER.iterdir()]
+    return sorted([f.stem for f in files if f.suffix == ".npz"] + list(ALIASES))
 
 
 def load_weights(weights) -> Weights:

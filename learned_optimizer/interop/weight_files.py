@@ -178,7 +178,8 @@ def read_files(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray
     Raises:
         ValueError: The card is missing, or the file is not the one it describes.
     """
-    card_path = path.with_suffix(".json")
+    # Not `with_suffix`, which paths inside a zip file lack.
+    card_path = path.parent / f"{path.stem}.json"
     if not card_path.is_file():
         raise ValueError(
             f"Weights need their card {card_path.name!r} beside {path.name!r}. "

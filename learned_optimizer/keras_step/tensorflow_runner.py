@@ -22,10 +22,12 @@ import functools
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.ops.resource_variable_ops import default_variable_creator_v2
 
 from learned_optimizer.keras_step import model_step
 
-# Below so many parameters a compiled step is no faster (docs/measurements.md).
+# Compiling takes 2 to 3 s. From here on it pays within 300 steps; at 10,000 parameters
+# it saves some CPU time per step, at 5,000 none (docs/measurements.md).
 SMALLEST_COMPILED_SIZE = 20_000
 
 
@@ -61,9 +63,18 @@ class TensorFlowRunner:
                     f"variable {variable.name!r} of {type(strategy).__name__}"
                 )
 
+    @contextlib.contextmanager
     def eagerly(self):
-        """A context outside the function that is being traced, if one is."""
-        return tf.init_scope()
+        """A context outside the function that is being traced, if one is.
+
+        A `tf.function` in which variables are made is traced twice, the whole model
+        with it. It learns of them from a creator that this context does without.
+        """
+        with contextlib.ExitStack() as stack:
+            if tf.inside_function() and not tf.distribute.has_strategy():
+                stack.enter_context(tf.variable_creator_scope(_make_variable))
+            stack.enter_context(tf.init_scope())
+            yield
 
     def read_now(self, variable):
         """A variable's value, an array, outside the function that is being traced.
@@ -77,11 +88,11 @@ class TensorFlowRunner:
     def run(self, gradients, trainable_variables, present):
         """A step, called in replica context (or where there is one replica)."""
         optimizer = self._optimizer
-        pairs = [
-            (tf.convert_to_tensor(gradient), _native(variable))
-            for gradient, variable in zip(gradients, trainable_variables, strict=True)
-        ]
-        gradients = [pair[0] for pair in optimizer._all_reduce_sum_gradients(pairs)]
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        if self.strategy.num_replicas_in_sync > 1:
+            # TensorFlow keeps all that surrounds such a sum for ever, variables too.
+            pairs = zip(gradients, map(_native, trainable_variables), strict=True)
+            gradients = [x for x, _ in optimizer._all_reduce_sum_gradients(pairs)]
         variables = tf.nest.map_structure(
             _native, optimizer.step_variables(optimizer._trainable_variables)
         )
@@ -156,6 +167,11 @@ class TensorFlowRunner:
         if wanted == "auto":
             return layout.tensor_elements.sum() >= SMALLEST_COMPILED_SIZE
         return wanted
+
+
+def _make_variable(_, **options):
+    """A variable of which no other creator learns."""
+    return default_variable_creator_v2(**options)
 
 
 @functools.lru_cache(maxsize=32)

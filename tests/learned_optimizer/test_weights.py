@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -439,3 +441,32 @@ def test_a_save_that_fails_leaves_what_was_there(saved, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_weights(perturbed_weights(), path)
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+IN_A_ZIP_FILE = """
+import keras, learned_optimizer
+assert ".zip" in learned_optimizer.__file__, learned_optimizer.__file__
+variable = keras.Variable([1.0, 2.0])
+optimizer = learned_optimizer.HierarchicalRNN()
+optimizer.apply([keras.ops.ones(2)], [variable])
+assert keras.ops.convert_to_numpy(variable)[0] < 1
+print(*learned_optimizer.list_weights(), optimizer.weights.card["sha256"])
+"""
+
+
+def test_shipped_weights_are_found_in_a_zip_file(tmp_path):
+    package = pathlib.Path(weights.__file__).parent
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in package.rglob("*.*"):
+            if path.suffix in (".py", ".npz", ".json"):
+                archive.write(path, path.relative_to(package.parent))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_ZIP_FILE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "package.zip")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    sha256 = load_weights("default").card["sha256"]
+    assert done.stdout.split() == [*list_weights(), sha256]

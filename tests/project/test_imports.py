@@ -25,6 +25,7 @@ LEARNED_OPTIMIZER = (
     "released",
     "export",
     "benchmark",
+    "benchmark_models",
     "model_garden",
 )
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.keras_step import tensorflow_runner
@@ -183,6 +184,40 @@ def test_models_of_equal_shapes_share_what_is_traced(jit_compile, inside, traced
     np.testing.assert_array_equal(results[1], results[0])
     np.testing.assert_array_equal(results[2], results[0])
     assert set(traces(traced)) == {1}
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_a_step_that_builds_the_optimizer_is_traced_once(use_ema):
+    variables = new_variables()
+    optimizer = HierarchicalRNN(jit_compile=False, use_ema=use_ema)
+    traced = []
+
+    @tf.function
+    def step(gradients):
+        traced.append(1)
+        optimizer.apply(gradients, variables)
+
+    step(ones_like(variables))
+    assert len(traced) == 1
+    assert np.all(variables[1].numpy() < 1)
+
+
+def test_nothing_of_a_model_stays_alive():
+    def fit():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(HierarchicalRNN(), "mse")
+        x = np.ones((4, 2), np.float32)
+        model.fit(x, x[:, :1], verbose=0)
+
+    def graphs():
+        gc.collect()
+        return sum(isinstance(x, FuncGraph) for x in gc.get_objects())
+
+    fit()  # Leaves what models share.
+    before = graphs()
+    fit()
+    fit()
+    assert graphs() == before
 
 
 def test_no_more_than_so_many_functions_are_kept():
