@@ -24,6 +24,8 @@ from imagenet.run.config import RunConfig
 from imagenet.run.devices import devices_of
 from imagenet.run.termination import STATUS_TERMINATED, Terminated
 from imagenet.run.training import Training, check_start, resolve_optimizer
+from learned_optimizer import load_weights
+from learned_optimizer.keras_step.arguments import checked_total_steps
 from learned_optimizer.utils.backend import check_backend
 from learned_optimizer.utils.flags import define_flags, flag_settings
 
@@ -112,7 +114,8 @@ def check_optimizer(config: RunConfig) -> None:
 
     Raises:
         ValueError: A rule of `imagenet.optimizers.resolve` is broken, or the weights of
-            the learned optimizer are unknown or damaged.
+            the learned optimizer are unknown or damaged, or have no nominal rate though
+            `horizon` asks for it.
     """
     # Of other sets the number is known once they are open, and looked at again then.
     count = _IMAGENET_IMAGES
@@ -120,6 +123,8 @@ def check_optimizer(config: RunConfig) -> None:
         count = config.generated().num_images
     resolve_optimizer(config, count)
     config.identity()
+    if config.horizon and config.optimizer == "hierarchical_rnn":
+        checked_total_steps(1, load_weights(config.weights).config)
 
 
 def _first_line(error):

@@ -18,12 +18,14 @@ the parameters (`ema`) wrap nothing else, and its tasks never ask for the newer 
 """
 
 import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
 from absl import logging
 
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.keras_step.arguments import checked_total_steps
 from learned_optimizer.keras_step.checkpoint_config import CheckpointConfig
 
 if keras.backend.backend() != "tensorflow":
@@ -33,6 +35,7 @@ if keras.backend.backend() != "tensorflow":
     )
 try:
     import tf_keras
+    from official.core import train_utils
     from official.modeling.optimization import optimizer_factory
     from official.modeling.optimization.configs import (
         optimization_config,
@@ -65,6 +68,9 @@ class HierarchicalRNNConfig(optimizer_config.BaseOptimizerConfig):
         weight_decay: Decoupled, in learned step lengths.
         exclude_from_weight_decay: Regular expressions; a variable whose name one of
             them is found in does not decay.
+        horizon: Whether the nominal learning rate follows a schedule to the last of the
+            trainer's `train_steps`. Null: with weights that have one and a constant
+            learning rate.
     """
 
     name: str = NAME
@@ -73,6 +79,7 @@ class HierarchicalRNNConfig(optimizer_config.BaseOptimizerConfig):
     seed: int | None = None
     weight_decay: float | None = None
     exclude_from_weight_decay: list[str] | None = None
+    horizon: bool | None = None
 
 
 class _OnSummedGradients(HierarchicalRNN):
@@ -100,6 +107,7 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
         seed: As in `HierarchicalRNN`.
         weight_decay: As in `HierarchicalRNN`.
         exclude_from_weight_decay: See `HierarchicalRNNConfig`.
+        horizon: What `set_train_steps` does, see `HierarchicalRNNConfig`.
         clipnorm: Clips the gradient of each tensor to this norm.
         clipvalue: Clips each element of the gradients to this size.
         global_clipnorm: Clips all gradients to this global norm.
@@ -124,6 +132,7 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
         seed=None,
         weight_decay=None,
         exclude_from_weight_decay=None,
+        horizon=None,
         clipnorm=None,
         clipvalue=None,
         global_clipnorm=None,
@@ -156,9 +165,12 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
                 "for evaluation and checkpoints, which Model Garden's trainer does "
                 f"not do. Received: weights {self._learned.weights.name!r}"
             )
+        self._horizon = horizon
+        if horizon:
+            checked_total_steps(1, self._learned.config)
         # A legacy optimizer does not track its attributes by itself.
         self._track_trackable(
-            CheckpointConfig(self._learned.config), "checkpoint_config"
+            CheckpointConfig(self._learned.config, self._learned), "checkpoint_config"
         )
         self._exclude_from_weight_decay = list(exclude_from_weight_decay or [])
         self._learned.exclude_from_weight_decay(
@@ -177,6 +189,21 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
     def learned(self) -> HierarchicalRNN:
         """The Keras 3 optimizer that takes the steps, to look into its state."""
         return self._learned
+
+    def set_train_steps(self, train_steps):
+        """Lets the nominal learning rate end with a training, if `horizon` is so.
+
+        A checkpoint's number is taken over this one: a training goes on under the
+        schedule with which it began, or without.
+
+        Args:
+            train_steps: Updates of the whole training.
+        """
+        is_known = self._horizon
+        if is_known is None:
+            is_constant = not callable(self._hyper["learning_rate"])
+            is_known = self._learned.config.nominal is not None and is_constant
+        self._learned.total_steps = train_steps if is_known else None
 
     def _learning_rate_now(self):
         return self._decayed_lr(tf.float32)
@@ -231,6 +258,7 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
             "seed": self._learned.seed,
             "weight_decay": self._learned.weight_decay,
             "exclude_from_weight_decay": self._exclude_from_weight_decay,
+            "horizon": self._horizon,
         }
 
 
@@ -262,6 +290,24 @@ def _add_field(config_class, name, field_class):
         setattr(config_class, made, getattr(extended, made))
 
 
+def _tell_train_steps(create_optimizer):
+    """Wraps the function with which trainers make optimizers, and which knows both."""
+
+    @functools.wraps(create_optimizer)
+    def create(task, params):
+        optimizer = shell = create_optimizer(task, params)
+        # Inside averages of the parameters, a loss scale, or both.
+        while not isinstance(shell, ModelGardenHierarchicalRNN) and shell is not None:
+            wrapped = getattr(shell, "inner_optimizer", None)
+            shell = wrapped or getattr(shell, "_optimizer", None)
+        if shell is not None and params.trainer.train_steps:
+            shell.set_train_steps(params.trainer.train_steps)
+        return optimizer
+
+    return create
+
+
+train_utils.create_optimizer = _tell_train_steps(train_utils.create_optimizer)
 _add_field(optimization_config.OptimizerConfig, NAME, HierarchicalRNNConfig)
 for _legacy in (True, False):
     optimizer_factory.register_optimizer_cls(

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     *("data_dir", "model_dir", "train_steps", "epochs", "steps_per_loop"),
     *("eval_every", "eval_batch_size", "eval_images", "checkpoint_every"),
     *("keep_checkpoints", "strategy", "replicas", "jit_compile", "scaling", "weights"),
+    "horizon",
 )
 
 
@@ -68,6 +69,12 @@ class RunConfig(DataConfig):
     keep_checkpoints: int = setting(2, "How many checkpoints stay.", at_least=1)
     optimizer: str = setting("hierarchical_rnn", "The optimizer.", choices=OPTIMIZERS)
     weights: str = setting("default", "Of the learned optimizer: a name or a path.")
+    horizon: bool | None = setting(
+        None,
+        "Whether the learned rates follow a schedule to the last step. By default with "
+        "weights that have a nominal rate, unless `schedule` falls or the run began "
+        "without.",
+    )
     learning_rate: float | None = setting(
         None, "By default the usual one of the optimizer."
     )

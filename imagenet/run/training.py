@@ -106,6 +106,29 @@ class Training:
         self._terminated = False
         self._until = self.train_steps
 
+    def _set_total_steps(self):
+        """Lets the learned rates end with the run, unless it began without."""
+        if not self.spec.is_learned:
+            return
+        optimizer = unwrapped(self.optimizer)
+        saved = optimizer.total_steps
+        is_known = self.config.horizon
+        if is_known is None:
+            falls = self.spec.schedule != "constant"
+            is_known = bool(
+                saved if self.step else optimizer.config.nominal and not falls
+            )
+        total_steps = self.train_steps if is_known else None
+        if self.step and total_steps != saved:
+            logging.warning(
+                "the learned rates follow a schedule to step %s from step %d on; "
+                "before, it was to step %s",
+                total_steps,
+                self.step,
+                saved,
+            )
+        optimizer.total_steps = total_steps
+
     # The loop.
 
     def train(self, until: int | None = None) -> None:
@@ -120,6 +143,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             if self.step < self.train_steps:
                 self._checkpoints.check_room()
+                self._set_total_steps()
             if self._devices.is_chief:
                 self.config.write_or_verify(self._folder)
                 stack.enter_context(_exclusive_lock(self._folder))

@@ -11,11 +11,13 @@ from keras import ops
 from learned_optimizer.rule.config import Config
 from learned_optimizer.rule.gradients import Clipping
 from learned_optimizer.rule.layout import Layout
-from learned_optimizer.rule.nominal_rate import mean_squares
+from learned_optimizer.rule.nominal_rate import Horizon, mean_squares
 from learned_optimizer.rule.state import State, fields_of, initial_state, state_shapes
 from learned_optimizer.rule.update_rule import compute_step, none_has_started
 
 TRUE_VALUES = "true_values"
+# `[2]`: updates of the whole training, 0 where that is not known, and those made.
+HORIZON = "horizon"
 
 
 def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
@@ -33,10 +35,14 @@ def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
     }
     if config.attention:
         found[TRUE_VALUES] = (elements,)
+    if config.nominal:
+        found[HORIZON] = (2,)
     return found
 
 
-def initial(row_lengths, initial_learning_rate, meta_parameters, config) -> dict:
+def initial(
+    row_lengths, initial_learning_rate, meta_parameters, config, total_steps=0
+) -> dict:
     """The state before the first update.
 
     Args:
@@ -45,6 +51,7 @@ def initial(row_lengths, initial_learning_rate, meta_parameters, config) -> dict
             `[elements]`.
         meta_parameters: Their dict.
         config: The architecture.
+        total_steps: Updates of the whole training, an integer; 0: not known.
 
     Returns:
         `{name: array}` with the shapes of `flat_shapes`.
@@ -53,7 +60,8 @@ def initial(row_lengths, initial_learning_rate, meta_parameters, config) -> dict
     layout = Layout.from_row_lengths(row_lengths, elements)
     rates = ops.broadcast_to(ops.log(initial_learning_rate), (elements,))
     state = initial_state(layout, meta_parameters, config, rates[None, :, None])
-    return _flat(state, ops.zeros((elements,), "float32"), config)
+    horizon = ops.stack([ops.cast(total_steps, "float32"), ops.zeros(())])
+    return _flat(state, ops.zeros((elements,), "float32"), horizon, config)
 
 
 def update(
@@ -78,7 +86,10 @@ def update(
     """
     layout = Layout.from_row_lengths(row_lengths, ops.shape(values)[0])
     packed = _packed(state, layout, config)
-    squares = mean_squares(values[:, None], layout) if config.nominal else None
+    squares = horizon = None
+    if config.nominal:
+        squares = mean_squares(values[:, None], layout)
+        horizon = state[HORIZON]
     step = compute_step(
         gradients[:, None],
         packed,
@@ -88,7 +99,10 @@ def update(
         learning_rate=learning_rate,
         clipping=Clipping(),
         mean_squares=squares,
+        horizon=None if horizon is None else Horizon(horizon[0], horizon[1]),
     )
+    if horizon is not None:
+        horizon = horizon + ops.convert_to_tensor([0.0, 1.0])
     true_values = values
     if config.attention:
         is_first = ops.logical_and(
@@ -100,7 +114,7 @@ def update(
     if config.attention:
         keep = ops.take(step.active, layout.block_tensor, axis=0) > 0
         new_values = ops.where(keep, true_values - step.attended_step[:, 0], values)
-    return {"values": new_values, **_flat(step.state, new_true_values, config)}
+    return {"values": new_values, **_flat(step.state, new_true_values, horizon, config)}
 
 
 def _packed(state, layout, config) -> State:
@@ -116,9 +130,9 @@ def _packed(state, layout, config) -> State:
     )
 
 
-def _flat(state: State, true_values, config) -> dict:
-    """The reverse of `_packed`, with the true values where there is attention."""
-    fields = {**state._asdict(), TRUE_VALUES: true_values}
+def _flat(state: State, true_values, horizon, config) -> dict:
+    """The reverse of `_packed`, with what else there is."""
+    fields = {**state._asdict(), TRUE_VALUES: true_values, HORIZON: horizon}
     return {
         name: ops.reshape(fields[name], shape)
         for name, shape in flat_shapes(config, -1, -1).items()

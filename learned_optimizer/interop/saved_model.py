@@ -1,6 +1,7 @@
-"""What an exported optimizer computes: two signatures, and the meta-parameters.
+"""What an exported optimizer computes: its signatures, and the meta-parameters.
 
     init(row_lengths, initial_learning_rate) -> state
+    init_with_total_steps(row_lengths, initial_learning_rate, total_steps) -> state
     update(gradients, values, row_lengths, learning_rate, **state) -> values, state
 
 The arrays are those of `ragged.py`; `docs/export.md` lists them for those who load the
@@ -34,13 +35,15 @@ class ExportedOptimizer(tf.Module):
             weights.to_flat(), trainable=False, name="meta_parameters"
         )
 
-    def init(self, row_lengths, initial_learning_rate):
+    def init(self, row_lengths, initial_learning_rate, total_steps=None):
         """The state before the first update.
 
         Args:
             row_lengths: `[tensors]` int64, elements of each tensor, 0 or more.
             initial_learning_rate: Where the learned rates start: a positive float32
                 scalar, or one an element, `[elements]`.
+            total_steps: Updates of the whole training, a positive int64 scalar; None:
+                not known.
 
         Returns:
             `{name: float32 array}`, see `ragged.flat_shapes`.
@@ -56,9 +59,20 @@ class ExportedOptimizer(tf.Module):
                 ["`initial_learning_rate` must be positive. Received:", rates],
             ),
         ]
+        if total_steps is None:
+            total_steps = 0
+        else:
+            checks.append(
+                tf.debugging.Assert(
+                    total_steps > 0,
+                    ["`total_steps` must be positive. Received:", total_steps],
+                )
+            )
         with tf.control_dependencies(checks):
             row_lengths, rates = tf.identity(row_lengths), tf.identity(rates)
-        return ragged.initial(row_lengths, rates, self._arrays(), self.config)
+        return ragged.initial(
+            row_lengths, rates, self._arrays(), self.config, total_steps
+        )
 
     def update(self, gradients, values, row_lengths, learning_rate, **state):
         """One step of all tensors.
@@ -89,7 +103,7 @@ class ExportedOptimizer(tf.Module):
         )
 
     def signatures(self) -> dict:
-        """`init` and `update` as concrete functions, which name their tensors."""
+        """The signatures as concrete functions, which name their tensors."""
 
         def spec(name, shape, dtype=tf.float32):
             return tf.TensorSpec(shape, dtype, name=name)
@@ -100,10 +114,9 @@ class ExportedOptimizer(tf.Module):
 
         state = ragged.flat_shapes(self.config, None, None)
         row_lengths = spec("row_lengths", [None], tf.int64)
-        return {
-            "init": concrete(
-                self.init, row_lengths, spec("initial_learning_rate", None)
-            ),
+        start = [row_lengths, spec("initial_learning_rate", None)]
+        found = {
+            "init": concrete(self.init, *start),
             "update": concrete(
                 self.update,
                 spec("gradients", [None]),
@@ -113,6 +126,10 @@ class ExportedOptimizer(tf.Module):
                 *(spec(name, shape) for name, shape in state.items()),
             ),
         }
+        if self.config.nominal:
+            total_steps = spec("total_steps", [], tf.int64)
+            found["init_with_total_steps"] = concrete(self.init, *start, total_steps)
+        return found
 
     def _arrays(self):
         """The meta-parameters by name."""

@@ -54,6 +54,10 @@ def main(monkeypatch, data_dir):
             "11 steps of 10",
         ),
         ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
+        (
+            {"optimizer": "hierarchical_rnn", "weights": "released", "horizon": True},
+            "needs weights with a nominal learning rate",
+        ),
         ({"accumulation_steps": 3}, "batch_size must be a multiple"),
         ({"input_shards": 3}, "input_shards must be a multiple"),
         ({"num_classes": 1}, "num_classes must be .*2 or more"),

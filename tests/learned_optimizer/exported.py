@@ -86,6 +86,7 @@ def follow_keras(
     learning_rate=schedule,
     spoil=None,
     seed=None,
+    total_steps=None,
 ):
     """`[steps, elements]` values after each step, the optimizer and its variables.
 
@@ -96,8 +97,14 @@ def follow_keras(
         learning_rate: Of a step.
         spoil: `(step, gradients) -> None` that may change them.
         seed: Of what is drawn.
+        total_steps: Of the whole training, where that is known.
     """
-    optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=start, seed=seed)
+    optimizer = HierarchicalRNN(
+        weights=weights,
+        initial_learning_rate=start,
+        seed=seed,
+        total_steps=total_steps,
+    )
     variables = [keras.Variable(value) for value in problem.start]
     optimizer.build(variables)
     apply = tf.function(lambda gradients: optimizer.apply(gradients, variables))
@@ -118,6 +125,7 @@ def follow_export(
     start=INITIAL_LEARNING_RATE,
     learning_rate=schedule,
     spoil=None,
+    total_steps=None,
 ):
     """`[steps, elements]` values after each step; the state before and after each.
 
@@ -127,12 +135,18 @@ def follow_export(
         start: The initial learning rate, or an array of one an element.
         learning_rate: As in `follow_keras`.
         spoil: As in `follow_keras`.
+        total_steps: As in `follow_keras`.
     """
     row_lengths = tf.constant(problem.row_lengths, tf.int64)
     ends = np.cumsum(problem.row_lengths)[:-1]
-    state = signatures["init"](
+    init, horizon = signatures["init"], {}
+    if total_steps is not None:
+        init = signatures["init_with_total_steps"]
+        horizon = {"total_steps": tf.constant(total_steps, tf.int64)}
+    state = init(
         row_lengths=row_lengths,
         initial_learning_rate=tf.constant(start, tf.float32),
+        **horizon,
     )
     values = tf.constant(flat(problem.start))
     whole = problem.flat()

@@ -155,8 +155,29 @@ def part_of(state, problem, tensor):
     return {
         name: value[..., tensor if name in of_tensors else rows]
         for name, value in state.items()
-        if name != "global_state"
+        if name not in ("global_state", "horizon")
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)],
+)
+def test_it_follows_the_keras_optimizer_to_a_known_end_and_beyond(name, signatures):
+    problem = NoisyQuadratic.make()
+    wanted, _, _ = follow_keras(weights_of(name), problem, total_steps=70)
+    found, states = follow_export(signatures(name), problem, total_steps=70)
+    # The schedule counts.
+    assert np.abs(found[60] - by_keras(name)[0][60]).max() > 1e-3
+    np.testing.assert_allclose(found, wanted, **SAME)
+    np.testing.assert_array_equal(states[0]["horizon"], [70, 0])
+    np.testing.assert_array_equal(states[-1]["horizon"], [70, 100])
+
+
+def test_a_number_of_steps_is_positive_and_needs_a_nominal_rate(signatures):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="must be positive"):
+        follow_export(signatures(DEFAULT), NoisyQuadratic.make(), total_steps=0)
+    assert "init_with_total_steps" not in signatures("released-v2")
 
 
 @pytest.mark.parametrize(
@@ -518,6 +539,7 @@ def test_the_documentation_names_the_whole_state():
     rows = re.findall(r"^\| `(\w+)` \| `\[(.*?)\]` \|", text, re.MULTILINE)
     config = Config(attention=True, nominal=NOMINAL)
     shapes = flat_shapes(config, "elements", "tensors")
+    assert "`init_with_total_steps(" in text
     assert dict(rows) == {
         name: ", ".join(map(str, shape)) for name, shape in shapes.items()
     }

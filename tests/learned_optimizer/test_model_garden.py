@@ -116,6 +116,62 @@ def test_steps_are_those_of_the_keras_optimizer(name):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-7)
 
 
+COSINE = {
+    "type": "cosine",
+    "cosine": {"initial_learning_rate": 1.0, "decay_steps": 9},
+}
+
+
+@pytest.mark.parametrize(
+    ("entries", "rate", "expected"),
+    [
+        ({}, {}, 9),
+        ({"horizon": False}, {}, None),
+        ({"weights": "released"}, {}, None),
+        # A schedule falls by itself.
+        ({}, COSINE, None),
+        ({"horizon": True}, COSINE, 9),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`total_steps` lets")
+def test_the_learned_rates_end_with_the_trainer(entries, rate, expected):
+    from official.core import base_task, train_utils
+    from official.core.config_definitions import ExperimentConfig, TrainerConfig
+
+    config = optimization_config(hierarchical_rnn=entries, ema={"average_decay": 0.9})
+    config.override({"learning_rate": rate})
+    trainer = TrainerConfig(optimizer_config=config, train_steps=9)
+    experiment = ExperimentConfig(trainer=trainer)
+    optimizer = train_utils.create_optimizer(base_task.Task, experiment)
+    assert optimizer._optimizer.learned.total_steps == expected
+
+
+def test_weights_that_follow_no_schedule_say_so():
+    with pytest.raises(ValueError, match="needs weights with a nominal learning rate"):
+        optimizer_of(weights="released", horizon=True)
+
+
+def test_a_training_goes_on_under_the_schedule_with_which_it_began(tmp_path):
+    paths = {}
+    for known in (True, False):
+        optimizer = optimizer_of(horizon=known)
+        optimizer.set_train_steps(3)
+        Training().run(optimizer.apply_gradients, 1)
+        checkpoint = tf.train.Checkpoint(optimizer=optimizer)
+        paths[known] = checkpoint.save(tmp_path / str(known))
+    for known, path in paths.items():
+        optimizer = optimizer_of()
+        optimizer.set_train_steps(9)
+        tf.train.Checkpoint(optimizer=optimizer).restore(path)
+        Training().run(optimizer.apply_gradients, 1)
+        expected = 3 if known else None
+        assert optimizer.learned.total_steps == expected
+        (variable,) = optimizer.learned.step_variables(
+            optimizer.learned.learned_variables
+        ).total_steps
+        assert int(variable) == (expected or 0)
+
+
 def test_a_step_in_a_function_that_xla_compiles_is_the_same():
     optimizer = optimizer_of()
     training = Training()
@@ -306,6 +362,7 @@ def test_the_config_makes_the_same_optimizer(tmp_path):
         initial_learning_rate=0.02,
         learning_rate=0.5,
         exclude_from_weight_decay=["bias"],
+        horizon=False,
     )
     config = tf_keras.optimizers.serialize(optimizer)
     # The numbers of weights that are not shipped are in there.

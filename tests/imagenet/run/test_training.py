@@ -129,7 +129,7 @@ def test_the_parts_of_a_batch_add_up(data_dir, tmp_path, optimizer):
 
 def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     run = train(data_dir, tmp_path / "run", optimizer="hierarchical_rnn")
-    model, *_ = by_hand(data_dir, tmp_path / "other", HierarchicalRNN())
+    model, *_ = by_hand(data_dir, tmp_path / "other", HierarchicalRNN(total_steps=6))
     for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
         np.testing.assert_allclose(mine, np.array(theirs), rtol=1e-3, atol=1e-5)
     last = read_csv(tmp_path / "run" / "train.csv")[-1]
@@ -141,6 +141,28 @@ def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     )
     assert last["mean_learned_rate"] == pytest.approx(np.exp(rates.mean()), rel=1e-3)
     assert last["learning_rate"] == 1.0
+
+
+def test_the_learned_rates_end_with_the_run(data_dir, tmp_path, caplog):
+    def total_steps(name, until=4, **changes):
+        changes = {"optimizer": "hierarchical_rnn"} | changes
+        run = train(data_dir, tmp_path / name, until, **changes)
+        return run.optimizer.total_steps
+
+    assert total_steps("known") == 6
+    caplog.clear()
+    assert total_steps("known", until=5) == 6
+    assert "follow a schedule" not in caplog.text
+    assert total_steps("known", until=6, train_steps=8) == 8
+    assert "follow a schedule to step 8 from step 5 on; before" in caplog.text
+    # What began without goes on without, unless it is asked for.
+    assert total_steps("unknown", horizon=False) is None
+    assert total_steps("unknown", until=5) is None
+    assert total_steps("unknown", until=6, horizon=True) == 6
+    # Twice would be too much.
+    assert total_steps("falls", until=1, schedule="cosine") is None
+    # Without a nominal rate there is nothing to follow it.
+    assert total_steps("released", until=1, weights="bootstrap-v1") is None
 
 
 @pytest.mark.parametrize("optimizer", ["hierarchical_rnn", "momentum"])
