@@ -93,6 +93,28 @@ def test_the_same_under_another_backend(backend):
     check_recomputed()
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_two_replicas_see_the_same_batch_or_one_each():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        check_recomputed()
+        model = keras.Sequential([keras.Input((4,)), LAYERS.BatchNormalization()])
+    mine = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(BATCHES[context.replica_id_in_sync_group])
+    )
+    RunningAverages(model).recompute([mine])
+    for variable, wanted in zip(
+        model.non_trainable_variables, expected(BATCHES[:2]), strict=True
+    ):
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_allclose(copy, wanted, rtol=1e-5)
+
+
 def test_without_batches_or_normalisation():
     with pytest.raises(ValueError, match="one batch or more"):
         RunningAverages(make_model()).recompute([])
