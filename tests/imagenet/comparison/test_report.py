@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from imagenet.comparison.report import write_report
+from imagenet.comparison.report import _mean, write_report
 from imagenet.comparison.runs import (
     Run,
 )
@@ -86,3 +86,8 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
             "optimizer_share": "0.25",
             "state_bytes_per_parameter": "76",
         }
+
+
+def test_a_mean_over_seeds_says_how_far_they_lie_apart():
+    assert _mean([1.25], ".2f") == "1.25"
+    assert _mean([1.0, 3.0, 5.0], ".1f") == "3.0 (1.0 to 5.0)"

@@ -94,3 +94,19 @@ def test_a_right_tf_config_is_read(monkeypatch):
     assert found.spec().as_dict() == SERVERS
     assert found.count("worker") == 2 and found.count("evaluator") == 0
     assert isinstance(found, cluster.Cluster)
+
+
+@pytest.mark.parametrize(
+    "jobs, task, worker",
+    [
+        (WORKERS, ("worker", 0), 0),
+        (WORKERS, ("worker", 1), 1),
+        ({**WORKERS, "chief": ["c:1"]}, ("chief", 0), 0),
+        ({**WORKERS, "chief": ["c:1"]}, ("worker", 1), 2),
+    ],
+)
+def test_the_chief_is_the_first_of_those_in_step(jobs, task, worker, monkeypatch):
+    kind, index = task
+    found = {"cluster": jobs, "task": {"type": kind, "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(found))
+    assert READ["multi_worker"]().worker == worker
