@@ -1,4 +1,4 @@
-"""The groups of held-out networks: `validation` and `test` choose, `final` evaluates.
+"""Held-out networks: `validation` and `test` choose, `final` evaluates what ships.
 
 `validation` chooses checkpoints while weights are meta-trained, `test` evaluates
 weights that ship. It was opened six times while `default-v2` was made, so its figures
