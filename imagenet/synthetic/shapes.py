@@ -11,38 +11,14 @@ def _radius(x, y):
     return np.sqrt(x * x + y * y)
 
 
-def _disc(x, y):
-    return 0.85 - _radius(x, y)
-
-
-def _ellipse(x, y):
-    return 0.5 * (0.95 - _radius(x, 2 * y))
-
-
 def _box(x, y, half_width, half_height):
     return np.minimum(half_width - np.abs(x), half_height - np.abs(y))
-
-
-def _square(x, y):
-    return _box(x, y, 0.7, 0.7)
-
-
-def _bar(x, y):
-    return _box(x, y, 0.92, 0.3)
 
 
 def _polygon(x, y, corners):
     sector = 2 * np.pi / corners
     within = np.arctan2(y, x) % sector - sector / 2
     return 0.98 * np.cos(sector / 2) - _radius(x, y) * np.cos(within)
-
-
-def _triangle(x, y):
-    return _polygon(x, y, 3)
-
-
-def _pentagon(x, y):
-    return _polygon(x, y, 5)
 
 
 def _wavy(x, y, count, inner, outer, power=1):
@@ -65,34 +41,6 @@ def _star(x, y):
     return (edge_along * beside - edge_beside * (along - inner)) / length
 
 
-def _sun(x, y):
-    return _wavy(x, y, 12, 0.62, 0.96)
-
-
-def _trefoil(x, y):
-    return 0.5 * _wavy(x, y, 3, 0.1, 0.98, 0.7)
-
-
-def _flower(x, y):
-    return _wavy(x, y, 6, 0.35, 0.96)
-
-
-def _plus(x, y):
-    return np.maximum(_box(x, y, 0.9, 0.26), _box(x, y, 0.26, 0.9))
-
-
-def _ring(x, y):
-    return 0.22 - np.abs(_radius(x, y) - 0.72)
-
-
-def _crescent(x, y):
-    return np.minimum(0.92 - _radius(x, y), _radius(x - 0.42, y) - 0.68)
-
-
-def _half_disc(x, y):
-    return np.minimum(0.95 - _radius(x, y), y + 0.1)
-
-
 def _heart(x, y):
     # A square on its corner, with a half disc on each of its two upper sides.
     half_side, height = 0.48, 0.12
@@ -110,41 +58,35 @@ def _arrow(x, y):
     return np.maximum(shaft, head)
 
 
-def _letter_l(x, y):
-    return np.maximum(_box(x + 0.36, y, 0.2, 0.8), _box(x, y - 0.6, 0.56, 0.2))
-
-
-def _letter_t(x, y):
-    return np.maximum(_box(x, y + 0.45, 0.74, 0.2), _box(x, y - 0.1, 0.2, 0.8))
-
-
-def _letter_u(x, y):
-    return np.maximum(_box(np.abs(x) - 0.5, y, 0.2, 0.7), _box(x, y - 0.5, 0.7, 0.2))
-
-
-def _hourglass(x, y):
-    return np.minimum(0.75 - np.abs(y), 0.12 + 0.62 * np.abs(y) - np.abs(x))
-
-
 SHAPES = {
-    "disc": _disc,
-    "ellipse": _ellipse,
-    "square": _square,
-    "bar": _bar,
-    "triangle": _triangle,
-    "pentagon": _pentagon,
+    "disc": lambda x, y: 0.85 - _radius(x, y),
+    "ellipse": lambda x, y: 0.5 * (0.95 - _radius(x, 2 * y)),
+    "square": lambda x, y: _box(x, y, 0.7, 0.7),
+    "bar": lambda x, y: _box(x, y, 0.92, 0.3),
+    "triangle": lambda x, y: _polygon(x, y, 3),
+    "pentagon": lambda x, y: _polygon(x, y, 5),
     "star": _star,
-    "sun": _sun,
-    "trefoil": _trefoil,
-    "flower": _flower,
-    "plus": _plus,
-    "ring": _ring,
-    "crescent": _crescent,
-    "half disc": _half_disc,
+    "sun": lambda x, y: _wavy(x, y, 12, 0.62, 0.96),
+    "trefoil": lambda x, y: 0.5 * _wavy(x, y, 3, 0.1, 0.98, 0.7),
+    "flower": lambda x, y: _wavy(x, y, 6, 0.35, 0.96),
+    "plus": lambda x, y: np.maximum(_box(x, y, 0.9, 0.26), _box(x, y, 0.26, 0.9)),
+    "ring": lambda x, y: 0.22 - np.abs(_radius(x, y) - 0.72),
+    "crescent": lambda x, y: np.minimum(
+        0.92 - _radius(x, y), _radius(x - 0.42, y) - 0.68
+    ),
+    "half disc": lambda x, y: np.minimum(0.95 - _radius(x, y), y + 0.1),
     "heart": _heart,
     "arrow": _arrow,
-    "letter L": _letter_l,
-    "letter T": _letter_t,
-    "letter U": _letter_u,
-    "hourglass": _hourglass,
+    "letter L": lambda x, y: np.maximum(
+        _box(x + 0.36, y, 0.2, 0.8), _box(x, y - 0.6, 0.56, 0.2)
+    ),
+    "letter T": lambda x, y: np.maximum(
+        _box(x, y + 0.45, 0.74, 0.2), _box(x, y - 0.1, 0.2, 0.8)
+    ),
+    "letter U": lambda x, y: np.maximum(
+        _box(np.abs(x) - 0.5, y, 0.2, 0.7), _box(x, y - 0.5, 0.7, 0.2)
+    ),
+    "hourglass": lambda x, y: np.minimum(
+        0.75 - np.abs(y), 0.12 + 0.62 * np.abs(y) - np.abs(x)
+    ),
 }

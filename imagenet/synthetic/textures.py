@@ -34,18 +34,6 @@ def _edge(wave, sharpness=3):
     return np.clip(0.5 + sharpness * wave, 0, 1)
 
 
-def _plain(x, y, random):
-    return np.zeros_like(x)
-
-
-def _gradient(x, y, random):
-    return np.clip(0.5 + 0.6 * y, 0, 1)
-
-
-def _stripes(x, y, random):
-    return _edge(np.sin(_pitch(random) * x + _phase(random)))
-
-
 def _checks(x, y, random):
     pitch = _pitch(random)
     return _edge(
@@ -57,10 +45,6 @@ def _dots(x, y, random):
     pitch = _pitch(random) * np.float32(1.2)
     waves = np.cos(pitch * x + _phase(random)) + np.cos(pitch * y + _phase(random))
     return _edge(waves - 0.7)
-
-
-def _rings(x, y, random):
-    return _edge(np.sin(_pitch(random) * np.sqrt(x * x + y * y) + _phase(random)))
 
 
 def _waves(x, y, random):
@@ -89,12 +73,14 @@ def _speckles(x, y, random):
 
 
 TEXTURES = {
-    "plain": _plain,
-    "gradient": _gradient,
-    "stripes": _stripes,
+    "plain": lambda x, y, random: np.zeros_like(x),
+    "gradient": lambda x, y, random: np.clip(0.5 + 0.6 * y, 0, 1),
+    "stripes": lambda x, y, random: _edge(np.sin(_pitch(random) * x + _phase(random))),
     "checks": _checks,
     "dots": _dots,
-    "rings": _rings,
+    "rings": lambda x, y, random: _edge(
+        np.sin(_pitch(random) * np.sqrt(x * x + y * y) + _phase(random))
+    ),
     "waves": _waves,
     "grid": _grid,
     "bricks": _bricks,
