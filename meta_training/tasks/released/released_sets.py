@@ -69,83 +69,24 @@ ON_BY_DEFAULT = (
 )
 
 _ALPHABETIC = (
-    Ackley,
-    Beale,
-    Booth,
-    Branin,
-    LogSumExp,
-    Matyas,
-    Michalewicz,
-    Rosenbrock,
-    StyblinskiTang,
+    *(Ackley, Beale, Booth, Branin, LogSumExp, Matyas, Michalewicz),
+    *(Rosenbrock, StyblinskiTang),
 )
 _SUMMED = (
-    Rosenbrock,
-    LogSumExp,
-    Ackley,
-    Beale,
-    Booth,
-    StyblinskiTang,
-    Matyas,
-    Branin,
+    *(Rosenbrock, LogSumExp, Ackley, Beale, Booth, StyblinskiTang, Matyas, Branin),
     Michalewicz,
 )
 _SUMMED_DIMENSIONS = (11, 3, 9, 7, 5, 13, 12)
 
 
-@register_task_set("quadratic_problems")
-def quadratic_problems():
-    """Quadratics of 20 to 100 dimensions."""
-    return [Quadratic(dimension) for dimension in (20, 25, 50, 100)]
-
-
-@register_task_set("quadratic_problems_noisy")
-def quadratic_problems_noisy():
-    """The same with gradient noise, and one without, as released."""
-    noise = {20: 0.5, 25: 0.0, 50: 1.0, 100: 2.0}
-    return [Quadratic(size, noise_stdev=stdev) for size, stdev in noise.items()]
-
-
-@register_task_set("quadratic_problems_large")
-def quadratic_problems_large():
-    """Quadratics of 784 to 2,048 dimensions."""
-    return [Quadratic(dimension) for dimension in (784, 1024, 2048)]
-
-
-def _bowls(noise_stdev):
+def _bowls(noise_stdev=0.0):
+    """Two-dimensional bowls, one of them rotated."""
     plain = [Bowl(number, noise_stdev=noise_stdev) for number in (0.1, 1.0, 5.0)]
     return [*plain, Bowl(5.0, math.pi / 4, noise_stdev=noise_stdev)]
 
 
-@register_task_set("bowl_problems")
-def bowl_problems():
-    """Two-dimensional bowls, one of them rotated."""
-    return _bowls(0.0)
-
-
-@register_task_set("bowl_problems_noisy")
-def bowl_problems_noisy():
-    """The same with gradient noise."""
-    return _bowls(0.1)
-
-
-# The released batch size of the two sparse sets is 23, of data with 5 rows: every
-# batch is the whole data.
-
-
-@register_task_set("sparse_softmax_2_class_sparse_problems")
-def sparse_softmax_problems():
-    """A softmax regression on looked-up embeddings."""
-    return [SparseSoftmaxRegression(5, data_seed=RELEASED_SEED)]
-
-
-@register_task_set("one_hot_sparse_softmax_2_class_sparse_problems")
-def one_hot_sparse_softmax_problems():
-    """The same with one-hot rows."""
-    return [OneHotSparseSoftmaxRegression(5, data_seed=RELEASED_SEED)]
-
-
-def _softmax_regressions(noise_stdevs):
+def _softmax_regressions(noise_stdevs=(0.0, 0.0, 0.0, 0.0)):
+    """Two-class softmax regressions of 10 to 256 features."""
     features, separations = (10, 100, 200, 256), (2.0, 1.0, 1.5, 1.5)
     batch_sizes = (100, 50, 20, 100)
     return [
@@ -162,32 +103,7 @@ def _softmax_regressions(noise_stdevs):
     ]
 
 
-@register_task_set("softmax_2_class_problems")
-def softmax_problems():
-    """Two-class softmax regressions of 10 to 256 features."""
-    return _softmax_regressions((0.0, 0.0, 0.0, 0.0))
-
-
-@register_task_set("softmax_2_class_problems_noisy")
-def softmax_problems_noisy():
-    """The same with gradient noise."""
-    return _softmax_regressions((0.5, 0.1, 0.1, 0.5))
-
-
-@register_task_set("optimization_test_problems")
-def optimization_test_problems():
-    """Nine two-dimensional test functions."""
-    return [function() for function in _ALPHABETIC]
-
-
-@register_task_set("optimization_test_problems_noisy")
-def optimization_test_problems_noisy():
-    """The same with gradient noise."""
-    return [function(noise_stdev=1.0) for function in _ALPHABETIC]
-
-
-@register_task_set("fully_connected_random_2_class_problems")
-def fully_connected_problems():
+def _perceptrons():
     """Sigmoid perceptrons with one to four hidden layers."""
     return [
         FullyConnected(8, (8, 5), batch_size=10),
@@ -205,12 +121,10 @@ def fully_connected_problems():
     ]
 
 
-@register_task_set("matmul_problems")
-def matmul_problems():
+def _products():
     """Algorithms for the products of 2 x 2 and 3 x 3 matrices."""
     two = [MatrixMultiplication(2, products) for products in range(5, 9)]
-    three = [MatrixMultiplication(3, products) for products in range(19, 25)]
-    return two + three
+    return two + [MatrixMultiplication(3, products) for products in range(19, 25)]
 
 
 def _wrapped():
@@ -218,26 +132,7 @@ def _wrapped():
     return quadratics + [Bowl(number) for number in (0.1, 1.0, 5.0)]
 
 
-@register_task_set("log_objective_problems")
-def log_objective_problems():
-    """Logarithms of quadratics and bowls."""
-    return [log_objective(task) for task in _wrapped()]
-
-
-@register_task_set("sparse_gradient_problems")
-def sparse_gradient_problems():
-    """Quadratics and bowls with 99% of the gradient zeroed."""
-    return [sparse_gradient(task) for task in _wrapped()]
-
-
-@register_task_set("sparse_gradient_problems_mlp")
-def sparse_gradient_problems_mlp():
-    """Perceptrons with 99% of the gradient zeroed."""
-    return [sparse_gradient(task) for task in fully_connected_problems()[:3]]
-
-
-@register_task_set("rescale_problems")
-def rescale_problems():
+def _rescaled():
     """Norms and quadratics with parameters of very different sizes."""
     norms = {2.5: 0.123, 1.5: 8.0, 2.0: 50.0, 3.0: 200.0, 1.0: 1000.0}
     quadratics = {20: 0.1, 25: 10.0, 50: 350.0, 100: 132.0}
@@ -246,21 +141,7 @@ def rescale_problems():
     ]
 
 
-@register_task_set("norm_problems")
-def norm_problems():
-    """The 1-, 2- and 3-norm of a linear system."""
-    return [Norm(27, 1.0), Norm(25, 2.0), Norm(22, 3.0)]
-
-
-@register_task_set("norm_problems_noisy")
-def norm_problems_noisy():
-    """The same, in other dimensions, with gradient noise."""
-    powers = {19: 1.0, 26: 2.0, 23: 3.0}
-    return [Norm(size, power, noise_stdev=0.1) for size, power in powers.items()]
-
-
-@register_task_set("sum_problems")
-def sum_problems():
+def _sums():
     """Sums of unrelated problems, each in separate tensors."""
     functions = [function() for function in _SUMMED]
     return [
@@ -273,8 +154,7 @@ def sum_problems():
     ]
 
 
-@register_task_set("sum_problems_noisy")
-def sum_problems_noisy():
+def _noisy_sums():
     """Two such sums; a released sum ignores the noise of its parts."""
     functions = [function() for function in _SUMMED]
     quadratics = [Quadratic(size, noise_stdev=0.1) for size in _SUMMED_DIMENSIONS]
@@ -291,6 +171,7 @@ _BATCH_SIZES = (100, 10, 100, 50, 50, 128, 16, 128, 64, 32)
 
 
 def _row_tasks(kind, rows):
+    """Tasks of a kind that draw minibatches of rows."""
     return [
         kind(dimension, count, batch_size=batch_size)
         for dimension, count, batch_size in zip(
@@ -299,34 +180,58 @@ def _row_tasks(kind, rows):
     ]
 
 
-@register_task_set("dependency_chain_problems")
-def dependency_chain_problems():
-    """Chains of 12 to 64 parameters to be solved in order."""
-    return [DependencyChain(dimension) for dimension in _CHAINS * 2]
-
-
-@register_task_set("outward_snake_problems")
-def outward_snake_problems():
-    """Winding paths to infinity, on minibatches."""
-    return _row_tasks(OutwardSnake, _ROWS)
-
-
-@register_task_set("min_max_well_problems")
-def min_max_well_problems():
-    """Wells that only the extreme parameters feel."""
-    return [MinMaxWell(dimension) for dimension in _CHAINS]
-
-
-@register_task_set("sum_of_quadratics_problems")
-def sum_of_quadratics_problems():
-    """Quadratics about random points, on minibatches."""
-    return _row_tasks(SumOfQuadratics, _SYMMETRIC_ROWS)
-
-
-@register_task_set("projection_quadratic_problems")
-def projection_quadratic_problems():
-    """Quadratics along random directions, on minibatches."""
-    return _row_tasks(ProjectionQuadratic, _SYMMETRIC_ROWS)
+_SETS = {
+    "quadratic_problems": lambda: [Quadratic(size) for size in (20, 25, 50, 100)],
+    # As released, one of them without noise.
+    "quadratic_problems_noisy": lambda: [
+        Quadratic(size, noise_stdev=stdev)
+        for size, stdev in {20: 0.5, 25: 0.0, 50: 1.0, 100: 2.0}.items()
+    ],
+    "quadratic_problems_large": lambda: [Quadratic(n) for n in (784, 1024, 2048)],
+    "bowl_problems": _bowls,
+    "bowl_problems_noisy": lambda: _bowls(0.1),
+    # The released batch size of these two is 23, of data with 5 rows: every batch is
+    # the whole data.
+    "sparse_softmax_2_class_sparse_problems": lambda: [
+        SparseSoftmaxRegression(5, data_seed=RELEASED_SEED)
+    ],
+    "one_hot_sparse_softmax_2_class_sparse_problems": lambda: [
+        OneHotSparseSoftmaxRegression(5, data_seed=RELEASED_SEED)
+    ],
+    "softmax_2_class_problems": _softmax_regressions,
+    "softmax_2_class_problems_noisy": lambda: _softmax_regressions(
+        (0.5, 0.1, 0.1, 0.5)
+    ),
+    "optimization_test_problems": lambda: [function() for function in _ALPHABETIC],
+    "optimization_test_problems_noisy": lambda: [
+        function(noise_stdev=1.0) for function in _ALPHABETIC
+    ],
+    "fully_connected_random_2_class_problems": _perceptrons,
+    "matmul_problems": _products,
+    "log_objective_problems": lambda: [log_objective(task) for task in _wrapped()],
+    # 99% of the gradient is zeroed.
+    "sparse_gradient_problems": lambda: [sparse_gradient(task) for task in _wrapped()],
+    "sparse_gradient_problems_mlp": lambda: [
+        sparse_gradient(task) for task in _perceptrons()[:3]
+    ],
+    "rescale_problems": _rescaled,
+    "norm_problems": lambda: [Norm(27, 1.0), Norm(25, 2.0), Norm(22, 3.0)],
+    "norm_problems_noisy": lambda: [
+        Norm(size, power, noise_stdev=0.1)
+        for size, power in {19: 1.0, 26: 2.0, 23: 3.0}.items()
+    ],
+    "sum_problems": _sums,
+    "sum_problems_noisy": _noisy_sums,
+    "dependency_chain_problems": lambda: [DependencyChain(n) for n in _CHAINS * 2],
+    "outward_snake_problems": lambda: _row_tasks(OutwardSnake, _ROWS),
+    "min_max_well_problems": lambda: [MinMaxWell(n) for n in _CHAINS],
+    "sum_of_quadratics_problems": lambda: _row_tasks(SumOfQuadratics, _SYMMETRIC_ROWS),
+    "projection_quadratic_problems": lambda: _row_tasks(
+        ProjectionQuadratic, _SYMMETRIC_ROWS
+    ),
+}
+for _name, _tasks in _SETS.items():
+    register_task_set(_name)(_tasks)
 
 
 @register_task_set("released")
