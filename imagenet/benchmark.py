@@ -21,11 +21,7 @@ from absl import app, flags, logging
 
 from imagenet import train
 from imagenet.comparison.report import write_report
-from imagenet.comparison.runs import (
-    ComparisonConfig,
-    Run,
-    run_all,
-)
+from imagenet.comparison.runs import ComparisonConfig, Run, run_all
 from imagenet.input.data import open_images
 from imagenet.models import checked_image_size
 from imagenet.run.step_times import checked_batch_sizes

@@ -63,9 +63,7 @@ def main(arguments):
         )
         weights = _switched_on(weights, FLAGS.switches)
         calibration = Calibration(
-            task_set(FLAGS.task_set),
-            HierarchicalRule(weights.config),
-            config,
+            task_set(FLAGS.task_set), HierarchicalRule(weights.config), config
         )
         zeros = list(FLAGS.zeros)
         if "readouts" in zeros:

@@ -8,10 +8,7 @@ from learned_optimizer.utils.flags import check_settings, same_setting, setting
 GENERATED, IMAGENET, FOLDER = "generated", "imagenet2012", "folder:"
 MIN_IMAGE_SIZE = 32
 # From 0..255: `keras.applications` calls them by the same names.
-SCALINGS = {
-    "tf": lambda images: images / 127.5 - 1.0,
-    "none": lambda images: images,
-}
+SCALINGS = {"tf": lambda images: images / 127.5 - 1.0, "none": lambda images: images}
 _GENERATED_ALONE = ("num_classes", "num_images", "num_validation_images")
 _MAX_SEED = 2**31 - 2
 

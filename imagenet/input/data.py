@@ -172,8 +172,7 @@ class ImageData:
         # Most sets have file names; a record of others is told by its content.
         number = tf.strings.to_hash_bucket_fast(record, 2**32)
         name = example.get(
-            "file_name",
-            tf.strings.format("record {} of class {}", (number, label)),
+            "file_name", tf.strings.format("record {} of class {}", (number, label))
         )
 
         def decoded(content, _):

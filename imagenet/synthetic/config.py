@@ -24,14 +24,10 @@ class GeneratedConfig:
         at_most=MAX_CLASSES,
     )
     num_images: int = setting(
-        10_000,
-        "Training images of the generated data; by default 10,000.",
-        at_least=1,
+        10_000, "Training images of the generated data; by default 10,000.", at_least=1
     )
     num_validation_images: int = setting(
-        1_000,
-        "Validation images of the generated data; by default 1,000.",
-        at_least=1,
+        1_000, "Validation images of the generated data; by default 1,000.", at_least=1
     )
     seed: int = setting(0, "Draws other images of the same classes.", at_least=0)
 

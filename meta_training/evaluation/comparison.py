@@ -22,11 +22,7 @@ import tensorflow as tf
 
 from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from learned_optimizer.utils.flags import check_settings, setting
-from meta_training.optimizers import (
-    HierarchicalRule,
-    TrainedWeights,
-    as_trained,
-)
+from meta_training.optimizers import HierarchicalRule, TrainedWeights, as_trained
 from meta_training.runs import (
     BASELINES,
     LearnedRuns,
@@ -314,10 +310,7 @@ class _ChunkRunner:
         digest = hashlib.sha256()
         for name, array in sorted(weights.meta_parameters.items()):
             digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
-        identity = {
-            "config": weights.optimizer.to_dict(),
-            "sha256": digest.hexdigest(),
-        }
+        identity = {"config": weights.optimizer.to_dict(), "sha256": digest.hexdigest()}
         # Without it, as when there was but one, what is cached of that one stays good.
         if weights.optimizer.name != HierarchicalRule.name:
             identity["optimizer"] = weights.optimizer.name

@@ -109,11 +109,7 @@ def main(arguments):
     if len(arguments) > 1:
         raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     found = measure(
-        FLAGS.optimizer,
-        FLAGS.weights,
-        FLAGS.batch_size,
-        FLAGS.width,
-        FLAGS.repetitions,
+        FLAGS.optimizer, FLAGS.weights, FLAGS.batch_size, FLAGS.width, FLAGS.repetitions
     )
     print(json.dumps(found))
 

@@ -33,10 +33,7 @@ class Unroll:
     """Runs windows of one batch of problems with one optimizer."""
 
     def __init__(
-        self,
-        batch: ProblemBatch,
-        optimizer: TrainableOptimizer,
-        options: UnrollConfig,
+        self, batch: ProblemBatch, optimizer: TrainableOptimizer, options: UnrollConfig
     ):
         self.batch = batch
         self.optimizer = optimizer
@@ -331,12 +328,7 @@ class Unroll:
         with tf.GradientTape() as tape:
             tape.watch(sources)
             found, _, _ = self._evaluate(
-                inner,
-                alive_before * tf.gather(alive, step),
-                initial,
-                carry,
-                seed,
-                step,
+                inner, alive_before * tf.gather(alive, step), initial, carry, seed, step
             )
             new = self._update(meta_parameters, inner, found.gradients)
         return tape.gradient(

@@ -4,10 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from learned_optimizer.utils.flags import check_settings, setting
-from meta_training.inner.meta_objectives import (
-    list_meta_objectives,
-    meta_objective,
-)
+from meta_training.inner.meta_objectives import list_meta_objectives, meta_objective
 
 
 @dataclasses.dataclass(frozen=True)

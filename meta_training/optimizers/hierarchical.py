@@ -14,10 +14,7 @@ from learned_optimizer.rule.meta_parameters import (
     initial_meta_parameters,
     specifications,
 )
-from meta_training.optimizers.base import (
-    TrainableOptimizer,
-    register_optimizer,
-)
+from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 
 
 @register_optimizer

@@ -15,9 +15,7 @@ from meta_training.optimizers.base import (
     constant,
     register_optimizer,
 )
-from meta_training.optimizers.global_learning_rate import (
-    require_positive_rate,
-)
+from meta_training.optimizers.global_learning_rate import require_positive_rate
 
 
 class ScheduleState(NamedTuple):

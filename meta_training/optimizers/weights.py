@@ -22,16 +22,8 @@ from learned_optimizer.interop.weight_files import (
 )
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.weights import (
-    Weights,
-    list_weights,
-    load_weights,
-    save_weights,
-)
-from meta_training.optimizers.base import (
-    TrainableOptimizer,
-    trainable_optimizer,
-)
+from learned_optimizer.weights import Weights, list_weights, load_weights, save_weights
+from meta_training.optimizers.base import TrainableOptimizer, trainable_optimizer
 from meta_training.optimizers.hierarchical import HierarchicalRule
 
 

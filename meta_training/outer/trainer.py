@@ -51,10 +51,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        folder,
-        distribution: Distribution | None = None,
+        self, config: TrainingConfig, folder, distribution: Distribution | None = None
     ):
         """Starts a run, or resumes the one in `folder`.
 

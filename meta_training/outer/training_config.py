@@ -67,8 +67,7 @@ class TrainingConfig:
     )
     deterministic_weight: float = setting(1.0, "Weight of all other tasks.", at_least=0)
     estimator: str = setting(
-        "truncated",
-        f"Of the meta-gradient: {', '.join(estimators.list_estimators())}.",
+        "truncated", f"Of the meta-gradient: {', '.join(estimators.list_estimators())}."
     )
     trained_arrays: tuple[str, ...] = setting(
         (), "Meta-parameter arrays that are trained, NAME or PREFIX*; empty: all."

@@ -1,11 +1,6 @@
 """The tasks of meta-training: one file a family, `ensemble` says which sets exist."""
 
-from meta_training.tasks.base import (
-    Instance,
-    Task,
-    stack_instances,
-    stack_parameters,
-)
+from meta_training.tasks.base import Instance, Task, stack_instances, stack_parameters
 from meta_training.tasks.combinators import (
     SumTask,
     log_objective,

@@ -40,10 +40,7 @@ def log_objective(task: Task) -> Task:
         )
     if isinstance(task, AlgebraicTask) and not task.logarithm:
         return dataclasses.replace(
-            task,
-            logarithm=True,
-            noise_stdev=0.0,
-            gradient_zero_probability=0.0,
+            task, logarithm=True, noise_stdev=0.0, gradient_zero_probability=0.0
         )
     return Logarithmic(task)
 

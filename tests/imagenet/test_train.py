@@ -49,10 +49,7 @@ def main(monkeypatch, data_dir):
     [
         ({"learning_rate": -1.0}, "learning rate must be positive"),
         ({"warmup_steps": 7}, "7 steps of 6"),
-        (
-            {"train_steps": None, "epochs": 2.0, "warmup_steps": 11},
-            "11 steps of 10",
-        ),
+        ({"train_steps": None, "epochs": 2.0, "warmup_steps": 11}, "11 steps of 10"),
         ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
         (
             {"optimizer": "hierarchical_rnn", "weights": "released", "horizon": True},

@@ -6,12 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks import (
-    SumTask,
-    log_objective,
-    rescale,
-    sparse_gradient,
-)
+from meta_training.tasks import SumTask, log_objective, rescale, sparse_gradient
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.convolutional import ConvNet
 from meta_training.tasks.released.fully_connected import FullyConnected

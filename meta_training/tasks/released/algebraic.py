@@ -59,8 +59,7 @@ class AlgebraicTask(Task):
     def objective(self, parameters, instance):
         scale = instance["parameter_scale"]
         value = self.plain_objective(
-            [tensor / broadcast_tasks(scale, tensor) for tensor in parameters],
-            instance,
+            [tensor / broadcast_tasks(scale, tensor) for tensor in parameters], instance
         )
         is_logarithmic = instance["logarithm"] > 0
         # The inner `where` keeps a branch that is not taken from sending NaN back.

@@ -50,11 +50,7 @@ class ConvNet(ReleasedClassifier):
         for kernel_height, kernel_width, outputs in self.filters:
             shapes.append((kernel_height, kernel_width, channels, outputs))
             channels = outputs
-        return (
-            *shapes,
-            (channels * height * width, self.classes),
-            (self.classes,),
-        )
+        return (*shapes, (channels * height * width, self.classes), (self.classes,))
 
     def sample_instance(self, generator):
         channels, height, width = self.image_shape

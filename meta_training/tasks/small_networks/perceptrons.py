@@ -69,10 +69,9 @@ class Perceptron(ClassifierNetwork):
         return tuple((units,) for units in self.hidden_sizes for _ in range(2))
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        normalise = {
-            "batch": batch_normalise,
-            "layer": layers.layer_normalise,
-        }.get(self.normalisation)
+        normalise = {"batch": batch_normalise, "layer": layers.layer_normalise}.get(
+            self.normalisation
+        )
         each = 3 if normalise else 2
         hidden = data
         for first in range(0, len(parameters) - 2, each):

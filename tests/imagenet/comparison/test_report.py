@@ -7,9 +7,7 @@ import pytest
 from PIL import Image
 
 from imagenet.comparison.report import _mean, write_report
-from imagenet.comparison.runs import (
-    Run,
-)
+from imagenet.comparison.runs import Run
 from imagenet.optimizers import resolve
 from imagenet.run.columns import EVAL_COLUMNS
 from imagenet.run.step_times import StepTimes

@@ -6,9 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from imagenet.input import augmentation
-from tests.imagenet.small_data import (
-    smooth_picture,
-)
+from tests.imagenet.small_data import smooth_picture
 
 SIZE = 32
 

@@ -10,15 +10,9 @@ SIZE = 32
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (
-            {"dataset": "cifar10", "num_images": 5},
-            "num_images must be left out",
-        ),
+        ({"dataset": "cifar10", "num_images": 5}, "num_images must be left out"),
         ({"data_dir": ""}, "data_dir must name a folder"),
-        (
-            {"image_size": 31},
-            "image_size must be .*32 or more. Received: .*31",
-        ),
+        ({"image_size": 31}, "image_size must be .*32 or more. Received: .*31"),
         ({"scaling": "caffe"}, "scaling must be one of tf, none"),
         ({"seed": -1}, "seed must be .*0 or more"),
         ({"seed": 2**31}, "seed must be .*at most"),

@@ -37,9 +37,7 @@ def many_tasks(count):
     losses[1:, 0] = np.where(np.array(families) == "odd", 2.0, 0.5)[:, None]
     losses[1:, 1] = 0.7
     common = dict(families=families)
-    found = [
-        result(losses, optimizer="runs/a/weights", is_learned=True, **common),
-    ]
+    found = [result(losses, optimizer="runs/a/weights", is_learned=True, **common)]
     losses = np.ones((3, 2, count, 2))
     losses[1:, 0] = 0.8
     losses[1:, 1, : count // 2] = 0.6

@@ -9,11 +9,7 @@ from learned_optimizer import load_weights
 from learned_optimizer.rule.meta_parameters import specifications
 from meta_training.experiments.ablations import VARIANTS, WHOLE, architecture
 from meta_training.experiments.catalogue import experiment
-from tests.meta_training.experiments_by_hand import (
-    cells,
-    mean_of,
-    write_runs,
-)
+from tests.meta_training.experiments_by_hand import cells, mean_of, write_runs
 
 
 def test_ablations(tmp_path):

@@ -6,11 +6,7 @@ import pytest
 
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.experiment import Job
-from tests.meta_training.experiments_by_hand import (
-    cells,
-    mean_of,
-    write_runs,
-)
+from tests.meta_training.experiments_by_hand import cells, mean_of, write_runs
 
 
 def test_against_baselines(tmp_path):

@@ -9,9 +9,7 @@ from learned_optimizer import load_weights
 from meta_training.experiments import cost
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.experiment import Job
-from meta_training.optimizers import (
-    as_trained,
-)
+from meta_training.optimizers import as_trained
 
 
 def test_cost(tmp_path):

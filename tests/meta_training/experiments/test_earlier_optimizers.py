@@ -7,11 +7,7 @@ import statistics
 import pytest
 
 from meta_training.experiments.catalogue import experiment
-from tests.meta_training.experiments_by_hand import (
-    cells,
-    write_rows,
-    write_runs,
-)
+from tests.meta_training.experiments_by_hand import cells, write_rows, write_runs
 
 
 def test_earlier_optimizers(tmp_path):

@@ -7,10 +7,7 @@ import pytest
 
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.evaluated import choose_tasks
-from meta_training.experiments.experiment import (
-    BUDGETS,
-    register_experiment,
-)
+from meta_training.experiments.experiment import BUDGETS, register_experiment
 from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
 
 

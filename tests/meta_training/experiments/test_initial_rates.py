@@ -1,11 +1,7 @@
 """Each number that is said, by another way from the same CSV."""
 
 from meta_training.experiments.catalogue import experiment
-from tests.meta_training.experiments_by_hand import (
-    cells,
-    mean_of,
-    write_runs,
-)
+from tests.meta_training.experiments_by_hand import cells, mean_of, write_runs
 
 
 def test_initial_rates(tmp_path):

@@ -9,11 +9,7 @@ from meta_training.experiments import runner
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.report import report_text, write_report
 from meta_training.experiments.runner import collect, run_experiment
-from tests.meta_training.experiments_by_hand import (
-    NAMES,
-    ROOT,
-    Counted,
-)
+from tests.meta_training.experiments_by_hand import NAMES, ROOT, Counted
 
 
 class TestReport:

@@ -9,9 +9,7 @@ from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.weights import ALIASES
 from meta_training.experiments import runner
 from meta_training.experiments.catalogue import experiment
-from meta_training.experiments.experiment import (
-    SHARED_TRAINING,
-)
+from meta_training.experiments.experiment import SHARED_TRAINING
 from meta_training.experiments.runner import Request, collect, run_experiment
 from tests.meta_training.experiments_by_hand import Counted
 

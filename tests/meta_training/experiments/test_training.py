@@ -4,10 +4,7 @@ import numpy as np
 
 from meta_training.experiments import training
 from meta_training.experiments.ablations import architecture
-from meta_training.optimizers import (
-    HierarchicalRule,
-    load_trained,
-)
+from meta_training.optimizers import HierarchicalRule, load_trained
 from meta_training.tasks import task_set
 
 

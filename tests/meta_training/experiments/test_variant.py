@@ -10,9 +10,7 @@ import pytest
 from meta_training.experiments import variant
 from meta_training.experiments.ablations import architecture
 from meta_training.experiments.experiment import SHARED_TRAINING, Job
-from meta_training.optimizers import (
-    HierarchicalRule,
-)
+from meta_training.optimizers import HierarchicalRule
 
 
 class Ended:

@@ -13,11 +13,7 @@ from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import UnrollConfig
-from meta_training.optimizers import (
-    GlobalLearningRate,
-    HierarchicalRule,
-    fresh_trained,
-)
+from meta_training.optimizers import GlobalLearningRate, HierarchicalRule, fresh_trained
 from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.fully_connected import FullyConnected

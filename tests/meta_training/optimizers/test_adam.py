@@ -4,9 +4,7 @@ import keras
 import numpy as np
 
 from learned_optimizer.rule.layout import unpack
-from meta_training.optimizers import (
-    TrainableAdam,
-)
+from meta_training.optimizers import TrainableAdam
 from tests.meta_training.optimizers.steps import (
     LAYOUT,
     SHAPES,

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from learned_optimizer.rule.layout import Layout
-from meta_training.optimizers import (
-    CoordinatewiseRNN,
-)
+from meta_training.optimizers import CoordinatewiseRNN
 from tests.meta_training.optimizers.steps import (
     SMALL,
     assert_close,

@@ -2,9 +2,7 @@
 
 import keras
 
-from meta_training.optimizers import (
-    GlobalLearningRate,
-)
+from meta_training.optimizers import GlobalLearningRate
 from tests.meta_training.optimizers.steps import (
     assert_close,
     random_gradients,

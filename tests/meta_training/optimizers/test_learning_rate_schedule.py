@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from meta_training.optimizers import (
-    LearningRateSchedule,
-)
+from meta_training.optimizers import LearningRateSchedule
 from tests.meta_training.optimizers.steps import random_gradients, trajectory
 
 

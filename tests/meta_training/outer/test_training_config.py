@@ -126,10 +126,7 @@ class TestNominalRate:
             ("--init_weights=bootstrap-v1 --nonominal", None),
             ("--preset=released --nominal --init_weights=default-v2", DEEP),
             ("--preset=released --nominal --init_weights=bootstrap-v1", PLAIN),
-            (
-                "--preset=released --nominal --ratio=0.2 --highest=2",
-                OTHER,
-            ),
+            ("--preset=released --nominal --ratio=0.2 --highest=2", OTHER),
         ],
     )
     def test_of_a_command_line(self, config_of, arguments, wanted):

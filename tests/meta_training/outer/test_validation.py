@@ -92,10 +92,7 @@ def test_the_score_is_the_mean_over_networks():
 
 def test_large_networks_have_one_rate_and_fewer_steps():
     validate = Validator(
-        HierarchicalRule(),
-        steps=40,
-        large_steps=9,
-        initial_learning_rates=(1, 2, 3),
+        HierarchicalRule(), steps=40, large_steps=9, initial_learning_rates=(1, 2, 3)
     )
     *small, large = validate._loops
     assert large._rates == (2,) and large.record_steps[-1] == 9

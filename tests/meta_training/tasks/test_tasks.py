@@ -212,10 +212,7 @@ def test_sampling(name):
         (instance, start), (same, same_start), (other, other_start) = draws
         assert tuple(tensor.shape for tensor in start) == task.parameter_shapes
         assert {array.dtype.name for array in start} == {"float32"}
-        assert {array.dtype.name for array in instance.values()} <= {
-            "float32",
-            "int32",
-        }
+        assert {array.dtype.name for array in instance.values()} <= {"float32", "int32"}
         for row_array in task.row_arrays:
             assert len(instance[row_array]) == task.rows
         for key in instance:
