@@ -116,7 +116,7 @@ def test_two_replicas_see_the_same_batch_or_one_each():
 
 
 def test_without_batches_or_normalisation():
-    with pytest.raises(ValueError, match="one batch or more"):
+    with pytest.raises(ValueError, match="batches must be one or more"):
         RunningAverages(make_model()).recompute([])
     model = keras.Sequential([keras.Input((4,)), LAYERS.Dense(1)])
     assert RunningAverages(model).recompute(iter(())) == 0
