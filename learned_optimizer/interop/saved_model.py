@@ -35,15 +35,14 @@ class ExportedOptimizer(tf.Module):
             weights.to_flat(), trainable=False, name="meta_parameters"
         )
 
-    def init(self, row_lengths, initial_learning_rate, total_steps=None):
+    def init(self, row_lengths, initial_learning_rate, total_steps):
         """The state before the first update.
 
         Args:
             row_lengths: `[tensors]` int64, elements of each tensor, 0 or more.
             initial_learning_rate: Where the learned rates start: a positive float32
                 scalar, or one an element, `[elements]`.
-            total_steps: Updates of the whole training, a positive int64 scalar; None:
-                not known.
+            total_steps: Updates of the whole training, an int64 scalar; 0: not known.
 
         Returns:
             `{name: float32 array}`, see `ragged.flat_shapes`.
@@ -59,15 +58,6 @@ class ExportedOptimizer(tf.Module):
                 ["`initial_learning_rate` must be positive. Received:", rates],
             ),
         ]
-        if total_steps is None:
-            total_steps = 0
-        else:
-            checks.append(
-                tf.debugging.Assert(
-                    total_steps > 0,
-                    ["`total_steps` must be positive. Received:", total_steps],
-                )
-            )
         with tf.control_dependencies(checks):
             row_lengths, rates = tf.identity(row_lengths), tf.identity(rates)
         return ragged.initial(
@@ -115,8 +105,24 @@ class ExportedOptimizer(tf.Module):
         state = ragged.flat_shapes(self.config, None, None)
         row_lengths = spec("row_lengths", [None], tf.int64)
         start = [row_lengths, spec("initial_learning_rate", None)]
+        # One function for both starts, which is written once.
+        state_of = tf.function(self.init, autograph=False)
+
+        def init(row_lengths, initial_learning_rate):
+            unknown = tf.constant(0, tf.int64)
+            return state_of(row_lengths, initial_learning_rate, unknown)
+
+        def init_with_total_steps(row_lengths, initial_learning_rate, total_steps):
+            is_positive = tf.debugging.Assert(
+                total_steps > 0,
+                ["`total_steps` must be positive. Received:", total_steps],
+            )
+            with tf.control_dependencies([is_positive]):
+                total_steps = tf.identity(total_steps)
+            return state_of(row_lengths, initial_learning_rate, total_steps)
+
         found = {
-            "init": concrete(self.init, *start),
+            "init": concrete(init, *start),
             "update": concrete(
                 self.update,
                 spec("gradients", [None]),
@@ -128,7 +134,9 @@ class ExportedOptimizer(tf.Module):
         }
         if self.config.nominal:
             total_steps = spec("total_steps", [], tf.int64)
-            found["init_with_total_steps"] = concrete(self.init, *start, total_steps)
+            found["init_with_total_steps"] = concrete(
+                init_with_total_steps, *start, total_steps
+            )
         return found
 
     def _arrays(self):

@@ -551,7 +551,7 @@ def test_the_documentation_names_the_whole_state():
 @pytest.mark.parametrize("name", [*SHIPPED, "attention, nominal"])
 def test_it_is_small_and_names_no_path(name, export):
     files = [path for path in export(name).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 300_000
+    assert sum(path.stat().st_size for path in files) < 350_000
     for path in files:
         assert os.fspath(export(name).parent).encode() not in path.read_bytes()
 
