@@ -65,8 +65,13 @@ def _named_in_files(variable_class):
 def _as_written(function):
     """Keeps AutoGraph out of a method, as it keeps itself out of Keras's own.
 
-    In a custom loop, to convert all that a step calls took a third of the tracing.
+    In a custom loop, to convert all that a step calls took a third of the tracing. For
+    PyTorch it keeps `torch.compile` out, which would take minutes for the rule.
     """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.compiler.disable(function)
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

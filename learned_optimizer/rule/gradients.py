@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.layout import Layout, concatenated, sum_blocks
+from learned_optimizer.rule.layout import (
+    Layout,
+    concatenated,
+    segment_sum,
+    sum_blocks,
+)
 
 # The square of a larger one, summed over a tensor, would overflow float32 and spoil
 # the state for good. The scaled gradient saturates long before.
@@ -101,7 +106,7 @@ def _finite_tensors(gradients, layout):
     """`[tensors]` float32, 1 where all of a tensor's gradient is finite."""
     finite = [ops.all(ops.isfinite(shard), axis=-1) for shard in gradients]
     broken_blocks = ops.logical_not(concatenated(finite))
-    broken = ops.segment_sum(
+    broken = segment_sum(
         ops.cast(broken_blocks, "float32"), layout.block_tensor, layout.num_tensors
     )
     return ops.cast(ops.equal(broken, 0), "float32")
@@ -113,9 +118,7 @@ def _scales(gradients, active, layout, norm, global_norm):
     limited = (
         ops.clip(shard, -LARGEST_GRADIENT, LARGEST_GRADIENT) for shard in gradients
     )
-    squares = ops.segment_sum(
-        _squares(limited), layout.block_tensor, layout.num_tensors
-    )
+    squares = segment_sum(_squares(limited), layout.block_tensor, layout.num_tensors)
     limit = norm
     if norm is None:
         limit = global_norm

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -234,7 +235,7 @@ def _rows_of_positions(count, ends):
 
     A search would take XLA as many steps a position as there are rows.
     """
-    rows_ended = ops.segment_sum(ops.ones_like(ends), ends, count + 1)
+    rows_ended = segment_sum(ops.ones_like(ends), ends, count + 1)
     return ops.cumsum(rows_ended)[:-1]
 
 
@@ -247,10 +248,19 @@ def sum_blocks(per_block, layout: Layout, rows=slice(None)):
         rows: Which blocks there are, of all.
     """
     if layout.block_group is None:
-        return ops.segment_sum(per_block, layout.block_tensor[rows], layout.num_tensors)
+        return segment_sum(per_block, layout.block_tensor[rows], layout.num_tensors)
     num_groups = ops.shape(layout.group_tensor)[0]
-    groups = ops.segment_sum(per_block, layout.block_group[rows], num_groups)
-    return ops.segment_sum(groups, layout.group_tensor, layout.num_tensors)
+    groups = segment_sum(per_block, layout.block_group[rows], num_groups)
+    return segment_sum(groups, layout.group_tensor, layout.num_tensors)
+
+
+def segment_sum(data, segment_ids, num_segments):
+    """As `ops.segment_sum`, in the dtype of `data` whatever PyTorch's default is."""
+    if keras.backend.backend() != "torch":
+        return ops.segment_sum(data, segment_ids, num_segments)
+    data = ops.convert_to_tensor(data)
+    zeros = ops.zeros((num_segments, *data.shape[1:]), data.dtype)
+    return zeros.index_add(0, ops.convert_to_tensor(segment_ids), data)
 
 
 def pack(tensors: Sequence[Any], layout: Layout):

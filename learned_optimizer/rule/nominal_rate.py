@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.layout import sum_blocks
+from learned_optimizer.rule.layout import segment_sum, sum_blocks
 from learned_optimizer.utils.flags import check_settings, setting
 
 # The size of the parameters of a model in which all are zero.
@@ -273,7 +273,7 @@ def log_sizes_of_tensors(mean_squares, layout, rate: NominalRate) -> Any:
     """
 
     def of_problems(per_tensor):
-        return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
+        return segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
     def of_its_problem(per_problem):
         return ops.take(per_problem, layout.tensor_problem, axis=0)

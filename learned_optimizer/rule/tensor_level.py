@@ -10,7 +10,7 @@ from keras import ops
 
 from learned_optimizer.rule.gradients import log_decline
 from learned_optimizer.rule.gru import gru_step
-from learned_optimizer.rule.layout import Layout, sum_blocks
+from learned_optimizer.rule.layout import Layout, segment_sum, sum_blocks
 
 # Keeps the length of a zero direction finite (released code).
 DIRECTION_EPSILON = 1e-16
@@ -105,7 +105,7 @@ def _mean_log_learning_rate(sums, layout, config, active):
 
 def _sum_over_problems(per_tensor, layout):
     """`[problems, ...]` sums of `[tensors, ...]`."""
-    return ops.segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
+    return segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
 def finish_tensors(state, sums, layout, levels, config, active):
