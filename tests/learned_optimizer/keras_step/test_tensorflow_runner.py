@@ -1,7 +1,9 @@
 """What XLA compiles, what is traced anew, what models share, and where a step runs."""
 
 import gc
+import statistics
 import sys
+import time
 import warnings
 from unittest import mock
 
@@ -12,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from learned_optimizer import HierarchicalRNN
+from learned_optimizer.benchmark_models import _resident_bytes
 from learned_optimizer.keras_step import tensorflow_runner
 from tests.learned_optimizer import by_hand
 
@@ -158,6 +161,38 @@ def test_settings_that_change_between_steps_trace_nothing_anew(setting, values, 
     assert traces(traced) == [1]
     # The new values count.
     assert np.any(np.abs(changed - trained(False)) > 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize(
+    "setting", ["weight_decay", "clipnorm", "loss_scale_factor", "gradients"]
+)
+def test_200_changes_are_fast_and_leave_no_memory(setting, jit_compile):
+    shapes = [(8, 32), (32,), (32, 32), (32,), (32, 8), (8,), (8, 8), (8,)]
+    variables = new_variables(shapes)
+    gradients = ones_like(variables)
+    first = {} if setting == "gradients" else {setting: 0.5}
+    optimizer = HierarchicalRNN(**first, jit_compile=jit_compile)
+    optimizer.apply(gradients, variables)
+    seconds, resident = [], []
+    for change in range(1, 201):
+        start = time.process_time()
+        if setting == "gradients":
+            # The bits of `change` say who has none: another subset each time.
+            given = [None if change >> i & 1 else x for i, x in enumerate(gradients)]
+        else:
+            given = gradients
+            setattr(optimizer, setting, 0.5 + change / 100)
+        optimizer.apply(given, variables)
+        seconds.append(time.process_time() - start)
+        resident.append(_resident_bytes())
+    milliseconds = 1e3 * statistics.median(seconds)
+    grown = (resident[-1] - resident[20]) / 1e6
+    print(f"{setting}, {jit_compile=}: {milliseconds:.1f} ms, {grown:.1f} MB in 180")
+    assert milliseconds < 50
+    assert grown < 10
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])
