@@ -12,7 +12,7 @@ RUN = {"seed": 3, "rate": 0.1, "unroll": {"steps": 7, "bound": None}}
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "run" / "settings.json"
+    return tmp_path / "runs" / "one" / "settings.json"
 
 
 def test_a_new_folder_is_made_the_runs_and_known_again(path):
@@ -42,7 +42,7 @@ def test_a_new_folder_is_made_the_runs_and_known_again(path):
     ],
 )
 def test_a_run_goes_on_under_its_settings(path, there, may_change, message):
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(json.dumps(there))
     for function in (verify, write_or_verify):
         if message is None:
@@ -65,7 +65,7 @@ def test_a_run_goes_on_under_its_settings(path, there, may_change, message):
     ],
 )
 def test_a_folder_of_something_else_is_refused(path, name, is_free):
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     (path.parent / name).touch()
     if is_free:
         write_or_verify(path, RUN, DEFAULTS)
@@ -78,7 +78,7 @@ def test_a_folder_of_something_else_is_refused(path, name, is_free):
 
 @pytest.mark.parametrize("content", ["{", "[]", ""])
 def test_damaged_settings_are_refused(path, content):
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(ValueError, match="must be the settings of a run. Received: no"):
         verify(path, RUN, DEFAULTS)
