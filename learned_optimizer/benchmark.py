@@ -3,19 +3,20 @@
     python -m learned_optimizer.benchmark --model=ResNet50V2 [--json]
     python -m learned_optimizer.benchmark --parameters=60000000
     python -m learned_optimizer.benchmark --parameters=32000 --tensors=500
+    python -m learned_optimizer.benchmark --fit=embedding
+    python -m learned_optimizer.benchmark --all
 
 Three ways take turns on the same variables and gradients: `HierarchicalRNN` as it is
 used, Keras's Adam compiled, and the same update rule tensor by tensor, which is
-what packing saves. Peak memory is read in a child process of each. Needs the
-TensorFlow backend; measure on a quiet machine.
+what packing saves. Peak memory is read in a child process of each. `--fit` times whole
+steps of `fit` on a small model. `--all` runs the table of `CASES`, each in a process of
+its own. Needs the TensorFlow backend; measure on a quiet machine.
 """
 
 import functools
 import json
 import math
 import os
-import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,14 +25,24 @@ import time
 import numpy as np
 from absl import app, flags
 
+from learned_optimizer.utils.memory import peak_bytes, reset_peak, resident_bytes
+
 FLAGS = flags.FLAGS
 
 
 def define_flags():
     """Defines the flags; a function, so that an import has no side effect."""
     flags.DEFINE_string(
-        "model", None, "Name of a keras.applications model whose variables are updated."
+        "model",
+        None,
+        "Whose variables are updated: a model of keras.applications, or vit_b16.",
     )
+    flags.DEFINE_enum("fit", None, FITTED, "Time `fit` on this model instead.")
+    flags.DEFINE_bool("all", False, "Run the table of cases.")
+    flags.DEFINE_enum(
+        "state_dtype", "float32", ["float32", "bfloat16"], "As of HierarchicalRNN."
+    )
+    flags.DEFINE_bool("pieces", False, "Run as on an accelerator.")
     flags.DEFINE_integer(
         "parameters",
         None,
@@ -56,6 +67,9 @@ def variables_of(model, parameters, tensors):
     """The variables to update: a model's trainable ones, or made-up ones."""
     import keras
 
+    if model == "vit_b16":
+        shapes = vit_b16_shapes()
+        return [keras.Variable(np.zeros(shape, np.float32)) for shape in shapes]
     if model:
         if not hasattr(keras.applications, model):
             raise app.UsageError(
@@ -64,6 +78,70 @@ def variables_of(model, parameters, tensors):
         return getattr(keras.applications, model)(weights=None).trainable_variables
     sizes = [len(part) for part in np.array_split(np.arange(parameters), tensors)]
     return [keras.Variable(np.zeros(size, np.float32)) for size in sizes]
+
+
+def vit_b16_shapes() -> list[tuple[int, ...]]:
+    """The shapes of ViT-B/16's variables, 86.6 million parameters.
+
+    For 224 px and 1,000 classes (Dosovitskiy et al. 2021, table 1).
+    """
+    width, hidden, tokens = 768, 3072, 1 + (224 // 16) ** 2
+    normalization = [(width,), (width,)]
+    block = [
+        *normalization,
+        *((width, 3 * width), (3 * width,), (width, width), (width,)),
+        *normalization,
+        *((width, hidden), (hidden,), (hidden, width), (width,)),
+    ]
+    return [
+        *((16, 16, 3, width), (width,), (1, 1, width), (1, tokens, width)),
+        *(12 * block),
+        *normalization,
+        *((width, 1000), (1000,)),
+    ]
+
+
+def fit_milliseconds(name, optimizer, repetitions) -> float:
+    """The median time of a step of `fit`.
+
+    Args:
+        name: "dense", `Dense(10)` on 20 features; or "embedding", 100,000 rows of 16,
+            looked up 640 times a step by a power law, and `Dense(10)`.
+        optimizer: A Keras optimizer.
+        repetitions: Counted steps, after 20 others.
+    """
+    import keras
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    if name == "dense":
+        inputs = generator.normal(size=(32, 20)).astype(np.float32)
+        layers = []
+    else:
+        # By rank: the row of rank r is looked up in proportion to 1 / r.
+        chances = 1 / np.arange(1, 100_001)
+        chances /= chances.sum()
+        inputs = generator.choice(100_000, (8 * 32, 20), p=chances)
+        layers = [
+            keras.layers.Embedding(100_000, 16),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    model = keras.Sequential([*layers, keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss)
+    data = tf.data.Dataset.from_tensor_slices(
+        (inputs, generator.integers(0, 10, len(inputs)))
+    )
+    ends = []
+    model.fit(
+        data.batch(32).cache().repeat(),
+        steps_per_epoch=20 + repetitions,
+        callbacks=keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
+        ),
+        verbose=0,
+    )
+    return 1e3 * statistics.median(np.diff(ends)[-repetitions:])
 
 
 def bytes_of(variables) -> int:
@@ -82,7 +160,7 @@ def hierarchical_rnn(variables, gradients, weights):
 
     from learned_optimizer import HierarchicalRNN
 
-    optimizer = HierarchicalRNN(weights=weights)
+    optimizer = HierarchicalRNN(weights=weights, state_dtype=FLAGS.state_dtype)
     optimizer.build(variables)
 
     @tf.function
@@ -161,6 +239,19 @@ WAYS = {
     "adam": adam,
     "tensor_by_tensor": tensor_by_tensor,
 }
+FITTED = ("dense", "embedding")
+_SIZES = (1_000_000, 10_000_000, 30_000_000, 100_000_000)
+# What `--all` measures: a name, and flags of this command.
+CASES = {
+    "Dense(10) in fit": ["--fit=dense"],
+    "embedding 100,000 x 16 in fit": ["--fit=embedding"],
+    "500 tensors of 64": ["--parameters=32000", "--tensors=500"],
+    "ResNet50V2": ["--model=ResNet50V2"],
+    "ResNet50V2, bfloat16": ["--model=ResNet50V2", "--state_dtype=bfloat16"],
+    "ResNet50V2, pieces": ["--model=ResNet50V2", "--pieces"],
+    "ViT-B/16": ["--model=vit_b16"],
+    **{f"{size:,}": [f"--parameters={size}"] for size in _SIZES},
+}
 
 
 def timed(step) -> float:
@@ -205,39 +296,9 @@ def peak_memory(way, problem, weights) -> dict:
     }
 
 
-def _status(key) -> int | None:
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[key].split()[0]) * 1024 if key in lines else None
-
-
-def resident_bytes() -> int:
-    """The memory that this process has now."""
-    return _status("VmRSS") or peak_bytes()
-
-
-def reset_peak():
-    """Starts `peak_bytes` anew, on Linux."""
-    try:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass  # Then the peak is that of the whole process.
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    peak = _status("VmHWM")
-    if peak is None:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return peak
-
-
 def _peak_in_child(way) -> dict:
     command = [sys.executable, "-m", "learned_optimizer.benchmark", f"--peak={way}"]
-    command.append(f"--weights={FLAGS.weights}")
+    command += [f"--weights={FLAGS.weights}", f"--state_dtype={FLAGS.state_dtype}"]
     if FLAGS.model:
         command.append(f"--model={FLAGS.model}")
     else:
@@ -285,8 +346,25 @@ def main(argv):
     """Measures and prints; see the module's docstring."""
     if len(argv) > 1:
         raise app.UsageError(f"Arguments must be flags. Received: {argv[1:]}")
-    if (FLAGS.model is None) == (FLAGS.parameters is None):
-        raise app.UsageError("Give one of --model and --parameters.")
+    if [FLAGS.model, FLAGS.parameters, FLAGS.fit, FLAGS.all or None].count(None) != 3:
+        raise app.UsageError("Give one of --model, --parameters, --fit and --all.")
+    if FLAGS.all:
+        for name, case in CASES.items():
+            print(f"\n{name}:", flush=True)
+            subprocess.run(
+                [sys.executable, "-m", "learned_optimizer.benchmark"]
+                + [*case, "--ways=hierarchical_rnn,adam", f"--weights={FLAGS.weights}"],
+                check=True,
+            )
+        return
+    if FLAGS.pieces:
+        from learned_optimizer.keras_step.model_layout import FORCE_PIECES
+
+        # The child processes inherit it.
+        os.environ[FORCE_PIECES] = "1"
+    if FLAGS.fit:
+        _print_fit()
+        return
     unknown = sorted(set(FLAGS.ways) - set(WAYS))
     if unknown or "hierarchical_rnn" not in FLAGS.ways:
         raise app.UsageError(
@@ -334,6 +412,17 @@ def main(argv):
             if way in found:
                 summary[f"{way}_ns_per_parameter"] = found[way]["ns_per_parameter"]
         print(json.dumps(summary))
+
+
+def _print_fit():
+    import keras
+
+    from learned_optimizer import HierarchicalRNN
+
+    ours = HierarchicalRNN(weights=FLAGS.weights, state_dtype=FLAGS.state_dtype)
+    for optimizer in (ours, keras.optimizers.Adam()):
+        milliseconds = fit_milliseconds(FLAGS.fit, optimizer, 20 * FLAGS.repetitions)
+        print(f"{optimizer.name:18}{milliseconds:9.2f} ms a step of fit, {FLAGS.fit}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 
 from imagenet.models import MODELS, build_model
 from imagenet.run.step_times import median_seconds
+from learned_optimizer.benchmark import vit_b16_shapes
 
 REPETITIONS = 20
 _COPIED_BYTES = 1 << 30
@@ -68,26 +69,12 @@ def shapes_of(network: str) -> list[tuple[int, ...]]:
     """The shapes of a network's trainable variables, with 1,000 classes.
 
     Args:
-        network: A key of `imagenet.models.MODELS`, or `vit_b16`, ViT-B/16 for 224 px
-            (Dosovitskiy et al. 2021, table 1), 86.6 million parameters.
+        network: A key of `imagenet.models.MODELS`, or `vit_b16`.
     """
     if network in MODELS:
         variables = build_model(network, 1000).trainable_variables
         return [tuple(variable.shape) for variable in variables]
-    width, hidden, tokens = 768, 3072, 1 + (224 // 16) ** 2
-    normalization = [(width,), (width,)]
-    block = [
-        *normalization,
-        *((width, 3 * width), (3 * width,), (width, width), (width,)),
-        *normalization,
-        *((width, hidden), (hidden,), (hidden, width), (width,)),
-    ]
-    return [
-        *((16, 16, 3, width), (width,), (1, 1, width), (1, tokens, width)),
-        *(12 * block),
-        *normalization,
-        *((width, 1000), (1000,)),
-    ]
+    return vit_b16_shapes()
 
 
 def step_cost(

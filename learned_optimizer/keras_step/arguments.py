@@ -68,6 +68,16 @@ def checked_jit_compile(jit_compile: Any) -> bool | str:
     return jit_compile
 
 
+def checked_state_dtype(state_dtype: Any) -> str:
+    """The type of what is stored of each parameter."""
+    if not isinstance(state_dtype, str) or state_dtype not in ("float32", "bfloat16"):
+        raise ValueError(
+            "`state_dtype` must be 'float32' or 'bfloat16'. "
+            f"Received: state_dtype={state_dtype!r}"
+        )
+    return state_dtype
+
+
 def checked_total_steps(total_steps: Any, config=None, done: int = 0) -> int | None:
     """The number of updates of the whole training as a Python integer, or None.
 

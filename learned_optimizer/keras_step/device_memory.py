@@ -5,18 +5,20 @@ import math
 import keras
 
 from learned_optimizer.rule.config import Config
+from learned_optimizer.rule.half_precision import HALF_FIELDS
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import state_shapes
 
 _BYTES = 4
 
 
-def check_memory(layout: Layout, config: Config):
+def check_memory(layout: Layout, config: Config, state_dtype: str):
     """Refuses a model whose state and gradients the device has no memory for.
 
     Args:
         layout: The arrangement of the model's tensors.
         config: The architecture.
+        state_dtype: As of `HierarchicalRNN`.
 
     Raises:
         MemoryError: If the device tells how much memory is free, and it is less.
@@ -26,8 +28,9 @@ def check_memory(layout: Layout, config: Config):
         return
     parameters = sum(math.prod(shape) for shape in layout.shapes)
     state = sum(
-        _BYTES * math.prod(map(int, shape))
-        for shape in state_shapes(layout, config).values()
+        math.prod(map(int, shape))
+        * (_BYTES // 2 if state_dtype != "float32" and name in HALF_FIELDS else _BYTES)
+        for name, shape in state_shapes(layout, config).items()
     )
     wanted = state + _BYTES * parameters
     if wanted > free:

@@ -118,6 +118,7 @@ class Inspection:
             rows = rows_of_blocks(np.concatenate(parts, axis=1), layout.shapes[tensor])
         else:
             rows = np.zeros((0, FIELDS[name].width(self.config)), np.float32)
+        rows = rows.astype(np.float32)
         return rows[:, 0] if FIELDS[name].is_number else rows
 
     def _numpy_state(self, name):

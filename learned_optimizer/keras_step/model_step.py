@@ -162,12 +162,20 @@ def update(
         clipping=Clipping(*limits),
         mean_squares=mean_squares,
         horizon=_horizon(spec, variables, calls),
+        rounding=calls if _is_half(variables) else None,
         stages=stages or stages_in_place(layout, spec.config),
     )
     counter = variables.skipped_steps
     counter.assign(ops.convert_to_tensor(counter) + step.skipped)
     assign(spec, variables, step)
     return step.active
+
+
+def _is_half(variables) -> bool:
+    """Whether the state is kept in bfloat16."""
+    hidden = variables.state["hidden_state"]
+    hidden = hidden[0] if isinstance(hidden, list) else hidden
+    return keras.backend.standardize_dtype(hidden.dtype) == "bfloat16"
 
 
 def _horizon(spec, variables, calls):

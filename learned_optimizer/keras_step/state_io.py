@@ -294,7 +294,9 @@ def _one_ends_with_the_other(path, other) -> bool:
 
 def _numpy(variable) -> np.ndarray:
     if isinstance(variable, list):
-        return np.concatenate([ops.convert_to_numpy(v) for v in variable], axis=1)
+        # Of the state in bfloat16, so that any optimizer can read it.
+        parts = [ops.cast(ops.convert_to_tensor(v), "float32") for v in variable]
+        return np.concatenate([ops.convert_to_numpy(part) for part in parts], axis=1)
     return ops.convert_to_numpy(variable)
 
 

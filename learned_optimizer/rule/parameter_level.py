@@ -16,6 +16,7 @@ from keras import ops
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
 from learned_optimizer.rule.features import decay_sigmoid, rnn_inputs, scale_gradients
 from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
+from learned_optimizer.rule.half_precision import rounded, widened
 from learned_optimizer.rule.state import PARAMETER_FIELDS
 
 STEPS = ("step", "attended_step", "decay")
@@ -55,8 +56,8 @@ def pass_over_parameters(
         values: `[blocks, block_size]`, or None without weight decay.
         blocks: `{name: [features, blocks, 1]}`: `bias` of the parameter RNN,
             `started`, `elements`, and where they are needed
-            `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay` and
-            `active`.
+            `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay`, `active` and
+            `rounding`.
         levels: Meta-parameters, see `levels.py`.
         config: The architecture.
         blocks_per_chunk: Blocks a turn of the loop takes; None: no loop.
@@ -82,6 +83,7 @@ def pass_over_parameters(
 
 def _pass_at_once(arrays, blocks, levels, config):
     """The pass without a loop: a dict of the new state, the steps and `sums`."""
+    arrays = {name: widened(value) for name, value in arrays.items()}
     hidden = arrays["hidden_state"]
     rates = arrays.get("log_learning_rate")
     nominal = blocks.get("log_nominal_rate")
@@ -116,6 +118,7 @@ def _pass_at_once(arrays, blocks, levels, config):
     decay = None
     if "weight_decay" in blocks:
         decay = blocks["weight_decay"] * arrays["values"]
+    outputs = rounded(outputs, blocks.get("rounding"))
     outputs |= unnormalized_steps(directions, rate, decay, levels)
     return outputs | {
         "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),

@@ -29,6 +29,7 @@ from learned_optimizer.rule.gradients import (
     clean_gradients,
     gradient_sizes,
 )
+from learned_optimizer.rule.half_precision import as_floats, as_integers, block_seeds
 from learned_optimizer.rule.layout import Layout, concatenated
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.nominal_rate import Horizon, log_sizes_of_tensors
@@ -169,6 +170,7 @@ def compute_step(
     clipping: Clipping | None = None,
     mean_squares=None,
     horizon: Horizon | None = None,
+    rounding=None,
     stages: Stages | None = None,
 ) -> Step:
     """What the learned optimizer takes off all tensors of all problems.
@@ -199,6 +201,8 @@ def compute_step(
             nominal learning rate needs. None: the state holds the sizes.
         horizon: The known number of steps of each problem, which the nominal learning
             rate then follows. None: none is known.
+        rounding: The number of the step, by which a state in bfloat16 is rounded; None
+            where all of it is float32.
         stages: From `Stages.of`, for this layout and architecture. None: as they are.
 
     Returns:
@@ -229,6 +233,7 @@ def compute_step(
         clipping,
         mean_squares,
         horizon,
+        rounding,
     )
     upper |= changed
     steps, sums = [], []
@@ -273,6 +278,7 @@ def prepare(
     clipping,
     mean_squares,
     horizon,
+    rounding,
 ):
     """The first stage: everything that comes before the pass over parameters.
 
@@ -315,6 +321,8 @@ def prepare(
     blocks = block_inputs(
         state, rate_sums, layout, levels, config, weight_decay, active, horizon
     )
+    if rounding is not None:
+        blocks["rounding"] = block_seeds(rounding, layout.num_blocks)
     blocks = [
         {name: value[:, rows] for name, value in blocks.items()}
         for rows in layout.shard_blocks
@@ -336,7 +344,7 @@ def update_parameters(
         The new state, and `steps` and `sums` of the `ParameterPass`.
     """
     result = pass_over_parameters(
-        _arrays(state),
+        as_integers(_arrays(state)),
         gradients,
         values,
         blocks,
@@ -345,7 +353,7 @@ def update_parameters(
         layout.blocks_per_chunk,
         num_chunks,
     )
-    return result.state, (result.steps, result.sums)
+    return as_floats(result.state), (result.steps, result.sums)
 
 
 def update_tensors(

@@ -1,6 +1,7 @@
 """The benchmark of a step, as a user calls it."""
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -52,6 +53,28 @@ def test_the_last_line_is_an_object_with_the_figures():
     weights = sum(x.size for x in load_weights("default").meta_parameters.values())
     least = 19 * 4 + 4 * weights / PARAMETERS
     assert least < found["state_bytes_per_parameter"] < 1.1 * least
+
+
+@pytest.mark.slow
+def test_a_step_of_fit_is_timed_beside_adams():
+    done = subprocess.run(
+        [sys.executable, "-m", "learned_optimizer.benchmark", "--fit=dense"]
+        + ["--repetitions=1", "--state_dtype=bfloat16", "--pieces"],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [line.split()[:2] for line in done.stdout.splitlines()[-2:]]
+    assert [name for name, _ in found] == ["hierarchical_rnn", "adam"]
+    assert all(float(milliseconds) > 0 for _, milliseconds in found)
+
+
+def test_the_shapes_of_vit_b16_have_its_number_of_parameters():
+    # Dosovitskiy et al. 2021, table 1: 86 million.
+    shapes = benchmark.vit_b16_shapes()
+    assert sum(math.prod(shape) for shape in shapes) == 86_567_656
 
 
 def test_figures_are_medians_without_the_steps_before(monkeypatch):

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import HierarchicalRNN, benchmark
+from learned_optimizer import HierarchicalRNN
 from learned_optimizer.keras_step import device_memory, model_layout
+from learned_optimizer.utils import memory as process_memory
 
 MOST_BYTES = 1_000_000_000
 
@@ -65,10 +66,10 @@ def test_pytorch_passes_over_pieces(monkeypatch):
     optimizer = HierarchicalRNN()
     optimizer.build(variables)
     assert optimizer._layout[0].num_chunks == 16
-    before = benchmark.resident_bytes()
-    benchmark.reset_peak()
+    before = process_memory.resident_bytes()
+    process_memory.reset_peak()
     optimizer.apply(gradients, variables)
-    assert benchmark.peak_bytes() - before < 8e8
+    assert process_memory.peak_bytes() - before < 8e8
 
 
 @pytest.mark.backend("jax")
@@ -92,8 +93,8 @@ def test_too_little_memory_is_an_error_before_anything_is_made(backend, monkeypa
     optimizer = HierarchicalRNN()
     message = r"must have 8\d,\d{3} bytes free.*1,000 parameters.*Received: 70,000"
     with pytest.raises(MemoryError, match=message):
-        device_memory.check_memory(layout, optimizer.config)
-    device_memory.check_memory(model_layout.model_layout([(500,)]), optimizer.config)
+        device_memory.check_memory(layout, optimizer.config, "float32")
+    device_memory.check_memory(layout, optimizer.config, "bfloat16")
     if backend == "jax":
         with pytest.raises(MemoryError, match=message):
             optimizer.build([keras.Variable(np.zeros(1_000, np.float32))])
