@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from learned_optimizer import HierarchicalRNN
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
 
@@ -57,6 +58,26 @@ def test_mixed_precision_and_a_loss_scale(backend):
     inner = model.optimizer.inner_optimizer
     expected = problem.run_by_hand(clipnorm=0.5)
     by_hand.assert_follows(inner, model.trainable_variables, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+def test_loading_costs_no_model(backend, tmp_path):
+    from tests.learned_optimizer import test_loading as loading
+
+    for number, (test, *arguments) in enumerate(
+        [
+            (loading.test_compile_load_fit_goes_on, loading.everything),
+            (loading.test_variables_that_are_left_keep_their_state,)
+            + (loading.freeze, "file", HierarchicalRNN),
+            (loading.test_variables_that_are_new_start_afresh, HierarchicalRNN),
+            (loading.test_a_refusal_names_the_ways_out_and_each_works,),
+            (loading.test_what_model_checkpoint_kept_goes_on, True),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        test(*arguments, folder)
 
 
 @pytest.mark.slow

@@ -104,6 +104,66 @@ def test_training_without_a_step_changes_nothing(train, use_ema):
         np.testing.assert_array_equal(value, number)
 
 
+# Training that is stopped, and two models that train each other.
+
+
+def test_early_stopping_restores_the_best_weights_and_training_goes_on():
+    problem = Problem.make(steps=4)
+    model = by_hand.make_model(problem)
+    after = []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: after.append(numbers(model.weights))
+    )
+    # To it the loss that is highest is best: that of the first epoch.
+    stop = keras.callbacks.EarlyStopping(
+        "loss", patience=1, mode="max", restore_best_weights=True
+    )
+    history = by_hand.fit(
+        model, make_optimizer(), problem, epochs=9, callbacks=[keep, stop]
+    ).history["loss"]
+    assert history[1] < history[0] and len(history) == len(after) == 2
+    for value, best in zip(numbers(model.weights), after[0], strict=True):
+        np.testing.assert_array_equal(value, best)
+    loss = by_hand.fit(model, model.optimizer, problem).history["loss"][0]
+    assert loss < history[0]
+    assert int(model.optimizer.iterations) == 3 * 4
+
+
+def test_a_discriminator_is_frozen_while_the_generator_learns(tmp_path):
+    generator = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    discriminator = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    discriminator.compile(HierarchicalRNN(), "mse")
+    both = keras.Sequential([generator, discriminator])
+    discriminator.trainable = False
+    both.compile(HierarchicalRNN(), "mse")
+    noise, real = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
+
+    def moved(train, *arguments):
+        before = numbers(generator.weights), numbers(discriminator.weights)
+        train(*arguments)
+        after = numbers(generator.weights), numbers(discriminator.weights)
+        return [
+            any(np.any(x != y) for x, y in zip(one, two, strict=True))
+            for one, two in zip(before, after, strict=True)
+        ]
+
+    for _ in range(3):
+        discriminator.trainable = True
+        assert moved(discriminator.train_on_batch, real, noise[:, :1]) == [False, True]
+        discriminator.trainable = False
+        assert moved(both.train_on_batch, noise, noise[:, :1]) == [True, False]
+    assert len(both.optimizer.learned_variables) == 2
+    both.save(tmp_path / "both.keras")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "A saved state")
+        loaded = keras.models.load_model(tmp_path / "both.keras")
+    found = loaded.train_on_batch(noise, noise[:, :1])
+    np.testing.assert_allclose(
+        found, both.evaluate(noise, noise[:, :1], verbose=0), rtol=1e-6
+    )
+    assert int(loaded.optimizer.iterations) == 4
+
+
 # Settings that change between steps.
 
 

@@ -139,7 +139,7 @@ def save_other(path, optimizer, units=2):
         model.add(keras.layers.Dense(units))
         model.compile(optimizer, "mse")
     model.optimizer.build(model.trainable_variables)
-    gradients = [tf.ones(v.shape) for v in model.trainable_variables]
+    gradients = [keras.ops.ones(v.shape) for v in model.trainable_variables]
     model.optimizer.apply(gradients, model.trainable_variables)
     model.save_weights(path)
 
@@ -275,7 +275,8 @@ def test_variables_that_are_new_start_afresh(make_optimizer, tmp_path):
         assert_same_state_of(variable, fresh, variable, other.optimizer)
     assert int(other.optimizer._iterations) == STEPS
     found = losses(other, STEPS, 2 * STEPS)
-    assert found[-1] < 2 * losses(model, STEPS, STEPS + 1)[0]
+    inputs, targets = old_states.batches()
+    assert found[-1] < 2 * model.test_on_batch(inputs[STEPS], targets[STEPS])
     if make_optimizer is everything:
         # Averages of what has no past begin where the variables are.
         kernel = other.layers[0].kernel
@@ -418,6 +419,29 @@ def test_backup_and_restore_of_another_optimizer_starts_afresh(tmp_path):
         assert fit(model, 3, keras.callbacks.BackupAndRestore(tmp_path)) == [2]
     assert len(warned.messages) == 1
     assert int(model.optimizer.iterations) == 1
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_what_model_checkpoint_kept_goes_on(weights_only, tmp_path):
+    inputs, targets = (array[0] for array in old_states.batches())
+
+    def fit(model, epochs, *callbacks):
+        options = dict(epochs=epochs, batch_size=8, shuffle=False, verbose=0)
+        return model.fit(inputs, targets, callbacks=callbacks, **options).history
+
+    path = tmp_path / ("best.weights.h5" if weights_only else "best.keras")
+    keep = keras.callbacks.ModelCheckpoint(
+        path, "loss", save_best_only=True, save_weights_only=weights_only
+    )
+    model = make_model(HierarchicalRNN())
+    fit(model, 3, keep)
+    if weights_only:
+        other = make_model(HierarchicalRNN())
+        other.load_weights(path)
+    else:
+        other = keras.models.load_model(path)
+    assert fit(other, 2) == fit(model, 2)
+    assert int(other.optimizer.iterations) == 5 * 2
 
 
 def tuner_model(hyperparameters):
