@@ -6,20 +6,21 @@
 
 Each model is built, compiled and fitted for a few steps, as in a search over
 architectures; all have the same network. Each way has a process of its own. Needs the
-TensorFlow backend and Linux, whose `/proc` tells the resident memory.
+TensorFlow backend and Linux, which tells the resident memory.
 """
 
 import gc
 import json
 import math
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
 from absl import app, flags
+
+from learned_optimizer.utils.memory import resident_bytes
 
 FLAGS = flags.FLAGS
 WAYS = ("hierarchical_rnn", "compiled", "not_compiled", "adam")
@@ -74,14 +75,14 @@ def measure(way, parameters, models, steps) -> dict:
 
     Resident memory is compared after up to ten models and after all.
     """
-    cpu_seconds, seconds, resident = [], [], [_resident_bytes()]
+    cpu_seconds, seconds, resident = [], [], [resident_bytes()]
     for _ in range(models):
         start, cpu_start = time.perf_counter(), time.process_time()
         parameters_made = fit_model(way, parameters, steps)
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
         gc.collect()
-        resident.append(_resident_bytes())
+        resident.append(resident_bytes())
     warm_ups = min(MOST_WARM_UPS, models - 1)
     growth = resident[-1] - resident[warm_ups]
     return {
@@ -92,11 +93,6 @@ def measure(way, parameters, models, steps) -> dict:
         "bytes_of_first": resident[1] - resident[0],
         "bytes_per_model": growth / (models - warm_ups),
     }
-
-
-def _resident_bytes() -> int:
-    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _measure_in_child(way) -> dict:

@@ -32,7 +32,7 @@ def test_figures_are_of_the_models_after_the_first(monkeypatch):
     times = iter([0.0, 5.0, 5.0, 6.0, 6.0, 9.0])
     resident = iter([100, 170, 180, 200])
     monkeypatch.setattr(benchmark_models, "fit_model", lambda *arguments: 211)
-    monkeypatch.setattr(benchmark_models, "_resident_bytes", lambda: next(resident))
+    monkeypatch.setattr(benchmark_models, "resident_bytes", lambda: next(resident))
     monkeypatch.setattr(benchmark_models.time, "perf_counter", lambda: next(times))
     found = benchmark_models.measure("adam", 200, models=3, steps=3)
     assert found["cpu_seconds"] >= 0

@@ -14,8 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from learned_optimizer import HierarchicalRNN
-from learned_optimizer.benchmark_models import _resident_bytes
 from learned_optimizer.keras_step import tensorflow_runner
+from learned_optimizer.utils.memory import resident_bytes
 from tests.learned_optimizer import by_hand
 
 SHAPES = ((4, 3), (5,))
@@ -187,7 +187,7 @@ def test_200_changes_are_fast_and_leave_no_memory(setting, jit_compile):
             setattr(optimizer, setting, 0.5 + change / 100)
         optimizer.apply(given, variables)
         seconds.append(time.process_time() - start)
-        resident.append(_resident_bytes())
+        resident.append(resident_bytes())
     milliseconds = 1e3 * statistics.median(seconds)
     grown = (resident[-1] - resident[20]) / 1e6
     print(f"{setting}, {jit_compile=}: {milliseconds:.1f} ms, {grown:.1f} MB in 180")
