@@ -314,7 +314,7 @@ def _scalars(folder):
     "wrong, message",
     [
         ({"task_set": "none"}, "none"),
-        ({"task_set": "trainer_test_signed"}, "tasks that may be negative, signed"),
+        ({"task_set": "sum_of_quadratics_problems"}, "that may be negative, sum_of_qu"),
         ({"init_weights": "nowhere", "nominal": NominalRate()}, "nowhere"),
         (
             {"noisy_weight": 0.0, "deterministic_weight": 0.0},
