@@ -69,7 +69,7 @@ def test_the_score_is_that_of_whole_runs():
 
 
 def test_bad_calibrations():
-    with pytest.raises(ValueError, match="one task or more"):
+    with pytest.raises(ValueError, match="tasks must be one or more"):
         Calibration([], RULE)
     with pytest.raises(ValueError, match="must be at most high_learning_rate"):
         CalibrationConfig(low_learning_rate=1.0, high_learning_rate=0.1)
