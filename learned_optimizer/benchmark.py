@@ -154,13 +154,13 @@ def bytes_of(variables) -> int:
     )
 
 
-def hierarchical_rnn(variables, gradients, weights):
+def hierarchical_rnn(variables, gradients, weights, state_dtype="float32"):
     """A function that makes one step of the optimizer as users have it."""
     import tensorflow as tf
 
     from learned_optimizer import HierarchicalRNN
 
-    optimizer = HierarchicalRNN(weights=weights, state_dtype=FLAGS.state_dtype)
+    optimizer = HierarchicalRNN(weights=weights, state_dtype=state_dtype)
     optimizer.build(variables)
 
     @tf.function
@@ -171,12 +171,12 @@ def hierarchical_rnn(variables, gradients, weights):
     return step, bytes_of(optimizer.variables)
 
 
-def adam(variables, gradients, weights):
+def adam(variables, gradients, weights, state_dtype="float32"):
     """The same for Keras's Adam, compiled; it has no weights."""
     import keras
     import tensorflow as tf
 
-    del weights
+    del weights, state_dtype
     optimizer = keras.optimizers.Adam()
     optimizer.build(variables)
 
@@ -188,7 +188,7 @@ def adam(variables, gradients, weights):
     return step, bytes_of(optimizer.variables)
 
 
-def tensor_by_tensor(variables, gradients, weights):
+def tensor_by_tensor(variables, gradients, weights, state_dtype="float32"):
     """The update rule on each tensor by itself, as a graph.
 
     Every tensor is a problem of its own here, so its global RNN sees it alone: the
@@ -201,6 +201,7 @@ def tensor_by_tensor(variables, gradients, weights):
     from learned_optimizer.rule import update_rule
     from learned_optimizer.rule.layout import Layout, pack, unpack
 
+    del state_dtype
     weights = load_weights(weights)
     start = math.log(weights.initial_learning_rate)
     layouts, states = [], []
@@ -271,19 +272,20 @@ def make_gradients(variables):
     ]
 
 
-def peak_memory(way, problem, weights) -> dict:
+def peak_memory(way, problem, weights, state_dtype="float32") -> dict:
     """Peak of this process's memory over three steps, above what must be there.
 
     Args:
         way: A name of `WAYS`.
         problem: Arguments of `variables_of`.
         weights: Name or path of those of the learned optimizer.
+        state_dtype: Of its state.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = 4 * sum(math.prod(variable.shape) for variable in variables)
     before = resident_bytes()
-    step, state_bytes = WAYS[way](variables, gradients, weights)
+    step, state_bytes = WAYS[way](variables, gradients, weights, state_dtype)
     reset_peak()
     for _ in range(3):
         step().numpy()
@@ -308,7 +310,13 @@ def _peak_in_child(way) -> dict:
 
 
 def measure(
-    ways, problem, repetitions, warm_ups, peak, weights="default"
+    ways,
+    problem,
+    repetitions,
+    warm_ups,
+    peak,
+    weights="default",
+    state_dtype="float32",
 ) -> dict[str, dict]:
     """All figures of each way.
 
@@ -319,6 +327,7 @@ def measure(
         warm_ups: Steps before them, after the one that compiles.
         peak: `(way) -> dict`, see `peak_memory`.
         weights: Name or path of those of the learned optimizer.
+        state_dtype: Of its state.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
@@ -326,7 +335,7 @@ def measure(
     found = {way: {"parameters": parameters, **peak(way)} for way in ways}
     steps, seconds = {}, {way: [] for way in ways}
     for way in ways:
-        steps[way], state_bytes = WAYS[way](variables, gradients, weights)
+        steps[way], state_bytes = WAYS[way](variables, gradients, weights, state_dtype)
         found[way]["state_bytes_per_parameter"] = state_bytes / parameters
         found[way]["first_step_seconds"] = timed(steps[way])
     for turn in range(warm_ups + repetitions):
@@ -373,7 +382,8 @@ def main(argv):
         )
     problem = (FLAGS.model, FLAGS.parameters, FLAGS.tensors)
     if FLAGS.peak:
-        print(json.dumps(peak_memory(FLAGS.peak, problem, FLAGS.weights)))
+        peak = peak_memory(FLAGS.peak, problem, FLAGS.weights, FLAGS.state_dtype)
+        print(json.dumps(peak))
         return
     found = measure(
         FLAGS.ways,
@@ -382,6 +392,7 @@ def main(argv):
         FLAGS.warm_ups,
         functools.cache(_peak_in_child),
         FLAGS.weights,
+        FLAGS.state_dtype,
     )
     parameters = found["hierarchical_rnn"]["parameters"]
     name = FLAGS.model or f"{FLAGS.tensors} tensors"

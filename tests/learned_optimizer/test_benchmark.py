@@ -82,21 +82,23 @@ def test_figures_are_medians_without_the_steps_before(monkeypatch):
     times = {"adam": [5.0, 9.0, 9.0, 0.5, 0.1, 0.2]}
     times["hierarchical_rnn"] = [6.0, 9.0, 9.0, 1.0, 3.0, 2.0]
     waiting = {way: iter(seconds) for way, seconds in times.items()}
-    for way in times:
-        monkeypatch.setitem(
-            benchmark.WAYS,
-            way,
-            lambda variables, gradients, weights, way=way: (way, 760 * len(weights)),
-        )
+    for name in times:
+
+        def way(variables, gradients, weights, state_dtype, name=name):
+            # 76 or 38 bytes per parameter.
+            size = {"float32": 760, "bfloat16": 380}[state_dtype]
+            return name, size * len(weights)
+
+        monkeypatch.setitem(benchmark.WAYS, name, way)
     monkeypatch.setattr(benchmark, "timed", lambda step: next(waiting[step]))
     found = benchmark.measure(
-        list(times), (None, 40, 2), 3, 2, lambda way: {"peak": way}, weights="1234"
+        list(times), (None, 40, 2), 3, 2, lambda way: {"peak": way}, "1234", "bfloat16"
     )
     for way, seconds in (("adam", 0.2), ("hierarchical_rnn", 2.0)):
         assert found[way] == {
             "parameters": 40,
             "peak": way,
-            "state_bytes_per_parameter": 76.0,
+            "state_bytes_per_parameter": 38.0,
             "first_step_seconds": times[way][0],
             "milliseconds": pytest.approx(1e3 * seconds),
             "ns_per_parameter": pytest.approx(1e9 * seconds / 40),
