@@ -25,6 +25,7 @@ import time
 import numpy as np
 from absl import app, flags
 
+from learned_optimizer.utils.child_process import run_module
 from learned_optimizer.utils.memory import peak_bytes, reset_peak, resident_bytes
 
 FLAGS = flags.FLAGS
@@ -299,14 +300,16 @@ def peak_memory(way, problem, weights, state_dtype="float32") -> dict:
 
 
 def _peak_in_child(way) -> dict:
-    command = [sys.executable, "-m", "learned_optimizer.benchmark", f"--peak={way}"]
-    command += [f"--weights={FLAGS.weights}", f"--state_dtype={FLAGS.state_dtype}"]
-    if FLAGS.model:
-        command.append(f"--model={FLAGS.model}")
-    else:
-        command += [f"--parameters={FLAGS.parameters}", f"--tensors={FLAGS.tensors}"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+    problem = {"model": FLAGS.model}
+    if not FLAGS.model:
+        problem = {"parameters": FLAGS.parameters, "tensors": FLAGS.tensors}
+    return run_module(
+        "learned_optimizer.benchmark",
+        peak=way,
+        weights=FLAGS.weights,
+        state_dtype=FLAGS.state_dtype,
+        **problem,
+    )
 
 
 def measure(

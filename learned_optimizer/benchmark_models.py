@@ -14,12 +14,11 @@ import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import time
 
 from absl import app, flags
 
+from learned_optimizer.utils.child_process import run_module
 from learned_optimizer.utils.memory import resident_bytes
 
 FLAGS = flags.FLAGS
@@ -96,11 +95,14 @@ def measure(way, parameters, models, steps) -> dict:
 
 
 def _measure_in_child(way) -> dict:
-    command = [sys.executable, "-m", "learned_optimizer.benchmark_models"]
-    command += [f"--ways={way}", "--in_process", f"--parameters={FLAGS.parameters}"]
-    command += [f"--models={FLAGS.models}", f"--steps={FLAGS.steps}"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+    return run_module(
+        "learned_optimizer.benchmark_models",
+        ways=way,
+        in_process=True,
+        parameters=FLAGS.parameters,
+        models=FLAGS.models,
+        steps=FLAGS.steps,
+    )
 
 
 def main(argv):

@@ -107,7 +107,6 @@ class HierarchicalRNN(
             nominal learning rate follows a schedule over it to its end, where it
             stays. `learned_optimizer.SetTotalSteps` finds it out in `fit`. Defaults to
             `None`: not known, and good at any time.
-
         state_dtype: Type of the hidden states, averages and mean squares, which are
             nearly all of the state: `"float32"`, or `"bfloat16"`, which takes 40 bytes
             a parameter for 76. Numbers are rounded to it up or down at random, by a

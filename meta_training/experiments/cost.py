@@ -1,10 +1,7 @@
 """Time and memory of a step against batch size and parameters, compared with Adam."""
 
-import json
-import subprocess
-import sys
-
 from learned_optimizer.benchmark import measure
+from learned_optimizer.utils.child_process import run_module
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.figures import save_figure, subplots
@@ -63,7 +60,7 @@ class Cost(Experiment):
         for batch_size in settings["batch_sizes"]:
             for way in WAYS:
                 job.log(f"{way}, batch size {batch_size}")
-                found = _child(
+                found = run_module(
                     "meta_training.experiments.training_step",
                     optimizer=way,
                     weights=weights,
@@ -112,26 +109,9 @@ class Cost(Experiment):
         )
 
 
-def _child(module, **arguments) -> dict:
-    """Runs a module; the JSON object that it prints last.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    command = [sys.executable, "-m", module]
-    command += [f"--{name}={value}" for name, value in arguments.items()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            "A measurement must end without an error. Received: exit status "
-            f"{done.returncode} of {module}: {done.stderr.strip()[-500:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def _measure(parameters, tensors, repetitions, weights):
     def peak(way):
-        return _child(
+        return run_module(
             "learned_optimizer.benchmark",
             peak=way,
             weights=weights,

@@ -8,7 +8,7 @@ from meta_training.experiments import cost
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", cost.WAYS)
 def test_a_training_step_is_measured_in_a_process_of_its_own(optimizer):
-    found = cost._child(
+    found = cost.run_module(
         "meta_training.experiments.training_step",
         optimizer=optimizer,
         batch_size=2,
