@@ -588,7 +588,7 @@ def test_it_is_read_under_another_backend(tmp_path):
     )
     found = HierarchicalRNN(weights=tmp_path / "model").weights
     np.testing.assert_array_equal(found.to_flat(), load_weights("default").to_flat())
-    with pytest.raises(ValueError, match="backend 'tensorflow'.*Received: 'jax'"):
+    with pytest.raises(ValueError, match="must be 'tensorflow'.*Received: 'jax'"):
         HierarchicalRNN().export(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

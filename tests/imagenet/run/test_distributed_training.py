@@ -293,7 +293,7 @@ class TestOneProcess:
     @pytest.mark.parametrize(
         ("more", "tf_config", "message"),
         [
-            (["--strategy=multi_worker"], None, "TF_CONFIG, which is not set"),
+            (["--strategy=multi_worker"], None, "variable TF_CONFIG, as"),
             (["--strategy=multi_worker"], "{", "TF_CONFIG must be JSON"),
             (
                 ["--strategy=parameter_server"],
