@@ -14,7 +14,7 @@ from meta_training.held_out.architectures import (
     HeldOutPerceptron,
 )
 from meta_training.held_out.data import TEXT_CHARACTERS, TEXT_WINDOW, VAE_LATENT
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 from meta_training.tasks.small_networks import layers
 from meta_training.tasks.small_networks.networks import ClassifierNetwork, Network
 from meta_training.tasks.small_networks.perceptrons import Regression
@@ -82,12 +82,6 @@ class VariationalAutoencoder(HeldOutNetwork, Network):
     pixels: int
     hidden: int
     latent: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers(
-            "pixels, hidden and latent", self.pixels, self.hidden, self.latent
-        )
 
     @property
     def parameter_shapes(self):

@@ -43,6 +43,7 @@ import abc
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Hashable, Mapping, Sequence
 from typing import ClassVar
 
@@ -56,6 +57,9 @@ Shapes = tuple[tuple[int, ...], ...]
 @dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
     """The description of one optimization problem; subclasses are dataclasses.
+
+    Fields declared `int`, or as tuples of such, are sizes and must be positive, unless
+    they are among the `numbers`. Lists become tuples, so that a task can be hashed.
 
     A classifier also has `accuracy(parameters, instance, averages=None)`, `[tasks]`.
 
@@ -100,8 +104,11 @@ class Task(abc.ABC):
                 "gradient_zero_probability must be between 0 and 1. "
                 f"Received: {self.gradient_zero_probability!r}"
             )
-        if self.rows is not None:
-            require_positive_integers("rows", self.rows)
+        for field in dataclasses.fields(self):
+            value = _as_tuples(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            if field.name not in self.numbers and _is_size(field.type):
+                _require_sizes(field.name, value)
         if self.batch_size is not None:
             require_positive_integers("batch_size", self.batch_size)
             if self.rows is None:
@@ -272,6 +279,27 @@ def require_member(name: str, value, known) -> None:
     if value not in known:
         choices = ", ".join(repr(choice) for choice in known)
         raise ValueError(f"{name} must be one of {choices}. Received: {value!r}")
+
+
+def _as_tuples(value):
+    """The value, its lists as tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _is_size(kind) -> bool:
+    """Whether a type is int or a tuple of such types."""
+    is_tuple = typing.get_origin(kind) is tuple
+    return kind in (int, ...) or is_tuple and all(map(_is_size, typing.get_args(kind)))
+
+
+def _require_sizes(name, value):
+    """Raises ValueError unless an int, or all in nested tuples, are positive."""
+    members = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(member, tuple) for member in members):
+        for member in members:
+            _require_sizes(name, member)
+    else:
+        require_positive_integers(name, *members)
 
 
 def _readable(value) -> str:

@@ -160,7 +160,6 @@ class SumTask(Task):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "tasks", tuple(self.tasks))
         if not self.tasks:
             raise ValueError("tasks must have one member or more. Received: none")
         for task in self.tasks:

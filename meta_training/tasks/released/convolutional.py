@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 from meta_training.tasks.released.classifier import ReleasedClassifier
 from meta_training.tasks.small_networks import layers, random_data
 
@@ -34,13 +34,6 @@ class ConvNet(ReleasedClassifier):
 
     def __post_init__(self):
         super().__post_init__()
-        filters = tuple(tuple(layer) for layer in self.filters)
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "filters", filters)
-        require_positive_integers("image_shape", *self.image_shape)
-        for layer in filters:
-            require_positive_integers("filters", *layer)
-        require_positive_integers("classes", self.classes)
         require_member("activation", self.activation, layers.ACTIVATIONS)
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 from meta_training.tasks.released import datasets
 from meta_training.tasks.released.classifier import ReleasedClassifier
 from meta_training.tasks.small_networks import layers
@@ -32,9 +32,6 @@ class FullyConnected(ReleasedClassifier):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        require_positive_integers("hidden_sizes", *self.hidden_sizes)
-        require_positive_integers("features and classes", self.features, self.classes)
         require_member("activation", self.activation, layers.ACTIVATIONS)
 
     @property

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,6 @@ class MatrixMultiplication(Task):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers("size and products", self.size, self.products)
         if self.size < 2:
             raise ValueError(f"size must be 2 or more. Received: {self.size!r}")
         if not self.size**2 <= self.products <= self.size**3:

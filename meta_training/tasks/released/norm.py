@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.released.algebraic import AlgebraicTask
 from meta_training.tasks.released.quadratics import gaussian_system
 
@@ -28,7 +27,6 @@ class Norm(AlgebraicTask):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers("dimension", self.dimension)
         if not (np.isfinite(self.power) and self.power >= 1):
             raise ValueError(
                 f"power must be finite and 1 or more. Received: {self.power!r}"

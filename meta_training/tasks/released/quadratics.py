@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.numerics import matrix_vector_product
 from meta_training.tasks.released.algebraic import AlgebraicTask
 
@@ -19,10 +18,6 @@ class Quadratic(AlgebraicTask):
     """
 
     dimension: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("dimension", self.dimension)
 
     @property
     def parameter_shapes(self):

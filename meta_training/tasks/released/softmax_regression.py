@@ -4,7 +4,6 @@ import dataclasses
 
 import tensorflow as tf
 
-from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.released import datasets
 from meta_training.tasks.released.classifier import ReleasedClassifier
 
@@ -32,7 +31,6 @@ class SoftmaxRegression(ReleasedClassifier):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers("features and classes", self.features, self.classes)
         if not self.separation > 0:
             raise ValueError(
                 f"separation must be positive. Received: {self.separation!r}"
@@ -79,12 +77,6 @@ class SparseSoftmaxRegression(ReleasedClassifier):
     data_seed: int | None = None
 
     numbers = ("data_seed",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers(
-            "features, classes and context", self.features, self.classes, self.context
-        )
 
     @property
     def parameter_shapes(self):

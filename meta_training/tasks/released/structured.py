@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 from meta_training.tasks.numerics import safe_sqrt
 from meta_training.tasks.released import datasets
 
@@ -27,10 +27,6 @@ class DependencyChain(Task):
     """
 
     dimension: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("dimension", self.dimension)
 
     @property
     def parameter_shapes(self):
@@ -50,10 +46,6 @@ class MinMaxWell(Task):
 
     dimension: int
 
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("dimension", self.dimension)
-
     @property
     def parameter_shapes(self):
         return ((self.dimension,),)
@@ -71,13 +63,6 @@ class IsotropicQuadratic(Task):
     """The sum of the squares of all parameters, in tensors of the given shapes."""
 
     shapes: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self):
-        super().__post_init__()
-        shapes = tuple(tuple(shape) for shape in self.shapes)
-        for shape in shapes:
-            require_positive_integers("shapes", *shape)
-        object.__setattr__(self, "shapes", shapes)
 
     @property
     def parameter_shapes(self):
@@ -104,10 +89,6 @@ class RowTask(Task):
     rows: int = 1000
 
     row_arrays: ClassVar[tuple[str, ...]] = ("data",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("dimension", self.dimension)
 
     def sample_instance(self, generator):
         random_state = datasets.legacy_random_state(generator)

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork
 
@@ -35,11 +35,7 @@ class ImageNetwork(ClassifierNetwork):
     numbers = (*ClassifierNetwork.numbers, "source")
 
     def __post_init__(self):
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "filters", tuple(self.filters))
         super().__post_init__()
-        require_positive_integers("image_shape", *self.image_shape)
-        require_positive_integers("filters", *self.filters)
         require_member("reduction", self.reduction, ("stride", "pool"))
         require_member("source", self.source, random_data.IMAGE_SOURCES)
         halvings = 2 ** len(self.filters)

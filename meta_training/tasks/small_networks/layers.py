@@ -10,7 +10,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 
 # An activation is (a + b x) σ(k x) + c + d relu(x), so that four of them are one
 # computation with other numbers: the columns are k, a, b, c, d. The GELU is its
@@ -80,7 +80,6 @@ def dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 def dense_shapes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Kernel and bias shapes of the layers between successive `sizes`."""
-    require_positive_integers("layer sizes", *sizes)
     shapes = []
     for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
         shapes += [(fan_in, fan_out), (fan_out,)]

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-from meta_training.tasks.base import Task, require_member, require_positive_integers
+from meta_training.tasks.base import Task, require_member
 from meta_training.tasks.small_networks import layers, random_data
 
 
@@ -105,7 +105,6 @@ class ClassifierNetwork(Network):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers("classes", self.classes)
         if not 0 <= self.label_noise <= 1:
             raise ValueError(
                 f"label_noise must be between 0 and 1. Received: {self.label_noise!r}"

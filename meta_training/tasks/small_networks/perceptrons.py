@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork, Network
 
@@ -33,10 +33,7 @@ class Perceptron(ClassifierNetwork):
     numbers = (*ClassifierNetwork.numbers, "source")
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         super().__post_init__()
-        require_positive_integers("hidden_sizes", *self.hidden_sizes)
-        require_positive_integers("features", self.features)
         require_member("normalisation", self.normalisation, _NORMALISATIONS)
         require_member("source", self.source, random_data.VECTOR_SOURCES)
 
@@ -102,12 +99,7 @@ class Regression(Network):
     numbers = (*Network.numbers, "target_noise")
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         super().__post_init__()
-        require_positive_integers("hidden_sizes", *self.hidden_sizes)
-        require_positive_integers(
-            "features and outputs_count", self.features, self.outputs_count
-        )
         if not self.target_noise >= 0:
             raise ValueError(
                 f"target_noise must be 0 or more. Received: {self.target_noise!r}"

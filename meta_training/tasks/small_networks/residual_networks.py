@@ -13,7 +13,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member, require_positive_integers
+from meta_training.tasks.base import require_member
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.image_networks import KERNEL_SIZE
 from meta_training.tasks.small_networks.networks import ClassifierNetwork
@@ -22,10 +22,6 @@ from meta_training.tasks.small_networks.networks import ClassifierNetwork
 @dataclasses.dataclass(frozen=True)
 class _ResidualNetwork(ClassifierNetwork):
     """A stem, residual blocks, a last normalisation, and a dense layer."""
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("blocks", self.blocks)
 
     @property
     @abc.abstractmethod
@@ -118,7 +114,6 @@ class ResidualPerceptron(_ResidualNetwork):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers("inputs and width", self.inputs, self.width)
         require_member("source", self.source, random_data.VECTOR_SOURCES)
 
     @property
@@ -162,11 +157,7 @@ class ResidualImageNetwork(_ResidualNetwork):
     numbers = (*ClassifierNetwork.numbers, "source")
 
     def __post_init__(self):
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "filters", tuple(self.filters))
         super().__post_init__()
-        require_positive_integers("image_shape", *self.image_shape)
-        require_positive_integers("filters", *self.filters)
         if not self.filters:
             raise ValueError("filters must have one stage or more. Received: none")
         require_member("source", self.source, random_data.IMAGE_SOURCES)

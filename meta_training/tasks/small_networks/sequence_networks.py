@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_positive_integers
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork
 
@@ -26,12 +25,6 @@ class RecurrentNetwork(ClassifierNetwork):
     features: int
     units: int
     classes: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers(
-            "steps, features and units", self.steps, self.features, self.units
-        )
 
     @property
     def parameter_shapes(self):
@@ -89,14 +82,6 @@ class AttentionNetwork(ClassifierNetwork):
 
     def __post_init__(self):
         super().__post_init__()
-        require_positive_integers(
-            "tokens, features, width, heads and blocks",
-            self.tokens,
-            self.features,
-            self.width,
-            self.heads,
-            self.blocks,
-        )
         if self.width % self.heads:
             raise ValueError(
                 f"width must be a multiple of heads ({self.heads}). "
@@ -188,10 +173,6 @@ class EmbeddingNetwork(ClassifierNetwork):
     width: int
     hidden: int
     classes: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_positive_integers("vocabulary and words", self.vocabulary, self.words)
 
     @property
     def parameter_shapes(self):

@@ -97,7 +97,7 @@ def test_outputs_are_those_of_keras(task, stages):
     "make, message",
     [
         (lambda: ResidualPerceptron(6, 5, 0, 4), "blocks"),
-        (lambda: ResidualPerceptron(6, -5, 1, 4), "inputs and width"),
+        (lambda: ResidualPerceptron(6, -5, 1, 4), "width"),
         (lambda: ResidualPerceptron(6, 5, 1, 4, source="x"), "source"),
         (lambda: ResidualImageNetwork((8, 8, 1), (), 1, 4), "filters"),
         (lambda: ResidualImageNetwork((8, 0, 1), (3,), 1, 4), "image_shape"),
