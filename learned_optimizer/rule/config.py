@@ -40,7 +40,12 @@ RELEASED_NAMES = {
 
 # Switches that came after `default-v2`. They are written where they are on, so that the
 # same architecture has the same config, whenever it is written.
-LATER_SWITCHES = ("odd_direction", "absolute_inputs", "gradient_decline")
+LATER_SWITCHES = (
+    "odd_direction",
+    "absolute_inputs",
+    "gradient_decline",
+    "horizon_input",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Config:
             gradients changed it is the same with its sign changed, exactly.
         gradient_decline: Lower the nominal rate of a tensor when its gradients have
             become small for good, see `NominalRate.decline`.
+        horizon_input: Show the RNN of each tensor the fraction of a known number of
+            steps that is left; 1 where that is not known.
 
     Raises:
         ValueError: If a value is out of its range or two contradict each other.
@@ -115,6 +122,7 @@ class Config:
     odd_direction: bool = False
     absolute_inputs: bool = False
     gradient_decline: bool = False
+    horizon_input: bool = False
 
     def __post_init__(self):
         sizes = self.level_sizes
@@ -155,10 +163,16 @@ class Config:
             )
         object.__setattr__(self, "max_log_learning_rate", float(limit))
         object.__setattr__(self, "nominal", NominalRate.from_value(self.nominal))
-        if self.gradient_decline and self.nominal is None:
+        for name in ("gradient_decline", "horizon_input"):
+            if getattr(self, name) and self.nominal is None:
+                raise ValueError(
+                    f"`{name}` needs a nominal learning rate. "
+                    f"Received: {name}=True, nominal=None"
+                )
+        if self.horizon_input and self.levels < 2:
             raise ValueError(
-                "`gradient_decline` lowers the nominal learning rate and needs one. "
-                "Received: gradient_decline=True, nominal=None"
+                "`horizon_input` needs an RNN of tensors, the second of `level_sizes`. "
+                f"Received: horizon_input=True, level_sizes={self.level_sizes}"
             )
         if not self.dynamic_output_scale:
             for name in (

@@ -160,6 +160,10 @@ def specifications(config: Config) -> list[Specification]:
             sizes[2],
             3 * sizes[1],
         )
+    if config.horizon_input:
+        shape = (1, 3 * sizes[1])
+        released_name = f"{per_tensor}/Layer1_RNN/Horizon/Matrix"
+        add("horizon_to_tensor", released_name, shape, constant(shape, 0.0))
     if config.levels >= 2:
         # Without extra inputs the tensor RNN sees the hidden states alone.
         inputs = hidden + (config.inputs if config.extra_inputs else 0)
@@ -271,7 +275,7 @@ def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
         meta_parameters: Those of `config`.
         config: An architecture.
         wider: The same but for inputs of the parameter RNN that it has beside, and for
-            `odd_direction`, whose readouts start at 0.
+            `odd_direction` and `horizon_input`, whose arrays start at 0.
 
     Returns:
         Meta-parameters of `wider`, with zeros where they meet a new input.
@@ -290,7 +294,7 @@ def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
     for specification in specifications(wider):
         name = specification.name
         value = meta_parameters.get(name)
-        if value is None and name.endswith("_coefficients"):
+        if value is None and name.endswith(("_coefficients", "horizon_to_tensor")):
             value = np.zeros(specification.shape, np.float32)
         # The tensor RNN sees the hidden states of the parameters first.
         offset = config.level_sizes[0] if name.startswith("tensor_") else 0

@@ -84,9 +84,9 @@ class Horizon(NamedTuple):
         return Horizon(*map(gather, self))
 
     def fraction_left(self):
-        """From 1 to 0 over the training, and 0 beyond it; 0 where it is not known."""
+        """From 1 to 0 over the training, and 0 beyond it; 1 where it is not known."""
         left = 1.0 - self.steps / ops.maximum(self.total_steps, 1.0)
-        return ops.where(self.total_steps > 0, ops.maximum(left, 0.0), 0.0)
+        return ops.where(self.total_steps > 0, ops.maximum(left, 0.0), 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

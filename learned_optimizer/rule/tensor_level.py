@@ -9,7 +9,7 @@ its RNN and of the problem's (`finish_tensors`), the length of its direction
 from keras import ops
 
 from learned_optimizer.rule.gradients import log_decline
-from learned_optimizer.rule.gru import gru_step
+from learned_optimizer.rule.gru import gru_step, linear
 from learned_optimizer.rule.layout import Layout, segment_sum, sum_blocks
 
 # Keeps the length of a zero direction finite (released code).
@@ -108,7 +108,7 @@ def _sum_over_problems(per_tensor, layout):
     return segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
-def finish_tensors(state, sums, layout, levels, config, active):
+def finish_tensors(state, sums, layout, levels, config, active, horizon=None):
     """The new state of tensors and problems, and the lengths of directions.
 
     Args:
@@ -118,6 +118,7 @@ def finish_tensors(state, sums, layout, levels, config, active):
         levels: Meta-parameters.
         config: The architecture.
         active: `[tensors]` or None.
+        horizon: A `Horizon` of tensors, or None.
 
     Returns:
         The new state, and `[directions, tensors]`: the inverse root mean square of
@@ -139,7 +140,12 @@ def finish_tensors(state, sums, layout, levels, config, active):
             name: ops.where(active > 0, value, state[name])
             for name, value in counted.items()
         }
-    new_state = update_upper_levels(means, state, layout, levels, config, active)
+    fraction_left = None
+    if config.horizon_input and horizon is not None:
+        fraction_left = horizon.fraction_left()
+    new_state = update_upper_levels(
+        means, state, layout, levels, config, active, fraction_left
+    )
     return new_state | counted, lengths
 
 
@@ -176,10 +182,13 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     return found[0], found[1] if config.attention else None
 
 
-def update_upper_levels(means, state, layout, levels, config, active):
+def update_upper_levels(
+    means, state, layout, levels, config, active, fraction_left=None
+):
     """The RNNs of tensors and problems. Equations 8 and 9.
 
-    `T <- cell(mean of [h, x], T, b + A G)`, `G <- cell(mean of T, G, b)`.
+    `T <- cell(mean of [h, x], T, b + A G)`, `G <- cell(mean of T, G, b)`; with
+    `horizon_input` the first bias has `f w` beside.
 
     Args:
         means: `[features, tensors]`, of the new hidden states and of the inputs.
@@ -188,6 +197,7 @@ def update_upper_levels(means, state, layout, levels, config, active):
         levels: Meta-parameters.
         config: The architecture.
         active: `[tensors]` or None.
+        fraction_left: `[tensors]`, `f`; None: 1.
 
     Returns:
         A dict of their new hidden states.
@@ -198,6 +208,11 @@ def update_upper_levels(means, state, layout, levels, config, active):
     if config.levels >= 3:
         global_state = ops.take(state["global_state"], layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_tensor", "tensor", global_state)
+    if config.horizon_input:
+        if fraction_left is None:
+            fraction_left = ops.ones((layout.num_tensors,), "float32")
+        weights = levels.get("horizon_to_tensor", "tensor")
+        bias = bias + linear(weights, fraction_left[None])
     tensor_state = gru_step(
         levels.kernels("tensor"), means, state["tensor_state"], bias
     )

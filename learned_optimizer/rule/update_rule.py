@@ -257,6 +257,7 @@ def compute_step(
         prepared.meta_parameters,
         prepared.active,
         learning_rate,
+        horizon if config.horizon_input else None,
     )
     state = _joined(state, shards, upper | changed)
     if not in_shards:
@@ -357,7 +358,7 @@ def update_parameters(
 
 
 def update_tensors(
-    layout, config, state, steps, sums, meta_parameters, active, learning_rate
+    layout, config, state, steps, sums, meta_parameters, active, learning_rate, horizon
 ):
     """The third stage: tensors and problems, and the steps at their length.
 
@@ -375,6 +376,7 @@ def update_tensors(
         Levels(meta_parameters, layout),
         config,
         active,
+        None if horizon is None else horizon.of_tensors(layout),
     )
     normalized = [
         normalize_steps(

@@ -41,11 +41,11 @@ class Parametrisation:
         weights: What 0 stands for.
         name: `scales`: one number for each array, to multiply it, or to add to it where
             it is a bias or a logit; `readouts`: all elements of the readouts and of
-            the shortcut beside; both with the fields of the nominal rate. `all`: every
-            element of every array.
+            the shortcut beside; both with the fields of the nominal rate. `nominal`:
+            those fields alone. `all`: every element of every array.
 
     Raises:
-        ValueError: There is no parametrisation of that name.
+        ValueError: There is no parametrisation of that name, or nothing to search.
     """
 
     def __init__(self, weights: TrainedWeights, name: str):
@@ -57,7 +57,7 @@ class Parametrisation:
         self._start = weights
         self._parts = []
         for array_name, array in weights.meta_parameters.items():
-            if weights.optimizer.is_fixed(array_name):
+            if name == "nominal" or weights.optimizer.is_fixed(array_name):
                 continue
             size = float(np.sqrt(np.mean(np.square(array))))
             if name == "all":
@@ -78,6 +78,11 @@ class Parametrisation:
                 for field, _, kind, _, may_be_none in settings_of(NominalRate)
                 if kind is float and not may_be_none
             ]
+        if not self._parts:
+            raise ValueError(
+                f"parametrisation {name!r} needs weights that have a nominal rate. "
+                f"Received: {weights.name}, which have none"
+            )
         self.size = sum(part.size for part in self._parts)
 
     @property
@@ -155,7 +160,7 @@ class Parametrisation:
         )
 
 
-PARAMETRISATIONS = ("scales", "readouts", "all")
+PARAMETRISATIONS = ("scales", "readouts", "nominal", "all")
 
 
 def _changed(field, start, number):

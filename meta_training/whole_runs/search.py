@@ -65,7 +65,7 @@ class SearchConfig:
     inner_steps: int = setting(
         30_000_000, "Steps of all runs, after which it ends.", at_least=1
     )
-    patience: int = setting(
+    patience: int | None = setting(
         20,
         "It ends where both halves of so many generations disagree on average.",
         at_least=1,

@@ -93,14 +93,15 @@ def test_switches_are_turned_on_without_a_search(command):
     before = load_weights("default-v3")
     found = command(
         "--weights=default-v3",
-        "--switches=odd_direction,absolute_inputs,gradient_decline",
+        "--switches=odd_direction,absolute_inputs,gradient_decline,horizon_input",
         "--nominal=decline=0.3",
         "--knobs=",
     )
     assert found.config.odd_direction and found.config.absolute_inputs
     assert found.config.gradient_decline and found.config.nominal.decline == 0.3
     assert found.config.nominal.largest == before.config.nominal.largest
-    assert not found.meta_parameters["direction_coefficients"].any()
+    for name in ("direction_coefficients", "horizon_to_tensor"):
+        assert not found.meta_parameters[name].any()
     for name, array in before.meta_parameters.items():
         if name != "direction_weights":
             np.testing.assert_array_equal(found.meta_parameters[name], array)
@@ -122,7 +123,7 @@ def test_readouts_at_0_leave_the_rule_by_hand(command):
         ("--knobs=level", "--knobs must be among"),
         ("--zeros=level", "--zeros must be among"),
         ("--switches=attention", "--switches must be among"),
-        ("--switches=gradient_decline", "lowers the nominal learning rate and needs"),
+        ("--switches=gradient_decline", "needs a nominal learning rate"),
         ("--first_step=0.1", "smallest_step must be at most first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),

@@ -60,7 +60,7 @@ def initial_global_state(w, config):
     return w["global_start"][0] if config.levels >= 3 else np.zeros(0)
 
 
-def step(w, config, tensors, global_state, gradients):
+def step(w, config, tensors, global_state, gradients, total_steps=0):
     """One step of one problem.
 
     Args:
@@ -72,10 +72,14 @@ def step(w, config, tensors, global_state, gradients):
             far the log rates of this step are from it.
         global_state: The problem's.
         gradients: `[elements]` a tensor.
+        total_steps: Of the whole training, counted from the first step of the first
+            tensor; 0 where that is not known.
 
     Returns:
         The new global state.
     """
+    steps = tensors[0]["steps_taken"]
+    left = max(0.0, 1 - steps / total_steps) if total_steps else 1.0
     all_rates = np.concatenate([tensor["log_learning_rate"] for tensor in tensors])
     for tensor, g in zip(tensors, gradients, strict=True):
         rates = tensor["log_learning_rate"]
@@ -86,6 +90,12 @@ def step(w, config, tensors, global_state, gradients):
         if config.nominal:  # Equation 16.
             rate = config.nominal
             fallen = rate.power * np.log(1 + tensor["steps_taken"] / rate.decay_steps)
+            if total_steps:  # Equation 19.
+                fall = min(1.0, left / (1 - rate.fall_start)) ** rate.fall_power
+                fall = rate.fall_end + (1 - rate.fall_end) * fall
+                fallen = rate.horizon_power * np.log(total_steps / 1000)
+                fallen += rate.horizon_decay * np.log(1 + steps / rate.decay_steps)
+                fallen -= np.log(rate.horizon_peak) + np.log(fall)
             nominal = np.log(rate.ratio) + tensor["log_size"] - fallen
         if config.gradient_decline:
             size = mean(np.float64(g) ** 2)
@@ -127,6 +137,8 @@ def step(w, config, tensors, global_state, gradients):
             bias = np.zeros(3 * config.level_sizes[1])
             if config.levels >= 3:
                 bias = affine(w, "global_to_tensor", global_state)
+            if config.horizon_input:
+                bias = bias + left * w["horizon_to_tensor"][0]
             old = tensor["tensor_state"]
             tensor["tensor_state"] = cell(w, "tensor", mean(seen), old, bias)
         tensor.update(

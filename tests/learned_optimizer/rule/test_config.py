@@ -109,6 +109,13 @@ def test_released_names_say_the_same():
             ValueError,
             "`learning_rate_shortcut` needs a learning rate",
         ),
+        (dict(gradient_decline=True), ValueError, "decline` needs a nominal"),
+        (dict(horizon_input=True), ValueError, "input` needs a nominal"),
+        (
+            dict(horizon_input=True, nominal={}, level_sizes=(4,)),
+            ValueError,
+            "needs an RNN of tensors",
+        ),
     ],
 )
 def test_bad_configs_are_refused(arguments, error, words):

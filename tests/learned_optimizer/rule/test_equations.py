@@ -62,6 +62,9 @@ SWITCHES = {
     "odd direction": dict(odd_direction=True),
     "odd": dict(odd_direction=True, absolute_inputs=True, attention=True),
     "decline": dict(gradient_decline=True, nominal={**NOMINAL, "decline": 0.9}),
+    "horizon": dict(nominal={**NOMINAL, "horizon_decay": 0.5, "fall_start": 0.4}),
+    "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
+    "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
 SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3")
 
@@ -92,7 +95,8 @@ def test_the_rule_is_that_in_plain_numpy(name):
     global_state = numpy_rule.initial_global_state(w, config)
     wanted = [np.float64(value.ravel()) for value in start]
     deviations = set()
-    for _ in range(3):
+    total_steps = 4 if name.startswith("horizon") else 0
+    for step in range(3):
         # Of sizes a million apart: the scaling takes it away.
         gradients = [
             np.float32(generator.normal(size=shape) * size)
@@ -106,10 +110,13 @@ def test_the_rule_is_that_in_plain_numpy(name):
             meta,
             config,
             mean_squares=squares,
+            horizon=nominal_rate.Horizon(np.float32(total_steps), np.float32(step)),
         )
         values, state = result.values, result.state
         flat = [gradient.ravel() for gradient in gradients]
-        global_state = numpy_rule.step(w, config, tensors, global_state, flat)
+        global_state = numpy_rule.step(
+            w, config, tensors, global_state, flat, total_steps
+        )
         deviations |= {x for tensor in tensors for x in tensor.get("deviation", ())}
         attended = [
             value - tensor["attended_step" if config.attention else "step"]

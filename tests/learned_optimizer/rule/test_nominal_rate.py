@@ -70,13 +70,15 @@ def test_sizes_are_bounded_and_fall_with_the_number_of_tensors(
     np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
 
 
-def trajectory(config, meta, values, gradients, layout, start):
+def trajectory(config, meta, values, gradients, layout, start, total_steps=0):
     """Packed values and state after a step on each of the gradients."""
     packed = pack(values, layout)
     log_size = nominal.log_sizes(packed, layout, config.nominal or RATE)
     state = initial_state(layout, meta, config, math.log(start), log_size)
-    for gradient in gradients:
-        result = update(packed, pack(gradient, layout), state, layout, meta, config)
+    for step, gradient in enumerate(gradients):
+        horizon = nominal.Horizon(np.float32(total_steps), np.float32(step))
+        gradient = pack(gradient, layout)
+        result = update(packed, gradient, state, layout, meta, config, horizon=horizon)
         packed, state = result.values, result.state
     return packed, state
 
@@ -130,17 +132,29 @@ def test_rescaled_tensors_take_rescaled_steps():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [RATE, DEEP], ids=["as_it_is", "deep"])
-def test_the_optimizer_does_what_the_rule_does(rate):
-    weights = perturbed_weights(nominal=rate)
+@pytest.mark.parametrize(
+    ("rate", "total_steps", "switches"),
+    [
+        (RATE, None, {}),
+        (DEEP, None, {}),
+        (RATE, 5, {}),
+        (RATE, 3, {"horizon_input": True}),
+        (RATE, None, {"horizon_input": True}),
+    ],
+)
+def test_the_optimizer_does_what_the_rule_does(rate, total_steps, switches):
+    weights = perturbed_weights(nominal=rate, **switches)
     values, gradients = values_and_gradients(steps=4)
     variables = [keras.Variable(value) for value in values]
-    optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=0.01)
+    optimizer = HierarchicalRNN(
+        weights=weights, initial_learning_rate=0.01, total_steps=total_steps
+    )
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradient], variables)
     layout = Layout.from_shapes(SHAPES, 1)
     packed, _ = trajectory(
-        weights.config, weights.meta_parameters, values, gradients, layout, 0.01
+        *(weights.config, weights.meta_parameters, values, gradients, layout, 0.01),
+        total_steps or 0,
     )
     for variable, wanted in zip(variables, unpack(packed, layout), strict=True):
         np.testing.assert_allclose(

@@ -118,8 +118,21 @@ def test_weights_without_a_nominal_rate():
     config = dataclasses.replace(weights.optimizer.config)
     found = parameters.weights(np.zeros(parameters.size), "found")
     assert found.optimizer == HierarchicalRule(config)
+    with pytest.raises(ValueError, match="nominal rate. Received: bootstrap-v1"):
+        Parametrisation(weights, "nominal")
+
+
+def test_the_nominal_rate_alone():
+    parameters = Parametrisation(WEIGHTS, "nominal")
+    found = parameters.weights(np.full(parameters.size, 0.1), "found")
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found.meta_parameters[name], array)
+    before, after = WEIGHTS.optimizer.config.nominal, found.optimizer.config.nominal
+    same = [k for k, value in vars(before).items() if value == getattr(after, k)]
+    # Bounds that may be absent are no numbers to search.
+    assert same == ["largest", "shallow_tensors"]
 
 
 def test_an_unknown_parametrisation():
-    with pytest.raises(ValueError, match="one of scales, readouts, all. Received: 'x'"):
+    with pytest.raises(ValueError, match="readouts, nominal, all. Received: 'x'"):
         Parametrisation(WEIGHTS, "x")
