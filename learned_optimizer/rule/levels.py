@@ -10,12 +10,18 @@ class Levels:
 
     The rows of the levels are blocks ("parameter"), tensors and problems ("problem",
     or "global" as its cell is called).
+
+    Attributes:
+        per_problem: Whether the arrays have a leading axis of problems. By default it
+            is read from those of the hierarchical RNN.
     """
 
-    def __init__(self, meta_parameters, layout):
+    def __init__(self, meta_parameters, layout, per_problem: bool | None = None):
         self._values = meta_parameters
         self._layout = layout
-        self.per_problem = len(meta_parameters["parameter_gates_kernel"].shape) == 3
+        if per_problem is None:
+            per_problem = len(meta_parameters["parameter_gates_kernel"].shape) == 3
+        self.per_problem = per_problem
 
     def get(self, name, level):
         """The array called `name` for the rows of `level`."""

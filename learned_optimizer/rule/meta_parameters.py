@@ -33,13 +33,32 @@ class Specification:
         name: Key in the dict of meta-parameters.
         released_name: Variable name in the released code, key in weight files.
         shape: Its shape, without a problem axis.
-        initial_value: `(generator) -> array`, the released initialiser.
+        draw: `(generator, shape) -> array`, the released initialiser.
     """
 
     name: str
     released_name: str
     shape: tuple[int, ...]
-    initial_value: Callable[[np.random.Generator], np.ndarray]
+    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+    def initial_value(self, generator: np.random.Generator) -> np.ndarray:
+        """The array before meta-training, float32."""
+        return self.draw(generator, self.shape).astype(np.float32)
+
+
+def constant(value: float):
+    """An initialiser: all elements are `value`."""
+    return lambda generator, shape: np.full(shape, value)
+
+
+def normal(scale: float, mean: float = 0.0):
+    """An initialiser: normally distributed, of a mean and a standard deviation."""
+    return lambda generator, shape: mean + scale * generator.standard_normal(shape)
+
+
+def uniform(limit: float = 1.0):
+    """An initialiser: uniform between `-limit` and `limit`."""
+    return lambda generator, shape: generator.uniform(-limit, limit, shape)
 
 
 def specifications(config: Config) -> list[Specification]:
@@ -52,37 +71,19 @@ def specifications(config: Config) -> list[Specification]:
     timescales = config.gradient_timescales
     found = []
 
-    def add(name, released_name, shape, initial_value):
-        found.append(Specification(name, released_name, shape, initial_value))
+    def add(name, released_name, shape, draw):
+        found.append(Specification(name, released_name, shape, draw))
 
-    def constant(shape, value):
-        return lambda generator: np.full(shape, value, np.float32)
-
-    def normal(shape, scale, mean=0.0):
-        return lambda generator: (
-            mean + scale * generator.standard_normal(shape)
-        ).astype(np.float32)
-
-    def add_readout(name, released_name, bias_name=None, released_bias=None, bias=0.0):
-        shape = (hidden, 1)
-        add(name, released_name, shape, normal(shape, 0.5 / math.sqrt(hidden)))
-        if bias_name:
-            add(bias_name, released_bias, (1,), constant((1,), bias))
+    def add_readout(name, released_name, bias=None, scale=0.5):
+        draw = normal(scale / math.sqrt(hidden))
+        add(f"{name}_weights", f"{released_name}_weights", (hidden, 1), draw)
+        if bias is not None:
+            add(f"{name}_bias", f"{released_name}_bias", (1,), constant(bias))
 
     def add_affine(name, released_name, inputs, outputs, bias=0.0):
-        shape = (inputs, outputs)
-        add(
-            f"{name}_kernel",
-            f"{released_name}/Matrix",
-            shape,
-            normal(shape, 0.5 / math.sqrt(inputs)),
-        )
-        add(
-            f"{name}_bias",
-            f"{released_name}/Bias",
-            (outputs,),
-            constant((outputs,), bias),
-        )
+        kernel = normal(0.5 / math.sqrt(inputs))
+        add(f"{name}_kernel", f"{released_name}/Matrix", (inputs, outputs), kernel)
+        add(f"{name}_bias", f"{released_name}/Bias", (outputs,), constant(bias))
 
     def add_cell(name, released_name, inputs, size):
         cell = f"{released_name}/BiasGRUCell"
@@ -92,14 +93,8 @@ def specifications(config: Config) -> list[Specification]:
         add_affine(f"{name}_candidate", f"{cell}/candidate/Affine", inputs + size, size)
 
     for level, (level_name, size) in enumerate(zip(LEVELS, sizes, strict=False)):
-        add(
-            f"{level_name}_start",
-            f"LOL/Level{level}_RNN/init_vector",
-            (1, size),
-            lambda generator, size=size: generator.uniform(-1, 1, (1, size)).astype(
-                np.float32
-            ),
-        )
+        released_name = f"LOL/Level{level}_RNN/init_vector"
+        add(f"{level_name}_start", released_name, (1, size), uniform())
     directions = {"direction": "LOL/update"}
     if config.attention:
         directions["attention"] = "LOL/attention"
@@ -107,91 +102,47 @@ def specifications(config: Config) -> list[Specification]:
         if config.odd_direction:
             shape = (hidden, timescales)
             released_name = f"{released_name}_coefficients"
-            add(f"{name}_coefficients", released_name, shape, constant(shape, 0.0))
+            add(f"{name}_coefficients", released_name, shape, constant(0.0))
         else:
-            add_readout(f"{name}_weights", f"{released_name}_weights")
+            add_readout(name, released_name)
     if config.learns_mean_square_decay:
-        add_readout(
-            "mean_square_decay_weights",
-            "LOL/scl_decay_weights",
-            "mean_square_decay_bias",
-            "LOL/scl_decay_bias",
-            MEAN_SQUARE_DECAY_BIAS,
-        )
+        add_readout("mean_square_decay", "LOL/scl_decay", MEAN_SQUARE_DECAY_BIAS)
     if config.learns_gradient_decay:
-        add_readout(
-            "gradient_decay_weights",
-            "LOL/inp_decay_weights",
-            "gradient_decay_bias",
-            "LOL/inp_decay_bias",
-            GRADIENT_DECAY_BIAS,
-        )
+        add_readout("gradient_decay", "LOL/inp_decay", GRADIENT_DECAY_BIAS)
     if config.dynamic_output_scale:
-        shape = (hidden, 1)
-        scale = 0.0 if config.zero_learning_rate_weights else 0.5 / math.sqrt(hidden)
-        add(
-            "learning_rate_weights",
-            "LOL/learning_rate_weights",
-            shape,
-            normal(shape, scale),
-        )
-        add("learning_rate_bias", "LOL/learning_rate_bias", (1,), constant((1,), 0.0))
+        options = {"scale": 0.0} if config.zero_learning_rate_weights else {}
+        add_readout("learning_rate", "LOL/learning_rate", 0.0, **options)
 
     per_tensor = "LOL/PerTensor"
     if config.levels >= 2:
-        add_affine(
-            "tensor_to_parameter",
-            f"{per_tensor}/Layer0_RNN/Param/Affine",
-            sizes[1],
-            3 * hidden,
-        )
+        released_name = f"{per_tensor}/Layer0_RNN/Param/Affine"
+        add_affine("tensor_to_parameter", released_name, sizes[1], 3 * hidden)
     if config.levels >= 3:
-        add_affine(
-            "global_to_parameter",
-            f"{per_tensor}/Layer0_RNN/Global/Affine",
-            sizes[2],
-            3 * hidden,
-        )
+        released_name = f"{per_tensor}/Layer0_RNN/Global/Affine"
+        add_affine("global_to_parameter", released_name, sizes[2], 3 * hidden)
     add_cell("parameter", f"{per_tensor}/Layer0_RNN", config.inputs, hidden)
     if config.levels >= 3:
-        add_affine(
-            "global_to_tensor",
-            f"{per_tensor}/Layer1_RNN/Affine",
-            sizes[2],
-            3 * sizes[1],
-        )
+        released_name = f"{per_tensor}/Layer1_RNN/Affine"
+        add_affine("global_to_tensor", released_name, sizes[2], 3 * sizes[1])
     if config.horizon_input:
-        shape = (1, 3 * sizes[1])
         released_name = f"{per_tensor}/Layer1_RNN/Horizon/Matrix"
-        add("horizon_to_tensor", released_name, shape, constant(shape, 0.0))
+        add("horizon_to_tensor", released_name, (1, 3 * sizes[1]), constant(0.0))
     if config.levels >= 2:
         # Without extra inputs the tensor RNN sees the hidden states alone.
         inputs = hidden + (config.inputs if config.extra_inputs else 0)
         add_cell("tensor", f"{per_tensor}/Layer1_RNN", inputs, sizes[1])
     if config.gradient_shortcut:
         shape = (timescales, 1)
-        shortcut = normal(shape, 0.1 / math.sqrt(timescales), 1 / timescales)
-        add("gradient_shortcut", f"{per_tensor}/GradsToDelta/Matrix", shape, shortcut)
+        draw = normal(0.1 / math.sqrt(timescales), 1 / timescales)
+        add("gradient_shortcut", f"{per_tensor}/GradsToDelta/Matrix", shape, draw)
         if config.attention:
-            add(
-                "attention_shortcut",
-                f"{per_tensor}/GradsToAttnDelta/Matrix",
-                shape,
-                shortcut,
-            )
+            released_name = f"{per_tensor}/GradsToAttnDelta/Matrix"
+            add("attention_shortcut", released_name, shape, draw)
     if config.dynamic_output_scale:
-        add(
-            "learning_rate_momentum_logit",
-            f"{per_tensor}/learning_rate_momentum_logit",
-            (),
-            constant((), LEARNING_RATE_MOMENTUM_LOGIT),
-        )
-        add(
-            "step_length_offset",
-            f"{per_tensor}/param_stepsize_offset",
-            (),
-            constant((), STEP_LENGTH_OFFSET),
-        )
+        name = "learning_rate_momentum_logit"
+        add(name, f"{per_tensor}/{name}", (), constant(LEARNING_RATE_MOMENTUM_LOGIT))
+        released_name = f"{per_tensor}/param_stepsize_offset"
+        add("step_length_offset", released_name, (), constant(STEP_LENGTH_OFFSET))
     if config.levels >= 3:
         add_cell("global", "LOL/Layer2_RNN", sizes[1], sizes[2])
     return found

@@ -3,7 +3,7 @@
     step = compute_step(gradients, state, layout, meta_parameters, config)
     values, state = values - step.step, step.state
 
-and `update` does both. It knows neither variables nor devices. Three stages make a
+It knows neither variables nor devices. Three stages make a
 step, and `compute_step` is the one place that runs them one after another:
 
     prepare            what each block needs of its tensor and problem
@@ -62,6 +62,14 @@ class Step(NamedTuple):
     state: State
     active: Any = None
     skipped: Any = None
+
+    def applied_to(self, values) -> "Update":
+        """The update of parameters (with attention: the true ones) by this step."""
+        values = ops.convert_to_tensor(values)
+        new_values = attended_values = values - self.step
+        if self.attended_step is not None:
+            attended_values = values - self.attended_step
+        return Update(new_values, attended_values, self.state)
 
 
 class Update(NamedTuple):
@@ -124,35 +132,6 @@ class Stages(NamedTuple):
         return cls(
             *(wrapper(functools.partial(stage, layout, config)) for stage in stages)
         )
-
-
-def update(
-    values, gradients, state, layout, meta_parameters, config, **options
-) -> Update:
-    """One step of the learned optimizer for all tensors of all problems.
-
-    Args:
-        values: `[blocks, block_size]` float32, the parameters (with attention:
-            the true ones, not where the gradient was taken).
-        gradients: `[blocks, block_size]` float32, see `compute_step`.
-        state: The state that the previous step left.
-        layout: Where each tensor lies.
-        meta_parameters: Their dict.
-        config: The architecture.
-        **options: The keyword arguments of `compute_step`.
-
-    Returns:
-        An `Update`.
-    """
-    values = ops.convert_to_tensor(values)
-    step = compute_step(
-        gradients, state, layout, meta_parameters, config, values=values, **options
-    )
-    new_values = values - step.step
-    attended_values = new_values
-    if step.attended_step is not None:
-        attended_values = values - step.attended_step
-    return Update(new_values, attended_values, step.state)
 
 
 def compute_step(

@@ -7,13 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from learned_optimizer.rule.meta_parameters import Specification, constant
 from learned_optimizer.rule.update_rule import Step
-from meta_training.optimizers.base import (
-    Rows,
-    TrainableOptimizer,
-    constant,
-    register_optimizer,
-)
+from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 
 # As released, in addition to the learned epsilon: inside the root, whose slope at 0 is
 # unbounded, and outside it, so that a learned epsilon cannot vanish.
@@ -84,33 +80,21 @@ class TrainableAdam(TrainableOptimizer):
 
     def specifications(self):
         logits = [math.log(b / (1 - b)) for b in (self.beta_1, self.beta_2)]
+        starts = {
+            ("log_learning_rate", "log_learning_rate"): math.log(self.learning_rate),
+            ("beta_1_logit", "beta1_logit"): logits[0],
+            ("beta_2_logit", "beta2_logit"): logits[1],
+            ("log_epsilon", "log_epsilon"): math.log(self.epsilon),
+        }
         return [
-            constant(
-                "log_learning_rate",
-                "LOL/log_learning_rate",
-                math.log(self.learning_rate),
-            ),
-            constant("beta_1_logit", "LOL/beta1_logit", logits[0]),
-            constant("beta_2_logit", "LOL/beta2_logit", logits[1]),
-            constant("log_epsilon", "LOL/log_epsilon", math.log(self.epsilon)),
+            Specification(name, f"LOL/{released_name}", (), constant(start))
+            for (name, released_name), start in starts.items()
         ]
 
-    def state_shapes(self, layout):
-        packed = (1, layout.num_blocks, layout.block_size)
-        return {
-            "first_moment": packed,
-            "second_moment": packed,
-            "steps_taken": (1, layout.num_tensors),
-        }
-
-    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
-        del meta_parameters, log_learning_rate, values
-        return AdamState(
-            *(tf.zeros(shape) for shape in self.state_shapes(layout).values())
-        )
-
     def compute_step(self, gradients, state, layout, meta_parameters, active=None):
-        rows = Rows(self, meta_parameters, layout)
+        def number(name):
+            return self.number(name, meta_parameters, layout)
+
         steps_taken = state.steps_taken + 1.0
         steps = tf.gather(steps_taken[0], layout.block_tensor)[:, None]
 
@@ -122,13 +106,13 @@ class TrainableAdam(TrainableOptimizer):
             return mean, mean / correction
 
         first, unbiased_first = average(
-            state.first_moment, gradients, rows.scalar("beta_1_logit")
+            state.first_moment, gradients, number("beta_1_logit")
         )
         second, unbiased_second = average(
-            state.second_moment, tf.square(gradients), rows.scalar("beta_2_logit")
+            state.second_moment, tf.square(gradients), number("beta_2_logit")
         )
-        epsilon = tf.exp(rows.scalar("log_epsilon")) + ROOT_EPSILON
-        rate = tf.exp(rows.scalar("log_learning_rate"))
+        epsilon = tf.exp(number("log_epsilon")) + ROOT_EPSILON
+        rate = tf.exp(number("log_learning_rate"))
         root = tf.sqrt(unbiased_second + ROOT_EPSILON)
         step = rate * unbiased_first / (root + epsilon)
         new_state = AdamState(first, second, steps_taken)
@@ -136,7 +120,7 @@ class TrainableAdam(TrainableOptimizer):
 
     def log_learning_rates(self, state, layout, meta_parameters):
         del state
-        return Rows(self, meta_parameters, layout).scalar("log_learning_rate")
+        return self.number("log_learning_rate", meta_parameters, layout)
 
     def own_learning_rate(self, meta_parameters) -> float:
         return float(math.exp(meta_parameters["log_learning_rate"]))

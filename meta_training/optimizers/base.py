@@ -28,11 +28,10 @@ import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.layout import Layout
+from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.meta_parameters import Specification
 from learned_optimizer.rule.update_rule import Step, Update
 from meta_training.registry import Registry
-
-LEVELS = ("parameter", "tensor", "problem")
 
 
 class TrainableOptimizer(abc.ABC):
@@ -64,13 +63,20 @@ class TrainableOptimizer(abc.ABC):
         del name
         return False
 
-    @abc.abstractmethod
     def state_shapes(self, layout: Layout) -> dict[str, tuple]:
-        """The shape of each field of the state; absent ones have a size of 0."""
+        """The shape of each field of the state; absent ones have a size of 0.
 
-    @abc.abstractmethod
+        One number a row of its level, unless an optimizer says otherwise.
+        """
+        rows = {
+            "parameter": (layout.num_blocks, layout.block_size),
+            "tensor": (layout.num_tensors,),
+            "problem": (layout.num_problems,),
+        }
+        return {name: (1, *rows[level]) for name, level in self.state_levels.items()}
+
     def initial_state(self, layout: Layout, meta_parameters, log_learning_rate, values):
-        """The state before the first step.
+        """The state before the first step; zeros, unless an optimizer says otherwise.
 
         Args:
             layout: The packed layout.
@@ -83,6 +89,8 @@ class TrainableOptimizer(abc.ABC):
         Returns:
             A `state_type`.
         """
+        del meta_parameters, log_learning_rate, values
+        return self.state_type(*map(tf.zeros, self.state_shapes(layout).values()))
 
     @abc.abstractmethod
     def compute_step(
@@ -134,11 +142,7 @@ class TrainableOptimizer(abc.ABC):
             meta_parameters: Their dict, with or without an axis of problems.
         """
         step = self.compute_step(gradients, state, layout, meta_parameters)
-        new_values = values - step.step
-        attended_values = new_values
-        if step.attended_step is not None:
-            attended_values = values - step.attended_step
-        return Update(new_values, attended_values, step.state)
+        return step.applied_to(values)
 
     def initial_meta_parameters(self, seed=None) -> dict[str, np.ndarray]:
         """Fresh meta-parameters.
@@ -171,6 +175,17 @@ class TrainableOptimizer(abc.ABC):
             )
         return cls(**values)
 
+    def levels(self, meta_parameters, layout: Layout) -> Levels:
+        """The meta-parameters for the rows of each level."""
+        first = self.specifications()[0]
+        has_axis = len(meta_parameters[first.name].shape) > len(first.shape)
+        return Levels(meta_parameters, layout, has_axis)
+
+    def number(self, name, meta_parameters, layout: Layout):
+        """A scalar array, in a shape that broadcasts to `[blocks, block_size]`."""
+        levels = self.levels(meta_parameters, layout)
+        return tf.reshape(levels.get(name, "parameter"), [-1, 1])
+
     def held(self, step: Step, state, layout: Layout, active) -> Step:
         """`step`, but with inactive tensors unchanged."""
         if active is None:
@@ -182,47 +197,6 @@ class TrainableOptimizer(abc.ABC):
             for name, new, old in zip(state._fields, step.state, state, strict=True)
         ]
         return Step(tf.where(of_blocks, step.step, 0.0), None, self.state_type(*fields))
-
-
-class Rows:
-    """Meta-parameters in shapes for blocks or tensors.
-
-    Attributes:
-        per_problem: Whether the meta-parameters have an axis of problems.
-    """
-
-    def __init__(self, optimizer: TrainableOptimizer, meta_parameters, layout: Layout):
-        first = optimizer.specifications()[0]
-        rank = len(meta_parameters[first.name].shape)
-        self.per_problem = rank == len(first.shape) + 1
-        self._values = meta_parameters
-        self._layout = layout
-
-    def of_blocks(self, name):
-        """The array called `name`, `[*shape]` or `[blocks, *shape]`."""
-        value = tf.convert_to_tensor(self._values[name])
-        if not self.per_problem:
-            return value
-        return tf.gather(value, self._layout.block_problem)
-
-    def scalar(self, name):
-        """A scalar array, in a shape that broadcasts to `[blocks, block_size]`."""
-        value = self.of_blocks(name)
-        return value[:, None] if self.per_problem else value
-
-    def of_tensors(self, name):
-        """`[shape]` or `[tensors, *shape]`."""
-        value = tf.convert_to_tensor(self._values[name])
-        if not self.per_problem:
-            return value
-        return tf.gather(value, self._layout.tensor_problem)
-
-
-def constant(name, released_name, value, shape=()) -> Specification:
-    """The specification of an array whose elements all start at one number."""
-    return Specification(
-        name, released_name, shape, lambda generator: np.full(shape, value, np.float32)
-    )
 
 
 _optimizers: Registry[type[TrainableOptimizer]] = Registry("a trainable optimizer")

@@ -8,7 +8,6 @@ leading axis of blocks (`learned_optimizer.rule.gru`).
 import abc
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.gru import (
@@ -18,8 +17,7 @@ from learned_optimizer.rule.gru import (
     linear,
     sigmoid,
 )
-from learned_optimizer.rule.meta_parameters import Specification
-from meta_training.optimizers.base import constant
+from learned_optimizer.rule.meta_parameters import Specification, constant, uniform
 
 
 class Cell(abc.ABC):
@@ -44,6 +42,19 @@ class Cell(abc.ABC):
         self._released = f"LOL/multi_rnn_cell/cell_{number}"
         self._inputs = inputs
         self.size = size
+
+    def _affine(self, name, released_name, parts, bias=0.0) -> list[Specification]:
+        """A kernel, uniform of Glorot's width, and a bias, for `[inputs, state]`."""
+        shape = (self._inputs + self.size, parts * self.size)
+        name = f"{self._name}_{name}".removesuffix("_")
+        released_name = f"{self._released}/{released_name}"
+        draw = uniform(math.sqrt(6.0 / sum(shape)))
+        return [
+            Specification(f"{name}_kernel", f"{released_name}/kernel", shape, draw),
+            Specification(
+                f"{name}_bias", f"{released_name}/bias", shape[1:], constant(bias)
+            ),
+        ]
 
     @abc.abstractmethod
     def specifications(self) -> list[Specification]:
@@ -75,29 +86,9 @@ class GRUCell(Cell):
         return self.size
 
     def specifications(self):
-        rows, size = self._inputs + self.size, self.size
-        released = f"{self._released}/gru_cell"
-        return [
-            glorot(
-                f"{self._name}_gates_kernel",
-                f"{released}/gates/kernel",
-                (rows, 2 * size),
-            ),
-            constant(
-                f"{self._name}_gates_bias", f"{released}/gates/bias", 1.0, (2 * size,)
-            ),
-            glorot(
-                f"{self._name}_candidate_kernel",
-                f"{released}/candidate/kernel",
-                (rows, size),
-            ),
-            constant(
-                f"{self._name}_candidate_bias",
-                f"{released}/candidate/bias",
-                0.0,
-                (size,),
-            ),
-        ]
+        return self._affine("gates", "gru_cell/gates", 2, 1.0) + self._affine(
+            "candidate", "gru_cell/candidate", 1
+        )
 
     def step(self, arrays, inputs, state):
         kernels = GRUKernels(
@@ -127,12 +118,7 @@ class LSTMCell(Cell):
         return 2 * self.size
 
     def specifications(self):
-        rows, size = self._inputs + self.size, self.size
-        released = f"{self._released}/basic_lstm_cell"
-        return [
-            glorot(f"{self._name}_kernel", f"{released}/kernel", (rows, 4 * size)),
-            constant(f"{self._name}_bias", f"{released}/bias", 0.0, (4 * size,)),
-        ]
+        return self._affine("", "basic_lstm_cell", 4)
 
     def step(self, arrays, inputs, state):
         carried, output = state[: self.size], state[self.size :]
@@ -146,14 +132,3 @@ class LSTMCell(Cell):
 
 
 CELLS = {"gru": GRUCell, "lstm": LSTMCell}
-
-
-def glorot(name, released_name, shape) -> Specification:
-    """A matrix drawn as TensorFlow draws one by default, uniform of Glorot's width."""
-    width = math.sqrt(6.0 / sum(shape))
-    return Specification(
-        name,
-        released_name,
-        shape,
-        lambda generator: generator.uniform(-width, width, shape).astype(np.float32),
-    )

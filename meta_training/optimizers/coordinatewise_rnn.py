@@ -11,19 +11,19 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
-from learned_optimizer.rule.gru import feature_first, linear
-from learned_optimizer.rule.meta_parameters import Specification
-from learned_optimizer.rule.update_rule import Step
-from meta_training.optimizers.base import (
-    Rows,
-    TrainableOptimizer,
+from learned_optimizer.rule.gru import feature_first
+from learned_optimizer.rule.levels import Levels
+from learned_optimizer.rule.meta_parameters import (
+    Specification,
     constant,
-    register_optimizer,
+    normal,
+    uniform,
 )
+from learned_optimizer.rule.update_rule import Step
+from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 from meta_training.optimizers.cells import CELLS, Cell
 
 # The released initial values: of the decay of mean squares, and of the readouts, whose
@@ -123,42 +123,38 @@ class CoordinatewiseRNN(TrainableOptimizer):
 
     def specifications(self):
         cells = self.cells()
-        shape = (self.cell_sizes[-1], 1)
-        scale = READOUT_SCALE / math.sqrt(self.cell_sizes[-1])
+        outputs = self.cell_sizes[-1]
+        shape, weights = (outputs, 1), normal(READOUT_SCALE / math.sqrt(outputs))
+        size = sum(cell.state_size for cell in cells)
         found = [
-            uniform("start", "LOL/init_vector", (1, sum(c.state_size for c in cells))),
-            normal("direction_weights", "LOL/update_weights", shape, scale),
+            Specification("start", "LOL/init_vector", (1, size), uniform()),
+            Specification("direction_weights", "LOL/update_weights", shape, weights),
         ]
+        readouts = {}
         if self.learnable_decay:
-            found += [
-                normal("decay_weights", "LOL/decay_weights", shape, scale),
-                constant("decay_bias", "LOL/decay_bias", DECAY_BIAS, (1,)),
-            ]
+            readouts["decay"] = (weights, DECAY_BIAS)
         if self.dynamic_output_scale:
-            name, released = "learning_rate", "LOL/learning_rate"
-            own_scale = 0.0 if self.zero_learning_rate_weights else scale
-            found += [
-                normal(f"{name}_weights", f"{released}_weights", shape, own_scale),
-                constant(f"{name}_bias", f"{released}_bias", 0.0, (1,)),
-            ]
+            is_zero = self.zero_learning_rate_weights
+            readouts["learning_rate"] = (normal(0.0) if is_zero else weights, 0.0)
+        for name, (draw, bias) in readouts.items():
+            name = f"{name}_weights"
+            found.append(Specification(name, f"LOL/{name}", shape, draw))
+            name = name.replace("weights", "bias")
+            found.append(Specification(name, f"LOL/{name}", (1,), constant(bias)))
         for cell in cells:
             found += cell.specifications()
         return found
 
     def state_shapes(self, layout):
-        packed = (layout.num_blocks, layout.block_size)
+        shapes = super().state_shapes(layout)
         hidden = sum(cell.state_size for cell in self.cells())
-        return {
-            "hidden_state": (hidden, *packed),
-            "mean_squares": (1, *packed),
-            "decay": (1, *packed),
-            "log_learning_rate": (1, *packed),
-        }
+        return {**shapes, "hidden_state": (hidden, *shapes["hidden_state"][1:])}
 
     def initial_state(self, layout, meta_parameters, log_learning_rate, values):
         del values
         shapes = self.state_shapes(layout)
-        start = Rows(self, meta_parameters, layout).of_blocks("start")[..., 0, :]
+        start = self.levels(meta_parameters, layout).get("start", "parameter")
+        start = tf.convert_to_tensor(start)[..., 0, :]
         rates = tf.clip_by_value(
             tf.cast(log_learning_rate, tf.float32),
             MIN_LOG_LEARNING_RATE,
@@ -172,21 +168,20 @@ class CoordinatewiseRNN(TrainableOptimizer):
         )
 
     def compute_step(self, gradients, state, layout, meta_parameters, active=None):
-        rows = Rows(self, meta_parameters, layout)
-        if layout.blocks_per_chunk is None or rows.per_problem:
-            step, new_state = self._step(rows, gradients, state)
+        levels = self.levels(meta_parameters, layout)
+        if layout.blocks_per_chunk is None or levels.per_problem:
+            step, new_state = self._step(levels, gradients, state)
         else:
-            step, new_state = self._step_by_chunks(rows, gradients, state, layout)
+            step, new_state = self._step_by_chunks(levels, gradients, state, layout)
         # The network has an output for the padding, too.
         step = Step(step * layout.mask(), None, new_state)
         return self.held(step, state, layout, active)
 
-    def _step(self, rows: Rows, gradients, state):
+    def _step(self, levels: Levels, gradients, state):
         """The step and the new state of some blocks, or of all."""
 
-        def readout(name):
-            bias = feature_first(rows.of_blocks(f"{name}_bias"), 3)
-            return bias + linear(rows.of_blocks(f"{name}_weights"), output)
+        def array(name):
+            return levels.get(name, "parameter")
 
         squares = tf.square(gradients)[None] + 1e-12
         mean_squares = (1.0 - state.decay) * squares + state.decay * state.mean_squares
@@ -194,24 +189,25 @@ class CoordinatewiseRNN(TrainableOptimizer):
         cells = self.cells()
         hidden = tf.split(state.hidden_state, [cell.state_size for cell in cells])
         for number, cell in enumerate(cells):
-            output, hidden[number] = cell.step(rows.of_blocks, output, hidden[number])
+            output, hidden[number] = cell.step(array, output, hidden[number])
         if self.learnable_decay:
-            decay = tf.sigmoid(readout("decay"))
+            decay = tf.sigmoid(levels.readout("decay", output))
         else:
             decay = tf.fill(tf.shape(state.decay), tf.sigmoid(DECAY_BIAS))
         log_rates = state.log_learning_rate
         if self.dynamic_output_scale:
-            change = tf.math.log_sigmoid(readout("learning_rate")) + math.log(2.0)
+            change = tf.math.log_sigmoid(levels.readout("learning_rate", output))
+            change += math.log(2.0)
             log_rates = tf.clip_by_value(
                 log_rates + change, MIN_LOG_LEARNING_RATE, self.max_log_learning_rate
             )
-        direction = linear(rows.of_blocks("direction_weights"), output)
+        direction = levels.readout("direction", output)
         new_state = CoordinatewiseState(
             tf.concat(hidden, axis=0), mean_squares, decay, log_rates
         )
         return (tf.exp(log_rates) * direction)[0], new_state
 
-    def _step_by_chunks(self, rows, gradients, state, layout):
+    def _step_by_chunks(self, levels, gradients, state, layout):
         """The same in chunks of blocks, to need less memory."""
 
         def chunked(array):
@@ -227,7 +223,7 @@ class CoordinatewiseRNN(TrainableOptimizer):
         def step_of_chunk(chunk):
             gradients, *fields = chunk
             own_state = CoordinatewiseState(*fields)
-            step, new_state = self._step(rows, gradients[0], own_state)
+            step, new_state = self._step(levels, gradients[0], own_state)
             return (step[None], *new_state)
 
         steps, *fields = tf.map_fn(
@@ -240,21 +236,3 @@ class CoordinatewiseRNN(TrainableOptimizer):
     def log_learning_rates(self, state, layout, meta_parameters):
         del layout, meta_parameters
         return state.log_learning_rate[0]
-
-
-def normal(name, released_name, shape, scale) -> Specification:
-    """Normally distributed initial values."""
-
-    def draw(generator):
-        return (scale * generator.standard_normal(shape)).astype(np.float32)
-
-    return Specification(name, released_name, shape, draw)
-
-
-def uniform(name, released_name, shape) -> Specification:
-    """Initial values uniform between -1 and 1."""
-
-    def draw(generator):
-        return generator.uniform(-1, 1, shape).astype(np.float32)
-
-    return Specification(name, released_name, shape, draw)

@@ -7,13 +7,9 @@ from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
+from learned_optimizer.rule.meta_parameters import Specification, constant
 from learned_optimizer.rule.update_rule import Step
-from meta_training.optimizers.base import (
-    Rows,
-    TrainableOptimizer,
-    constant,
-    register_optimizer,
-)
+from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 
 
 class NoState(NamedTuple):
@@ -46,24 +42,17 @@ class GlobalLearningRate(TrainableOptimizer):
         require_positive_rate(self.initial_rate)
 
     def specifications(self):
-        log_rate = math.log(self.initial_rate)
-        return [constant("log_learning_rate", "LOL/global_log_learning_rate", log_rate)]
-
-    def state_shapes(self, layout):
-        del layout
-        return {}
-
-    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
-        del layout, meta_parameters, log_learning_rate, values
-        return NoState()
+        start = constant(math.log(self.initial_rate))
+        released_name = "LOL/global_log_learning_rate"
+        return [Specification("log_learning_rate", released_name, (), start)]
 
     def compute_step(self, gradients, state, layout, meta_parameters, active=None):
-        rate = tf.exp(Rows(self, meta_parameters, layout).scalar("log_learning_rate"))
+        rate = tf.exp(self.log_learning_rates(state, layout, meta_parameters))
         return self.held(Step(rate * gradients, None, state), state, layout, active)
 
     def log_learning_rates(self, state, layout, meta_parameters):
         del state
-        return Rows(self, meta_parameters, layout).scalar("log_learning_rate")
+        return self.number("log_learning_rate", meta_parameters, layout)
 
     def own_learning_rate(self, meta_parameters) -> float:
         return float(math.exp(meta_parameters["log_learning_rate"]))

@@ -8,13 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.rule.meta_parameters import Specification, constant
 from learned_optimizer.rule.update_rule import Step
-from meta_training.optimizers.base import (
-    Rows,
-    TrainableOptimizer,
-    constant,
-    register_optimizer,
-)
+from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 from meta_training.optimizers.global_learning_rate import require_positive_rate
 
 
@@ -60,17 +56,8 @@ class LearningRateSchedule(TrainableOptimizer):
             )
 
     def specifications(self):
-        log_rate = math.log(self.initial_rate)
-        shape = (self.num_steps,)
-        name = "log_learning_rates"
-        return [constant(name, "LOL/log_learning_rates", log_rate, shape)]
-
-    def state_shapes(self, layout):
-        return {"steps_taken": (1, layout.num_tensors)}
-
-    def initial_state(self, layout, meta_parameters, log_learning_rate, values):
-        del meta_parameters, log_learning_rate, values
-        return ScheduleState(tf.zeros([1, layout.num_tensors]))
+        name, start = "log_learning_rates", constant(math.log(self.initial_rate))
+        return [Specification(name, f"LOL/{name}", (self.num_steps,), start)]
 
     def compute_step(self, gradients, state, layout, meta_parameters, active=None):
         rates = tf.exp(self.log_learning_rates(state, layout, meta_parameters))
@@ -78,10 +65,10 @@ class LearningRateSchedule(TrainableOptimizer):
         return self.held(step, state, layout, active)
 
     def log_learning_rates(self, state, layout, meta_parameters):
-        rows = Rows(self, meta_parameters, layout)
-        rates = rows.of_tensors("log_learning_rates")
+        levels = self.levels(meta_parameters, layout)
+        rates = levels.get("log_learning_rates", "tensor")
         index = tf.minimum(tf.cast(state.steps_taken[0], tf.int32), self.num_steps - 1)
-        of_tensors = tf.gather(rates, index, batch_dims=int(rows.per_problem))
+        of_tensors = tf.gather(rates, index, batch_dims=int(levels.per_problem))
         return tf.gather(of_tensors, layout.block_tensor)[:, None]
 
     def own_learning_rate(self, meta_parameters) -> float:

@@ -1,8 +1,15 @@
-"""The saved state of an optimizer, for tests that compare states."""
+"""States of the rule and of an optimizer, for tests that compare them."""
 
 import json
 
 import numpy as np
+
+from learned_optimizer.rule.update_rule import compute_step
+
+
+def update(values, *arguments, **options):
+    """The `Update` of packed values by a step; the rest as for `compute_step`."""
+    return compute_step(*arguments, values=values, **options).applied_to(values)
 
 
 def state_of(optimizer):

@@ -126,8 +126,8 @@ def _compiled(layout, case):
     def step(values, gradients, state):
         """An `Update`, and what it takes off before it is rounded to the values."""
         arguments = (gradients, state, layout, case.meta_parameters, case.config)
-        result = update_rule.update(values, *arguments)
-        return result, update_rule.compute_step(*arguments).step
+        taken = update_rule.compute_step(*arguments)
+        return taken.applied_to(values), taken.step
 
     if keras.backend.backend() != "tensorflow":
         return step

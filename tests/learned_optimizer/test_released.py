@@ -19,10 +19,10 @@ from learned_optimizer import Config, load_weights, released
 from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.meta_parameters import to_released_names
-from learned_optimizer.rule.update_rule import update
 from tests.golden import read_golden
 from tests.learned_optimizer import golden
 from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.learned_optimizer.states import update
 
 ROOT = pathlib.Path(__file__).parents[2]
 MANIFEST = read_golden.load_manifest(golden.FOLDER)

@@ -13,9 +13,9 @@ from learned_optimizer.rule import nominal_rate
 from learned_optimizer.rule.layout import Layout, pack, unpack
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.state import initial_state
-from learned_optimizer.rule.update_rule import update
 from tests.learned_optimizer.by_hand import perturbed_weights
 from tests.learned_optimizer.rule import numpy_rule
+from tests.learned_optimizer.states import update
 
 ROOT = pathlib.Path(__file__).parents[3]
 NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)

@@ -13,9 +13,9 @@ from learned_optimizer.rule.layout import Layout, pack, unpack
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.rule.state import initial_state
-from learned_optimizer.rule.update_rule import update
 from tests.learned_optimizer.by_hand import perturbed_weights
 from tests.learned_optimizer.rule.numpy_rule import log_sizes
+from tests.learned_optimizer.states import update
 
 SHAPES = ((6, 5), (5,), (3,))
 RATE = NominalRate(

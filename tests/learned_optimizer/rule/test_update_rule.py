@@ -17,8 +17,9 @@ from learned_optimizer.rule.features import asinh, decay_sigmoid
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import State, initial_state
 from learned_optimizer.rule.tensor_level import sum_log_learning_rates
-from learned_optimizer.rule.update_rule import compute_step, update
+from learned_optimizer.rule.update_rule import compute_step
 from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.learned_optimizer.states import update
 
 SHAPES = [(4, 3), (5,), (), (2, 1), (9,)]
 STEPS = 4
