@@ -194,11 +194,6 @@ class Config:
         return len(self.level_sizes)
 
     @property
-    def learns_mean_square_decay(self) -> bool:
-        """Whether the decay of the mean squares is read from the hidden state."""
-        return self.learnable_decay
-
-    @property
     def learns_gradient_decay(self) -> bool:
         """Whether the decay of the gradients is read from the hidden state."""
         return (
@@ -228,16 +223,6 @@ class Config:
     def inputs(self) -> int:
         """Number of inputs of the parameter RNN, 12 by default."""
         return len(self.input_names)
-
-    @property
-    def state_numbers(self) -> int:
-        """Numbers of state a parameter: 19 by default, 20 with attention."""
-        return (
-            self.level_sizes[0]
-            + 2 * self.gradient_timescales
-            + self.dynamic_output_scale
-            + self.attention
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON types."""

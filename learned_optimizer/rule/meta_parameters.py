@@ -105,7 +105,7 @@ def specifications(config: Config) -> list[Specification]:
             add(f"{name}_coefficients", released_name, shape, constant(0.0))
         else:
             add_readout(name, released_name)
-    if config.learns_mean_square_decay:
+    if config.learnable_decay:
         add_readout("mean_square_decay", "LOL/scl_decay", MEAN_SQUARE_DECAY_BIAS)
     if config.learns_gradient_decay:
         add_readout("gradient_decay", "LOL/inp_decay", GRADIENT_DECAY_BIAS)

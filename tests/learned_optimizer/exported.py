@@ -6,15 +6,62 @@ the last digit: then two runs of one program part, too, after a change of 1e-7.
 """
 
 import dataclasses
+import functools
+import os
+import shutil
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer import HierarchicalRNN
+from learned_optimizer import (
+    HierarchicalRNN,
+    fresh_weights,
+    list_weights,
+    load_weights,
+)
+from learned_optimizer.weights import ALIASES
+from tests.learned_optimizer.by_hand import perturbed_weights
 
 SHAPES = ((4, 3), (5,), (0,), (), (2, 1), (0, 3))
 INITIAL_LEARNING_RATE = 0.01
+
+SHIPPED = sorted(set(list_weights()) - set(ALIASES))
+# The version that `HierarchicalRNN()` has; the alias moves on.
+DEFAULT = ALIASES["default"]
+NOMINAL = dict(ratio=0.5, memory=3.0, decay_steps=20.0)
+# Fewer tensors than the problem has, and smaller than some of them are.
+DEEP = NOMINAL | dict(largest=0.5, shallow_tensors=2.0)
+CONFIGS = {
+    "attention, nominal": dict(attention=True, nominal=DEEP),
+}
+SLOW_CONFIGS = {
+    "one level": dict(level_sizes=(1,), extreme_indicator=True),
+    "no output scale": dict(
+        dynamic_output_scale=False, relative_learning_rate=False, attention=True
+    ),
+    "attention": dict(attention=True),
+    "two levels": dict(
+        level_sizes=(4, 6), gradient_timescales=2, learning_rate_shortcut=True
+    ),
+    "one timescale": dict(gradient_timescales=1, gradient_products=False),
+    "last tensor": dict(global_rnn_input="last_tensor", learnable_decay=False),
+    "tensor mean": dict(learning_rate_mean="tensor", multiple_scale_decays=True),
+    "few inputs": dict(
+        log_mean_squares=False, gradient_products=False, gradient_shortcut=False
+    ),
+    "nominal": dict(nominal=NOMINAL, learnable_input_decay=False),
+}
+
+
+@functools.cache
+def weights_of(name):
+    """Shipped weights, or perturbed ones of a row of the tables."""
+    if name in SHIPPED:
+        return load_weights(name)
+    if name == "fresh":
+        return fresh_weights(seed=3)
+    return perturbed_weights(**(CONFIGS | SLOW_CONFIGS)[name])
 
 
 @dataclasses.dataclass
@@ -168,3 +215,10 @@ def follow_export(
         found.append(values.numpy())
         states.append({name: value.numpy() for name, value in state.items()})
     return np.stack(found), states
+
+
+def foreign_model(path):
+    shutil.rmtree(path)
+    module = tf.Module()
+    module.variable = tf.Variable(1.0)
+    tf.saved_model.save(module, os.fspath(path))

@@ -26,7 +26,6 @@ from tests.conftest import inherited_environment
 from tests.learned_optimizer import by_hand, golden
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
-    SHAPES,
     Problem,
     assert_follows,
     assert_same,
@@ -78,19 +77,6 @@ def trained():
 # Steps.
 
 
-def test_a_learning_rate_of_a_tenth_is_exactly_a_tenth_of_the_step():
-    steps = {}
-    gradients = Problem.make().gradients()[:1]
-    for rate in (1.0, 0.1):
-        # From zero, so that the value is the step to the last bit.
-        variables = [keras.Variable(np.zeros(shape, np.float32)) for shape in SHAPES]
-        apply_all(make_optimizer(learning_rate=rate), variables, gradients)
-        steps[rate] = numbers(variables)
-    for tenth, whole in zip(steps[0.1], steps[1.0], strict=True):
-        assert np.abs(whole).max() > 1e-3
-        np.testing.assert_allclose(tenth, np.float32(0.1) * whole, rtol=3e-7)
-
-
 def test_the_first_step_has_the_root_mean_square_that_the_initial_rate_says():
     # exp(c) times the initial rate, before the RNN acts on eta: c is -1 and the
     # readout of eta 0 in fresh weights.
@@ -100,34 +86,6 @@ def test_the_first_step_has_the_root_mean_square_that_the_initial_rate_says():
     apply_all(optimizer, variables, [[gradient]])
     (step,) = numbers(variables)
     assert np.sqrt(np.mean(step**2)) == pytest.approx(np.exp(-1) * 0.02, rel=1e-5)
-
-
-def test_accumulated_gradients_are_one_step_on_their_mean():
-    problem = Problem.make(steps=6)
-    gradients = problem.gradients()
-    variables = make_variables(problem)
-    optimizer = make_optimizer(gradient_accumulation_steps=3)
-    for index, step in enumerate(gradients):
-        before = numbers(variables)
-        apply_all(optimizer, variables, [step])
-        moved = any(
-            np.any(old != new)
-            for old, new in zip(before, numbers(variables), strict=True)
-        )
-        assert moved == (index in (2, 5))
-    means = [
-        [
-            np.mean(parts, axis=0)
-            for parts in zip(*gradients[start : start + 3], strict=True)
-        ]
-        for start in (0, 3)
-    ]
-    expected = Problem(problem.values, None)
-    by_steps = by_hand.OptimizerByHand(expected.values)
-    for mean in means:
-        by_steps.call(mean)
-    assert_follows(optimizer, variables, by_steps)
-    assert int(optimizer.iterations) == 2
 
 
 @pytest.mark.parametrize("accumulation", [None, 2])
@@ -193,11 +151,25 @@ def test_zero_and_less_clip_nothing_as_in_keras(name, limit):
 # Learning rates that change.
 
 
-def fit_with_callback(callback, rates, optimizer=None):
-    """Six epochs of one step; `rates` are those that should have applied."""
+@pytest.mark.parametrize(
+    "callback, rates",
+    [
+        (
+            keras.callbacks.LearningRateScheduler(lambda epoch: 0.5**epoch),
+            [1, 0.5, 0.25],
+        ),
+        # No loss is good enough: the rate falls after every epoch but the first.
+        (
+            keras.callbacks.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=1e9),
+            [1, 1, 0.5, 0.25],
+        ),
+    ],
+    ids=["scheduler", "plateau"],
+)
+def test_callbacks_scale_the_steps(callback, rates):
+    """Epochs of one step; `rates` are those that should have applied."""
     problem = Problem.make(steps=1)
-    model = by_hand.make_model(problem)
-    optimizer = optimizer or make_optimizer()
+    model, optimizer = by_hand.make_model(problem), make_optimizer()
     by_hand.fit(model, optimizer, problem, epochs=len(rates), callbacks=[callback])
     expected = by_hand.OptimizerByHand(
         problem.values, learning_rate=lambda calls: rates[calls]
@@ -205,19 +177,6 @@ def fit_with_callback(callback, rates, optimizer=None):
     for _ in rates:
         expected.call(problem.gradients()[0])
     assert_follows(optimizer, model.trainable_variables, expected)
-
-
-def test_learning_rate_scheduler_scales_the_steps():
-    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.5**epoch)
-    fit_with_callback(schedule, [1, 0.5, 0.25])
-
-
-def test_reduce_lr_on_plateau_scales_the_steps():
-    # No loss is good enough: the rate falls after every epoch but the first.
-    plateau = keras.callbacks.ReduceLROnPlateau(
-        monitor="loss", factor=0.5, patience=1, min_delta=1e9
-    )
-    fit_with_callback(plateau, [1, 1, 0.5, 0.25])
 
 
 def test_a_callable_learning_rate_scales_the_steps():
@@ -229,17 +188,6 @@ def test_a_callable_learning_rate_scales_the_steps():
     rate.assign(2.0)
     apply_all(optimizer, variables, problem.gradients()[1:])
     expected = problem.run_by_hand(learning_rate=lambda calls: 2.0 if calls else 0.25)
-    assert_follows(optimizer, variables, expected)
-
-
-def test_an_assigned_learning_rate_scales_the_next_step(trained):
-    problem = Problem.make(steps=2)
-    variables = make_variables(problem)
-    optimizer = make_optimizer()
-    apply_all(optimizer, variables, problem.gradients()[:1])
-    optimizer.learning_rate = 0.5
-    apply_all(optimizer, variables, problem.gradients()[1:])
-    expected = problem.run_by_hand(learning_rate=lambda calls: [1, 0.5][calls])
     assert_follows(optimizer, variables, expected)
 
 
@@ -769,8 +717,6 @@ def test_slots_hold_the_whole_state_of_a_variable(switches, numbers_a_parameter)
         sizes = (*config.level_sizes, 0, 0)
         assert optimizer.tensor_state(variable).shape == (sizes[1],)
         assert optimizer.global_state.shape == (sizes[2],)
-    # Beside padding, the optimizer holds nothing else that grows with the model.
-    assert config.state_numbers == numbers_a_parameter
 
 
 @pytest.mark.parametrize("attention", [False, True])

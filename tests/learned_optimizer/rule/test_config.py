@@ -16,8 +16,7 @@ def test_the_defaults_are_the_released_ones_but_for_the_global_rnn():
     assert config.gradient_timescales == 4
     assert config.global_rnn_input == "all_tensors"
     assert not config.attention
-    assert (config.inputs, config.state_numbers, config.levels) == (12, 19, 3)
-    assert Config(attention=True).state_numbers == 20
+    assert (config.inputs, config.levels) == (12, 3)
 
 
 @pytest.mark.parametrize("name", golden.case_names())

@@ -1,12 +1,11 @@
 """Replicas on the devices of one machine do what one device does."""
 
-import shutil
-
 import pytest
 
 from meta_training.distribution import distribution
 from meta_training.outer.trainer import Trainer
 from tests.meta_training.distribution.runs import assert_same, tiny
+from tests.meta_training.outer.tiny_runs import copy_at
 
 
 @pytest.mark.distributed
@@ -23,14 +22,7 @@ class TestMirrored:
         # Four cohorts on two replicas: each has two of them.
         config = tiny(cohorts=4)
         whole = Trainer(config, tmp_path / "whole")
-        save = whole.save
-
-        def save_and_copy():
-            save()
-            if whole.outer_step == 2:
-                shutil.copytree(tmp_path / "whole", tmp_path / "parts")
-
-        whole.save = save_and_copy
+        copy_at(whole, 2, tmp_path / "parts")
         whole.train()
         second = Trainer(config, tmp_path / "parts", distribution("mirrored", 2))
         assert second.outer_step == 2

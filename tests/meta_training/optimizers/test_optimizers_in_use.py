@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -49,14 +48,7 @@ TINY = {**tiny_runs.TINY, "init_weights": None, "checkpoint_every": 1, "outer_st
 def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
     config = preset("default", optimizer=name, estimator=estimator, **TINY)
     whole = Trainer(config, tmp_path / "whole")
-    save = whole.save
-
-    def save_and_copy():
-        save()
-        if whole.outer_step == 1:
-            shutil.copytree(tmp_path / "whole", tmp_path / "part")
-
-    whole.save = save_and_copy
+    tiny_runs.copy_at(whole, 1, tmp_path / "part")
     trained = whole.train()
     fresh = whole.optimizer.initial_meta_parameters(config.seed)
     assert any(np.any(trained[key] != fresh[key]) for key in fresh)

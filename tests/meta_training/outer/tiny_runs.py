@@ -1,5 +1,7 @@
 """Runs of meta-training that tests of the outer loop share."""
 
+import shutil
+
 import numpy as np
 
 from meta_training.distribution import Outcome
@@ -26,6 +28,18 @@ TINY = dict(
 @register_task_set("trainer_test")
 def _trainer_test():
     return [Bowl(5.0), Bowl(1.0, noise_stdev=0.3)]
+
+
+def copy_at(trainer, outer_step, target):
+    """Has a trainer copy its folder once it has saved there: what a kill leaves."""
+    save = trainer.save
+
+    def save_and_copy():
+        save()
+        if trainer.outer_step == outer_step:
+            shutil.copytree(trainer.folder, target)
+
+    trainer.save = save_and_copy
 
 
 class Standing(OneDevice):

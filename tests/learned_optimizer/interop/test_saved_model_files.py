@@ -1,0 +1,235 @@
+"""Folders of exported weights: written atomically, read back, refused if damaged."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from learned_optimizer import HierarchicalRNN, load_weights
+from learned_optimizer.interop import saved_model_files
+from learned_optimizer.interop.saved_model_files import CARD, export_weights
+from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.learned_optimizer.exported import (
+    CONFIGS,
+    DEFAULT,
+    NOMINAL,
+    SHIPPED,
+    foreign_model,
+    weights_of,
+)
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "attention, nominal"])
+def test_it_is_small_and_names_no_path(name, export):
+    files = [path for path in export(name).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 350_000
+    for path in files:
+        assert os.fspath(export(name).parent).encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *CONFIGS])
+def test_it_is_read_back(name, export):
+    original = weights_of(name)
+    for path in (export(name), os.fspath(export(name))):
+        optimizer = HierarchicalRNN(weights=path)
+        found = optimizer.weights
+        assert found.name == original.name and not found.shipped
+        assert found.config == original.config
+        assert found.initial_learning_rate == original.initial_learning_rate
+        assert found.card == original.card
+        for key, value in original.meta_parameters.items():
+            np.testing.assert_array_equal(found.meta_parameters[key], value, key)
+    # Its configuration holds the numbers, and needs the folder no longer.
+    copy = HierarchicalRNN.from_config(optimizer.get_config())
+    np.testing.assert_array_equal(copy.weights.to_flat(), original.to_flat())
+
+
+@pytest.mark.backend("jax")
+@pytest.mark.slow
+def test_it_is_read_under_another_backend(tmp_path):
+    program = (
+        "import sys; from learned_optimizer import load_weights; "
+        "from learned_optimizer.export import export_weights; "
+        "export_weights(load_weights('default'), sys.argv[1])"
+    )
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "model"], env=environment, check=True
+    )
+    found = HierarchicalRNN(weights=tmp_path / "model").weights
+    np.testing.assert_array_equal(found.to_flat(), load_weights("default").to_flat())
+    with pytest.raises(ValueError, match="must be 'tensorflow'.*Received: 'jax'"):
+        HierarchicalRNN().export(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def change_card(**changes):
+    def damage(path):
+        card = json.loads((path / CARD).read_text())
+        card.update(changes)
+        (path / CARD).write_text(json.dumps(card))
+
+    return damage
+
+
+def change_config(path):
+    card = json.loads((path / CARD).read_text())
+    card["config"]["nominal"]["ratio"] = 0.06
+    (path / CARD).write_text(json.dumps(card))
+
+
+def change_variables(path):
+    """Another model's numbers, in order by themselves."""
+    other = export_weights(perturbed_weights(nominal=NOMINAL), path.parent / "other")
+    shutil.rmtree(path / "variables")
+    shutil.copytree(other / "variables", path / "variables")
+
+
+def flip_a_bit(path):
+    file = path / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[1000] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def foreign_model_with_our_card(path):
+    card = (path / CARD).read_text()
+    foreign_model(path)
+    (path / CARD).parent.mkdir()
+    (path / CARD).write_text(card)
+
+
+BAD_FOLDERS = {
+    "another's SavedModel": (foreign_model, "must be a SavedModel that Hier.*Received"),
+    "another's with our card": (
+        foreign_model_with_our_card,
+        "must be a checkpoint with",
+    ),
+    "an empty folder": (
+        lambda path: (shutil.rmtree(path), path.mkdir()),
+        "must be a SavedModel that Hier",
+    ),
+    "no card": (lambda path: (path / CARD).unlink(), "assets.extra/card.json"),
+    "no program": (
+        lambda path: (path / "saved_model.pb").unlink(),
+        "with saved_model.pb",
+    ),
+    "no variables": (
+        lambda path: shutil.rmtree(path / "variables"),
+        "must be a checkpoint",
+    ),
+    "a bit of the variables": (flip_a_bit, "must be a checkpoint with.*[Cc]hecksum"),
+    "other variables": (change_variables, "must have the sha256 that the card names"),
+    "another name": (change_card(name="default-v9"), "must have the sha256"),
+    "another rate": (change_card(initial_learning_rate=0.1), "must have the sha256"),
+    "another nominal rate": (change_config, "must have the sha256"),
+    "another history": (change_card(card={}), "must have the sha256"),
+    "another format": (change_card(format="other/1"), "format.*Received.*'other/1'"),
+    "more in the card": (change_card(more=1), "must be an object of the keys"),
+    "a card that is no JSON": (
+        lambda path: (path / CARD).write_text("{"),
+        "must be JSON",
+    ),
+    "a card that is a list": (
+        lambda path: (path / CARD).write_text("[]"),
+        "must be an object of the keys.*Received: list",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_bad_folders_are_refused(name, export, tmp_path):
+    damage, words = BAD_FOLDERS[name]
+    path = tmp_path / "model"
+    shutil.copytree(export(DEFAULT), path)
+    load_weights(path)
+    damage(path)
+    with pytest.raises(ValueError, match=words):
+        HierarchicalRNN(weights=path)
+
+
+def contents(folder):
+    """Every file below a folder."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_an_export_takes_the_place_of_an_earlier_one(export, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(export("bootstrap-v1"), path)
+    (path / "assets.extra" / "old").write_text("of the earlier one")
+    export_weights(weights_of(DEFAULT), path)
+    assert load_weights(path).name == DEFAULT
+    assert set(contents(path)) == set(contents(export(DEFAULT)))
+    # Nothing is left beside it.
+    assert os.listdir(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize(
+    "what, exists",
+    [
+        ("saving", False),
+        ("the card", True),
+        ("renaming", False),
+        ("renaming", True),
+        ("the second rename", True),
+    ],
+)
+def test_an_export_that_fails_leaves_what_was_there(
+    what, exists, export, tmp_path, monkeypatch
+):
+    path = tmp_path / "model"
+    if exists:
+        shutil.copytree(export("bootstrap-v1"), path)
+    before = contents(tmp_path)
+    renames = []
+    replace = os.replace
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    def replace_or_fail(source, target):
+        renames.append(source)
+        # The folder itself is renamed last but for the way back.
+        if target == path and len(renames) <= 2:
+            raise OSError("disk full")
+        replace(source, target)
+
+    if what == "saving":
+        monkeypatch.setattr(tf.saved_model, "save", fail)
+    elif what == "the card":
+        monkeypatch.setattr(pathlib.Path, "write_text", fail)
+    elif what == "renaming":
+        monkeypatch.setattr(saved_model_files.os, "replace", fail)
+    else:
+        monkeypatch.setattr(saved_model_files.os, "replace", replace_or_fail)
+    with pytest.raises(OSError, match="disk full"):
+        export_weights(weights_of(DEFAULT), path)
+    monkeypatch.undo()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "SavedModel"])
+def test_what_is_no_export_is_not_replaced(what, tmp_path):
+    path = tmp_path / "mine"
+    if what == "folder":
+        path.mkdir()
+        (path / "thesis.txt").write_text("years of work")
+    elif what == "file":
+        path.write_text("years of work")
+    else:
+        path.mkdir()
+        foreign_model(path)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="new or empty folder.*Received: '.*mine'"):
+        HierarchicalRNN().export(path)
+    assert contents(tmp_path) == before
