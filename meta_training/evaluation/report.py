@@ -118,20 +118,24 @@ def _summary(results):
     return markdown_table(header, rows)
 
 
+def _pairs(results):
+    """Each learned optimizer with each baseline."""
+    baselines = [result for result in results if not result.is_learned]
+    learned = (result for result in results if result.is_learned)
+    return [(own, other) for own in learned for other in baselines]
+
+
 def _wins(results):
     rows = []
-    learned = [result for result in results if result.is_learned]
-    baselines = [result for result in results if not result.is_learned]
-    for own in learned:
-        for other in baselines:
-            cells = []
-            for metric in METRICS:
-                mine = choices(own, metric)[0].scores
-                for choice in choices(other, metric):
-                    low, high = won_interval(mine, choice.scores)
-                    won = fraction_won(mine, choice.scores)
-                    cells.append(f"{won:.0%} ({low:.0%}, {high:.0%})")
-            rows.append([own.optimizer, other.optimizer, *cells])
+    for own, other in _pairs(results):
+        cells = []
+        for metric in METRICS:
+            mine = choices(own, metric)[0].scores
+            for choice in choices(other, metric):
+                low, high = won_interval(mine, choice.scores)
+                won = fraction_won(mine, choice.scores)
+                cells.append(f"{won:.0%} ({low:.0%}, {high:.0%})")
+        rows.append([own.optimizer, other.optimizer, *cells])
     if not rows:
         return ""
     names = ["default", "one for all", "best for each"]
@@ -143,18 +147,14 @@ def _wins(results):
 def _ratios(results):
     """Final losses of the learned optimizers over those of the baselines."""
     rows = []
-    learned = [result for result in results if result.is_learned]
-    for own in learned:
+    for own, other in _pairs(results):
         mine = _typical_final(own, choices(own, METRICS[1])[0])
-        for other in results:
-            if other.is_learned:
-                continue
-            cells = []
-            for choice in choices(other, METRICS[1]):
-                ratios = mine / _typical_final(other, choice)
-                mean = np.exp(np.mean(np.log(ratios)))
-                cells.append(f"{mean:.2f}, {np.median(ratios):.2f}")
-            rows.append([own.optimizer, other.optimizer, *cells])
+        cells = []
+        for choice in choices(other, METRICS[1]):
+            ratios = mine / _typical_final(other, choice)
+            mean = np.exp(np.mean(np.log(ratios)))
+            cells.append(f"{mean:.2f}, {np.median(ratios):.2f}")
+        rows.append([own.optimizer, other.optimizer, *cells])
     if not rows:
         return ""
     header = ["weights", "against", "default", "one for all", "best for each"]

@@ -82,23 +82,19 @@ class MetaObjective:
 _meta_objectives: Registry[MetaObjective] = Registry("a meta-objective")
 
 
-def register_meta_objective(
-    name: str,
-    needs_positive: bool = False,
-    counts_first_twice: bool = False,
-    needs_positive_start: bool = False,
-):
-    """A decorator that adds a meta-objective, see `MetaObjective`.
+def register_meta_objective(name: str, **fields: bool):
+    """A decorator that adds a meta-objective.
+
+    Args:
+        name: Its name.
+        **fields: Further fields of `MetaObjective`.
 
     Raises:
         ValueError: The name is taken.
     """
 
     def register(function):
-        meta = MetaObjective(
-            name, function, needs_positive, counts_first_twice, needs_positive_start
-        )
-        _meta_objectives.add(name, meta)
+        _meta_objectives.add(name, MetaObjective(name, function, **fields))
         return function
 
     return register

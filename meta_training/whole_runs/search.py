@@ -16,7 +16,7 @@ import time
 import numpy as np
 from absl import logging
 
-from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.csv_log import CsvLog
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers import TrainedWeights, content_sha256, load_trained
@@ -85,29 +85,11 @@ class SearchConfig:
         Raises:
             ValueError: It is that of a search of other settings, or holds other files.
         """
-        wanted = json.loads(json.dumps(dataclasses.asdict(self)))
-        path = folder / CONFIG
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            differing = [
-                f"{name}: {found.get(name)!r} there, {value!r} now"
-                for name, value in wanted.items()
-                if name not in MAY_CHANGE and found.get(name) != value
-            ]
-            if differing:
-                raise ValueError(
-                    "a search must go on under the settings that it began with. "
-                    f"Received: the folder {str(folder)!r} with {'; '.join(differing)}"
-                )
-        elif folder.is_dir() and any(
-            not p.name.startswith(".") for p in folder.iterdir()
-        ):
-            raise ValueError(
-                "the folder of a search must be empty or hold one. "
-                f"Received: {str(folder)!r}, which has files and no {CONFIG}"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+        wanted, defaults = (
+            json.loads(json.dumps(dataclasses.asdict(config)))
+            for config in (self, SearchConfig())
+        )
+        run_folder.write_or_verify(folder / CONFIG, wanted, defaults, MAY_CHANGE)
 
 
 class Terminated(Exception):

@@ -266,9 +266,9 @@ def test_sigterm_leaves_the_last_generation(config, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"members": 6}, "members: 4 there, 6 now"),
-        ({"runs": OPTIONS}, "runs:"),
-        ({"sigma": 0.2}, "sigma: 0.1 there, 0.2 now"),
+        ({"members": 6}, r"members \(4 there, 6 now\)"),
+        ({"runs": OPTIONS}, r"runs \("),
+        ({"sigma": 0.2}, r"sigma \(0.1 there, 0.2 now\)"),
     ],
 )
 def test_a_search_goes_on_under_its_settings_alone(config, changes, message, tmp_path):
@@ -291,6 +291,6 @@ def test_bad_input_leaves_the_folder_as_it_was(config, tmp_path):
         Search(other, tmp_path / "a")
     assert not (tmp_path / "a").exists()
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(ValueError, match="empty or hold one"):
+    with pytest.raises(ValueError, match="must be new, empty, or that of a run"):
         Search(config, tmp_path)
     assert len(task_set("whole_runs_few")) == 3
