@@ -102,4 +102,4 @@ def test_without_tensorflow_none_is_imported(backend):
 def test_true_values_are_swapped(backend):
     from tests.learned_optimizer import test_callbacks
 
-    test_callbacks.check_true_values_are_swapped()
+    test_callbacks.test_true_values_are_in_the_model_for_validation_and_saving()

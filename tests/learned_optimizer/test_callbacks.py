@@ -26,6 +26,10 @@ from tests.learned_optimizer.by_hand import (
 )
 
 EPOCHS = 3
+BACKENDS = ["tensorflow"] + [
+    pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
+    for name in ("jax", "torch")
+]
 
 
 def make_optimizer(**arguments):
@@ -53,7 +57,7 @@ class Watch(keras.callbacks.Callback):
         self._note("epoch begin")
 
 
-def check_true_values_are_swapped():
+def test_true_values_are_in_the_model_for_validation_and_saving():
     problem = Problem.make(steps=2)
     weights = perturbed_weights(attention=True)
     for swap_on_epoch in (False, True):
@@ -82,10 +86,6 @@ def check_true_values_are_swapped():
             assert_same(watch.seen["epoch end"][epoch], at_end)
         by_hand.assert_same_state(model.optimizer, model.trainable_variables, expected)
         assert_same(numbers(model.trainable_variables), expected.values)
-
-
-def test_true_values_are_in_the_model_for_validation_and_saving():
-    check_true_values_are_swapped()
 
 
 def test_swapping_without_attention_changes_nothing():
@@ -260,7 +260,8 @@ def make_normalised_model():
     return model
 
 
-def check_running_averages_are_recomputed():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_running_averages_are_recomputed_for_validation_and_at_the_end(backend):
     class Keep(keras.callbacks.Callback):
         """The averages that validation sees, and the weights of that moment."""
 
@@ -306,21 +307,6 @@ def check_running_averages_are_recomputed():
     # Outside of `fit`, where the model's own averages are far behind.
     loss = plain.evaluate(IMAGES, LABELS, verbose=0, callbacks=[recompute])
     assert loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
-
-
-def test_running_averages_are_recomputed_for_validation_and_at_the_end():
-    check_running_averages_are_recomputed()
-
-
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
-        for name in ("jax", "torch")
-    ],
-)
-def test_running_averages_are_recomputed_under_another_backend(backend):
-    check_running_averages_are_recomputed()
 
 
 def test_running_averages_take_what_fit_takes():

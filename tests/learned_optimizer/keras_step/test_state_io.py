@@ -287,19 +287,6 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_assigned(name, trained
     assert_equal_states(state_of(optimizer), before)
 
 
-def test_a_keras_file_of_another_optimizer_is_refused(tmp_path):
-    problem = Problem.make(steps=2)
-    model = make_model(problem)
-    fit(model, keras.optimizers.Adam(), problem)
-    model.save_weights(tmp_path / "adam.weights.h5")
-    other = make_model(problem)
-    fit(other, HierarchicalRNN(), problem)
-    before = state_of(other.optimizer)
-    with pytest.raises(ValueError, match="another optimizer's state"):
-        other.load_weights(tmp_path / "adam.weights.h5")
-    assert_equal_states(state_of(other.optimizer), before)
-
-
 def test_a_model_that_was_compiled_and_not_trained_is_saved_and_loaded(tmp_path):
     model = make_model(Problem.make())
     model.compile(HierarchicalRNN(learning_rate=0.25), loss="mse")
@@ -307,30 +294,6 @@ def test_a_model_that_was_compiled_and_not_trained_is_saved_and_loaded(tmp_path)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert float(loaded.optimizer.learning_rate) == 0.25
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
-
-
-def test_weights_without_an_optimizer_leave_the_optimizer_alone(tmp_path):
-    problem = Problem.make(steps=2)
-    make_model(problem).save_weights(tmp_path / "bare.weights.h5")
-    model = make_model(problem)
-    fit(model, HierarchicalRNN(), problem)
-    before = state_of(model.optimizer)
-    model.load_weights(tmp_path / "bare.weights.h5")
-    assert_same(numbers(model.trainable_variables), problem.values)
-    assert_equal_states(state_of(model.optimizer), before)
-
-
-def test_model_save_weights_keeps_the_optimizer(tmp_path):
-    first, second = halves(Problem.make(steps=4))
-    model, other = make_model(first), make_model(first)
-    fit(model, HierarchicalRNN(use_ema=True), first)
-    model.save_weights(tmp_path / "all.weights.h5")
-    other.compile(HierarchicalRNN(use_ema=True), loss=by_hand.mean_output)
-    other.optimizer.build(other.trainable_variables)
-    other.load_weights(tmp_path / "all.weights.h5")
-    for each in (model, other):
-        each.fit(second.inputs, second.targets, batch_size=2, shuffle=False, verbose=0)
-    assert_equal_states(state_of(other.optimizer), state_of(model.optimizer))
 
 
 # In a `LossScaleOptimizer`.

@@ -13,10 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learned_optimizer.rule import layout as packing
-from learned_optimizer.rule.features import asinh, decay_sigmoid
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import State, initial_state
-from learned_optimizer.rule.tensor_level import sum_log_learning_rates
 from learned_optimizer.rule.update_rule import compute_step
 from tests.learned_optimizer.by_hand import perturbed_weights
 from tests.learned_optimizer.states import update
@@ -294,39 +292,6 @@ def test_row_lengths_may_be_data(plain):
     assert_same_results(Result.of(outcome, layout), wanted)
 
 
-@pytest.mark.parametrize(
-    "lengths",
-    [[5], [256, 1, 257], [0, 255, 0, 513, 0], [1] * 300, [1000, 0, 0], [0], []],
-    ids=lambda lengths: f"{len(lengths)} tensors of {sum(lengths)} elements",
-)
-@pytest.mark.parametrize("compiled", [False, True])
-def test_sums_over_tensors_whose_lengths_are_data(lengths, compiled):
-    generator = np.random.default_rng(0)
-    values = np.float32(generator.standard_normal((sum(lengths), 2)))
-
-    @tf.function(jit_compile=compiled)
-    def sums(values, lengths):
-        layout = Layout.from_row_lengths(lengths, tf.shape(values)[0])
-        return layout.block_tensor, packing.sum_blocks(values, layout)
-
-    block_tensor, found = sums(values, tf.constant(lengths, tf.int32))
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    np.testing.assert_array_equal(block_tensor, rows)
-    wanted = np.zeros((len(lengths), 2))
-    np.add.at(wanted, rows, values)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-
-
-def test_a_sum_over_a_long_tensor_keeps_its_digits():
-    layout = Layout.from_row_lengths(tf.constant([500_000, 3]), 500_003)
-    rates = np.full((1, 500_003, 1), -6.9078, np.float32)
-    found = sum_log_learning_rates(rates, layout) / layout.tensor_elements
-    np.testing.assert_allclose(found, -6.9078, rtol=2e-4)
-    # One after another they would not.
-    in_order = np.cumsum(rates.reshape(-1)[:-3], dtype=np.float32)[-1]
-    assert abs(in_order / 500_000 + 6.9078) > 1e-2
-
-
 def test_each_problem_may_have_meta_parameters_of_its_own(plain):
     weights, inputs, alone = plain
     other_weights = perturbed_weights(seed=5, **dataclasses.asdict(weights.config))
@@ -457,32 +422,6 @@ def test_any_layout_agrees_with_the_plain_one(
     )
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    shapes=st.lists(
-        st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=5
-    ),
-    block_size=st.integers(1, 9),
-    blocks_per_chunk=st.none() | st.integers(1, 5),
-)
-def test_packing_goes_there_and_back(shapes, block_size, blocks_per_chunk):
-    layout = Layout.from_shapes(shapes, block_size, blocks_per_chunk)
-    generator = np.random.default_rng(0)
-    tensors = [np.float32(1 + generator.random(shape)) for shape in shapes]
-    packed = np.asarray(packing.pack(tensors, layout))
-    for there, back in zip(tensors, packing.unpack(packed, layout), strict=True):
-        np.testing.assert_array_equal(there, back)
-    mask = np.asarray(layout.mask())
-    assert np.all((packed > 0) == (mask > 0))
-    assert mask.sum() == sum(tensor.size for tensor in tensors)
-    for i, tensor in enumerate(tensors):
-        blocks = packed[None][:, layout.blocks_of(i)]
-        rows = packing.rows_of_blocks(blocks, tensor.shape)
-        np.testing.assert_array_equal(rows[:, 0], tensor.reshape(-1))
-        again = packing.blocks_of_rows(rows, block_size)
-        np.testing.assert_array_equal(again, blocks)
-
-
 # Derivatives.
 
 
@@ -580,37 +519,6 @@ def test_the_bounds_of_the_rate_pass_gradients_straight_through():
         # As if nothing had been clipped: each of three elements moves by 1 - momentum.
         found = tape.gradient(total, meta["learning_rate_bias"])
         np.testing.assert_allclose(found, [3 * (1 - momentum)], rtol=1e-4)
-
-
-def test_the_sigmoid_and_asinh_are_exact_where_it_matters():
-    x = np.float32([-100, -85, -30, -3, -1e-4, 0, 1e-4, 2, 30])
-    with tf.GradientTape(persistent=True) as tape:
-        points = tf.constant(x)
-        tape.watch(points)
-        curve, gate = asinh(points), decay_sigmoid(points)
-    np.testing.assert_allclose(curve, np.arcsinh(np.float64(x)), rtol=1e-5, atol=2e-7)
-    slope = tape.gradient(curve, points)
-    np.testing.assert_allclose(slope, 1 / np.sqrt(1 + np.float64(x) ** 2), rtol=2e-3)
-    exact = 1 / (1 + np.exp(-np.maximum(np.float64(x), -80)))
-    np.testing.assert_allclose(gate, exact, rtol=1e-5)
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (dict(shapes=[]), "at least one tensor"),
-        (dict(shapes=[(2,)], block_size=0), "must be positive"),
-        (dict(shapes=[(2,)], blocks_per_chunk=0), "must be positive"),
-        (dict(shapes=[(2,)], problems=[0, 1]), "each of 1 tensors"),
-        (dict(shapes=[(2,)], problems=[-1]), "counted from 0"),
-    ],
-)
-def test_bad_layouts_are_refused(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        Layout.from_shapes(**arguments)
 
 
 def test_chunks_with_meta_parameters_a_problem_are_refused():
