@@ -154,6 +154,8 @@ class ResidualImageNetwork(_ResidualNetwork):
     classes: int
     source: str = "patterns"
 
+    # A loss of all rows would take as long as a hundred steps.
+    recorded_rows = 512
     numbers = (*ClassifierNetwork.numbers, "source")
 
     def __post_init__(self):
