@@ -178,4 +178,4 @@ def _changed(field, start, number):
 
 
 def _is_readout(name):
-    return name.endswith(("_weights", "_shortcut"))
+    return name.endswith(("_weights", "_shortcut", "_coefficients"))

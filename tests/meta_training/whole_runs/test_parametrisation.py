@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import load_weights
+from learned_optimizer import Config, fresh_weights, load_weights
 from learned_optimizer.rule.layout import Layout
 from meta_training.optimizers import HierarchicalRule, as_trained
 from meta_training.whole_runs.parametrisation import PARAMETRISATIONS, Parametrisation
@@ -131,6 +131,15 @@ def test_the_nominal_rate_alone():
     same = [k for k, value in vars(before).items() if value == getattr(after, k)]
     # Bounds that may be absent are no numbers to search.
     assert same == ["largest", "shallow_tensors"]
+
+
+def test_the_readout_of_an_odd_direction_is_one():
+    def numbers(**switches):
+        config = Config(nominal={}, **switches)
+        return Parametrisation(as_trained(fresh_weights(config, 0)), "readouts").size
+
+    # Ten numbers for each of four timescales, in the place of ten.
+    assert numbers(odd_direction=True) == numbers() + 30
 
 
 def test_an_unknown_parametrisation():
