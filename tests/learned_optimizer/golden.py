@@ -57,13 +57,6 @@ class GoldenCase:
         """The tensors' shapes."""
         return [array.shape for array in self.parameters]
 
-    def initial_log_learning_rates(self):
-        """`[elements, 1]` a tensor, or None without dynamic output scale."""
-        states = self.expected["states"][0]
-        if "log_learning_rate" not in states[0]:
-            return None
-        return [state["log_learning_rate"] for state in states]
-
     def initial_state(self, layout) -> State:
         """The state the released code started from, packed."""
         return pack_state(

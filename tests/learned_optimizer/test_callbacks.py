@@ -14,6 +14,7 @@ from learned_optimizer import (
     SetTotalSteps,
     SwapTrueValues,
 )
+from tests.event_files import read_scalars
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
@@ -132,21 +133,6 @@ def test_predict_and_evaluate_use_the_true_values_in_the_middle_of_training():
     assert_same(numbers(model.trainable_variables), expected.attended)
     model.evaluate(problem.inputs, problem.targets, verbose=0, callbacks=[swap])
     assert_same(numbers(model.trainable_variables), expected.attended)
-
-
-def read_scalars(folder):
-    """`{tag: {step: value}}` of the event files in a folder."""
-    import tensorflow as tf
-    from tensorflow.core.util import event_pb2
-
-    found = {}
-    for path in sorted(folder.glob("*.tfevents.*")):
-        for record in tf.data.TFRecordDataset(str(path)):
-            event = event_pb2.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                number = float(tf.make_ndarray(value.tensor))
-                found.setdefault(value.tag, {})[event.step] = number
-    return found
 
 
 @pytest.mark.parametrize(

@@ -120,23 +120,6 @@ def test_a_file_called_like_shipped_weights_is_found_by_its_path(
 # Fresh weights.
 
 
-@pytest.mark.parametrize(
-    "switches, count, arrays",
-    [
-        (dict(), 8349, 31),
-        (dict(attention=True), 8363, 33),
-        (dict(level_sizes=(10, 20)), 3979, None),
-        (dict(level_sizes=(10,)), 749, None),
-    ],
-)
-def test_there_are_as_many_numbers_as_in_the_released_code(switches, count, arrays):
-    found = fresh_weights(Config(**switches), seed=0).meta_parameters
-    assert sum(array.size for array in found.values()) == count
-    if arrays:
-        assert len(found) == arrays
-    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
-
-
 def pooled(name, draws=60, **switches):
     """Many draws of one array behind one another."""
     config = Config(**switches)

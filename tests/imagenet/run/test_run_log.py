@@ -1,8 +1,5 @@
 """What a run leaves of its figures."""
 
-import csv
-
-import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator,
@@ -10,18 +7,6 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 
 from imagenet.run.columns import TRAIN_COLUMNS
 from imagenet.run.run_log import RunLog
-from learned_optimizer.utils.csv_log import CsvLog
-
-
-def scalars(folder, tag):
-    """`{step: value}` of the events in a TensorBoard folder."""
-    return {
-        event.step: float(tf.make_ndarray(value.tensor))
-        for path in sorted(folder.glob("events*"))
-        for event in tf.compat.v1.train.summary_iterator(str(path))
-        for value in event.summary.value
-        if value.tag == tag
-    }
 
 
 def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
@@ -39,12 +24,3 @@ def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
         for event in events.Tensors("train/loss")
     ]
     assert found == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)]
-
-
-def test_a_log_of_other_columns_is_refused(tmp_path):
-    path = tmp_path / "train.csv"
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(["step", "other"])
-    with pytest.raises(ValueError, match="must have the columns step, loss"):
-        CsvLog(path, ("step", "loss"), 0)
-    assert "other" in path.read_text()

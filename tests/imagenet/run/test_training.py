@@ -10,7 +10,6 @@ import types
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from imagenet.input.data import open_images
 from imagenet.models import MODELS, build_model
@@ -20,9 +19,8 @@ from imagenet.run.devices import devices_of
 from imagenet.run.training import Training
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.utils.csv_log import read_csv
-from tests.imagenet.small_data import (
-    loss_of_first,
-)
+from tests.event_files import read_scalars
+from tests.imagenet.small_data import loss_of_first
 from tests.imagenet.small_runs import settings, train, values
 
 FLOAT16 = "mixed_float16"
@@ -53,17 +51,6 @@ def by_hand(data_dir, model_dir, optimizer, weight_decay=0.0, **changes):
     return model, losses, images
 
 
-def scalars(folder, tag):
-    """`{step: value}` of the events in a TensorBoard folder."""
-    return {
-        event.step: float(tf.make_ndarray(value.tensor))
-        for path in sorted(folder.glob("events*"))
-        for event in tf.compat.v1.train.summary_iterator(str(path))
-        for value in event.summary.value
-        if value.tag == tag
-    }
-
-
 def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog):
     decay = 0.01
     caplog.set_level("INFO", logger="absl")
@@ -85,7 +72,7 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog
     rows = read_csv(tmp_path / "run" / "train.csv")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-4)
-    events = scalars(tmp_path / "run" / "tensorboard", "train/loss")
+    events = read_scalars(tmp_path / "run" / "tensorboard")["train/loss"]
     assert list(events) == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(list(events.values()), losses, rtol=1e-4)
     # The optimizer is said at the start.

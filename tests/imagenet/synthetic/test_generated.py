@@ -110,15 +110,7 @@ def test_a_set_of_other_settings_is_an_error(made, changes, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (
-            json.dumps(
-                {
-                    **{"format": generated.FORMAT, **dataclasses.asdict(SETTINGS)},
-                    "format": 0,
-                }
-            ),
-            r"format=0 \(wanted 1\)",
-        ),
+        (json.dumps({**RECORD, "format": 0}), r"format=0 \(wanted 1\)"),
         ("{", "must be JSON"),
     ],
 )

@@ -28,6 +28,7 @@ from meta_training.tasks.base import Task
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.released.softmax_regression import SoftmaxRegression
+from tests.event_files import read_scalars
 from tests.meta_training.outer.tiny_runs import TINY, Standing
 
 
@@ -217,7 +218,7 @@ def test_validation_keeps_the_best(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [3.0, 1.0, 2.0, 1.5]
     # TensorBoard shows the same, and what else there is to see.
-    scalars = _scalars(tmp_path / "tensorboard")
+    scalars = read_scalars(tmp_path / "tensorboard")
     assert scalars["validation/score"] == {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.5}
     assert scalars["validation/loss"] == dict.fromkeys(range(4), 0.5)
     with open(tmp_path / "train.csv", newline="") as file:
@@ -297,17 +298,6 @@ def test_the_figures_of_a_step_are_those_of_its_windows(tmp_path):
         np.testing.assert_allclose(
             value - after[name], rates.sum(), rtol=1e-4, atol=2e-6, err_msg=name
         )
-
-
-def _scalars(folder):
-    """`{tag: {step: value}}` of the event files of TensorBoard in a folder."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                number = float(tf.make_ndarray(value.tensor))
-                found.setdefault(value.tag, {})[event.step] = number
-    return found
 
 
 @pytest.mark.parametrize(

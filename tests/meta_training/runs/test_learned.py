@@ -7,8 +7,16 @@ import tensorflow as tf
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.weights import fresh_weights, load_weights
 from meta_training.optimizers import HierarchicalRule
-from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs
+from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, learned
 from tests.meta_training.runs.step_by_step import NETWORK, STEPS, train_with_keras
+
+
+@pytest.mark.parametrize(
+    "counts, size", [([3], 4), ([5, 5], 8), ([256, 512], 256), ([86_000], 512)]
+)
+def test_blocks_are_of_the_size_that_costs_least(counts, size):
+    # A block costs as its elements and eight more.
+    assert learned._best_block_size(counts) == size
 
 
 def test_learned_loop_is_the_keras_class():
