@@ -5,9 +5,9 @@ python -m meta_training.calibrate --weights=runs/a/weights.npz \
 
 `--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first, and
 `--zeros=direction_weights` sets whole arrays to 0, `--zeros=readouts` all that the RNN
-acts by, which leaves the rule by hand; `--switches=odd_direction` turns on switches of
-the architecture, whose new readouts start at 0; with `--knobs=` nothing is searched,
-and that is all.
+acts by, which leaves the rule without its RNN. `--switches=odd_direction` turns on
+switches of the architecture, whose new readouts start at 0. With `--knobs=` nothing is
+searched.
 """
 
 import dataclasses

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from learned_optimizer.keras_step.model_layout import (
     BLOCK_SIZE,
     CHUNK_SIZE,
+    FORCE_PIECES,
     MAX_SHARDS,
     PIECE_SIZE,
     SMALLEST_BLOCK_SIZE,
     model_layout,
+    runs_by_chunks,
 )
 
 
@@ -67,3 +70,14 @@ def test_an_accelerator_has_larger_chunks_and_the_same_arrangement(size):
     taken = pieces.blocks_per_chunk or blocks
     assert taken * pieces.block_size <= PIECE_SIZE
     assert blocks <= pieces.num_chunks * taken < blocks + pieces.num_chunks
+
+
+def test_chunks_are_for_processors(monkeypatch):
+    monkeypatch.delenv(FORCE_PIECES, raising=False)
+    assert runs_by_chunks()
+    with monkeypatch.context() as patch:
+        patch.setenv(FORCE_PIECES, "1")
+        assert not runs_by_chunks()
+    devices = {"GPU": ["one"]}
+    monkeypatch.setattr(tf.config, "list_physical_devices", devices.get)
+    assert not runs_by_chunks()
