@@ -11,7 +11,6 @@ outer step, and reports its peak memory. There is no validation.
 
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
+from learned_optimizer.utils.memory import peak_bytes
 from meta_training import command
 from meta_training.estimators import compiled_estimator, estimator
 from meta_training.inner.problem_batch import ProblemBatch
@@ -105,10 +105,9 @@ def released_start() -> dict[str, float]:
     """Seconds from the start of the process to the first outer step, and memory."""
     with tempfile.TemporaryDirectory() as folder:
         Trainer(preset("released"), folder).train(until=1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
         "released_first_outer_step_seconds": seconds_since_start(),
-        "peak_memory_gigabytes": peak,
+        "peak_memory_gigabytes": peak_bytes() / 1e9,
     }
 
 

@@ -1,12 +1,11 @@
 """The data of an evaluation as CSV: one row a run, and the curves of reports."""
 
-import csv
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from learned_optimizer.utils.csv_log import write_csv
+from learned_optimizer.utils.csv_log import read_csv, write_csv
 from meta_training.evaluation.comparison import Result
 from meta_training.evaluation.statistics import METRICS, choices, scores, typical_losses
 
@@ -35,10 +34,9 @@ def best_single_rates(path: pathlib.Path | str) -> dict[str, float]:
     """
     sums: dict[tuple[str, float], list[float]] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                key = row["optimizer"], float(row["rate"])
-                sums.setdefault(key, []).append(float(row["final_log_loss"]))
+        for row in read_csv(pathlib.Path(path), ("optimizer", "family", "task")):
+            key = row["optimizer"], row["rate"]
+            sums.setdefault(key, []).append(row["final_log_loss"])
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(
             f"rates must come from the runs.csv of an evaluation. Received: {path}, "

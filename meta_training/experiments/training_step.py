@@ -10,12 +10,12 @@ step and the peak memory of the process.
 
 import json
 import os
-import resource
 import statistics
-import sys
 import time
 
 from absl import app, flags
+
+from learned_optimizer.utils.memory import peak_bytes
 
 SIZE = 32
 CLASSES = 10
@@ -93,14 +93,12 @@ def measure(
         optimizer.iterations.numpy()
         variables[-1].numpy()
         seconds.append(time.perf_counter() - began)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return {
         "optimizer": optimizer_name,
         "batch_size": batch_size,
         "parameters": model.count_params(),
         "milliseconds": statistics.median(seconds) * 1e3,
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(),
     }
 
 
