@@ -10,9 +10,7 @@ import tensorflow as tf
 from absl import flags
 
 from learned_optimizer import export as export_command
-from learned_optimizer import (
-    load_weights,
-)
+from learned_optimizer import load_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 

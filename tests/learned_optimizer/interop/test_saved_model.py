@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from learned_optimizer import (
-    Config,
-)
+from learned_optimizer import Config
 from learned_optimizer.interop.ragged import flat_shapes
 from tests.conftest import c_compiler
 from tests.learned_optimizer.by_hand import OptimizerByHand

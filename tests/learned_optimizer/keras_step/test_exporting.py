@@ -4,14 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import (
-    HierarchicalRNN,
-    load_weights,
-)
+from learned_optimizer import HierarchicalRNN, load_weights
 from learned_optimizer.keras_step import exporting
-from tests.learned_optimizer.exported import (
-    DEFAULT,
-)
+from tests.learned_optimizer.exported import DEFAULT
 
 
 def test_what_is_exported_is_what_the_optimizer_has_now(tmp_path):
