@@ -11,11 +11,17 @@ batch is the mean of its `x`. Each way to run an optimizer must then do the same
 """
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
 
-from learned_optimizer import Weights, fresh_weights, load_weights
+from learned_optimizer import (
+    HierarchicalRNN,
+    Weights,
+    fresh_weights,
+    load_weights,
+)
 from learned_optimizer.rule.config import Config
 from tests.learned_optimizer.rule import numpy_rule
 
@@ -35,6 +41,32 @@ def perturbed_weights(seed=0, **switches) -> Weights:
         for name, value in weights.meta_parameters.items()
     }
     return dataclasses.replace(weights, name="perturbed", meta_parameters=moved)
+
+
+def make_optimizer(**arguments) -> HierarchicalRNN:
+    """The optimizer, with steps that stand out of rounding unless told otherwise."""
+    return HierarchicalRNN(
+        **{"initial_learning_rate": INITIAL_LEARNING_RATE, **arguments}
+    )
+
+
+def make_variables(problem, dtype="float32"):
+    """Variables that start at a problem's parameters."""
+    return [keras.Variable(value, dtype=dtype) for value in problem.values]
+
+
+def apply_all(optimizer, variables, gradients):
+    """Applies lists of arrays (None: no gradient), one list a step."""
+    for step in gradients:
+        tensors = [
+            None
+            if gradient is None
+            else keras.ops.cast(keras.ops.convert_to_tensor(gradient), variable.dtype)
+            for gradient, variable in zip(step, variables, strict=True)
+        ]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")
+            optimizer.apply(tensors, variables)
 
 
 class OptimizerByHand:

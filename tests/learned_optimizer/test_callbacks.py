@@ -17,11 +17,11 @@ from learned_optimizer import (
 from tests.event_files import read_scalars
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
-    INITIAL_LEARNING_RATE,
     Problem,
     assert_same,
     fit,
     make_model,
+    make_optimizer,
     numbers,
     perturbed_weights,
 )
@@ -31,10 +31,6 @@ BACKENDS = ["tensorflow"] + [
     pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
     for name in ("jax", "torch")
 ]
-
-
-def make_optimizer(**arguments):
-    return HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE, **arguments)
 
 
 class Watch(keras.callbacks.Callback):

@@ -8,7 +8,6 @@ import pathlib
 import subprocess
 import sys
 import types
-import warnings
 
 import keras
 import numpy as np
@@ -25,36 +24,16 @@ from learned_optimizer import (
 from tests.conftest import inherited_environment
 from tests.learned_optimizer import by_hand, golden
 from tests.learned_optimizer.by_hand import (
-    INITIAL_LEARNING_RATE,
     Problem,
+    apply_all,
     assert_follows,
     assert_same,
     assert_same_state,
+    make_optimizer,
+    make_variables,
     numbers,
     perturbed_weights,
 )
-
-
-def make_optimizer(**arguments):
-    return HierarchicalRNN(
-        **{"initial_learning_rate": INITIAL_LEARNING_RATE, **arguments}
-    )
-
-
-def make_variables(problem, dtype="float32"):
-    return [keras.Variable(value, dtype=dtype) for value in problem.values]
-
-
-def apply_all(optimizer, variables, gradients):
-    """Applies lists of arrays (None: no gradient), one list a step."""
-    for step in gradients:
-        tensors = [
-            None if gradient is None else tf.cast(gradient, variable.dtype)
-            for gradient, variable in zip(step, variables, strict=True)
-        ]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Gradients do not exist")
-            optimizer.apply(tensors, variables)
 
 
 def everything_of(optimizer, variables):
@@ -62,16 +41,6 @@ def everything_of(optimizer, variables):
     store = {}
     optimizer.save_own_variables(store)
     return {**store, **{f"value {i}": x for i, x in enumerate(numbers(variables))}}
-
-
-@pytest.fixture(scope="module")
-def trained():
-    """A plain optimizer after the whole problem, and what was computed by hand."""
-    problem = Problem.make()
-    variables = make_variables(problem)
-    optimizer = make_optimizer()
-    apply_all(optimizer, variables, problem.gradients())
-    return optimizer, variables, problem.run_by_hand()
 
 
 # Steps.
@@ -640,124 +609,6 @@ def test_tensors_without_elements_are_carried_along():
     assert all(np.all(np.isfinite(x)) for x in numbers(variables))
 
 
-# The initial learning rates.
-
-
-def test_initial_rates_are_the_card_s_by_default():
-    variable = keras.Variable(np.zeros(5, np.float32))
-    optimizer = HierarchicalRNN()
-    optimizer.build([variable])
-    rates = optimizer.slots(variable)["log_learning_rate"]
-    start = load_weights("default").initial_learning_rate
-    np.testing.assert_allclose(rates, np.log(start), rtol=1e-6)
-
-
-def test_a_range_is_half_drawn_an_element_and_half_a_tensor():
-    low, high = 1e-5, 1e-2
-    half = (np.log(high) - np.log(low)) / 2
-    variables = [keras.Variable(np.zeros(2000, np.float32)) for _ in range(40)]
-
-    def rates(seed):
-        optimizer = HierarchicalRNN(initial_learning_rate=(low, high), seed=seed)
-        optimizer.build(variables)
-        return np.stack([optimizer.slots(x)["log_learning_rate"] for x in variables])
-
-    found = rates(seed=3)
-    assert found.min() >= np.log(low) - 1e-5 and found.max() <= np.log(high) + 1e-5
-    # Within a tensor: uniform over half the log range.
-    spans = found.max(axis=1) - found.min(axis=1)
-    assert np.all((spans > 0.98 * half) & (spans <= half + 1e-5))
-    np.testing.assert_allclose(found.std(axis=1), half / np.sqrt(12), rtol=0.05)
-    # Between tensors: the other half.
-    starts = found.min(axis=1) - np.log(low)
-    assert starts.max() > 0.9 * half and starts.min() < 0.1 * half
-    assert abs(starts.mean() - half / 2) < 4 * half / np.sqrt(12 * 40)
-    np.testing.assert_array_equal(found, rates(seed=3))
-    assert not np.array_equal(found, rates(seed=4))
-
-
-def test_initial_rates_are_clipped_to_the_bounds():
-    variable = keras.Variable(np.zeros(2, np.float32))
-    weights = perturbed_weights(max_log_learning_rate=-5.0)
-    for start, wanted in ((1.0, -5.0), (1e-20, -33.0)):
-        optimizer = HierarchicalRNN(weights=weights, initial_learning_rate=start)
-        optimizer.build([variable])
-        rates = optimizer.slots(variable)["log_learning_rate"]
-        np.testing.assert_array_equal(rates, np.float32([wanted, wanted]))
-
-
-# Looking inside.
-
-
-@pytest.mark.parametrize(
-    "switches, numbers_a_parameter",
-    [
-        (dict(), 19),
-        (dict(attention=True), 20),
-        (dict(dynamic_output_scale=False, relative_learning_rate=False), 18),
-        (dict(level_sizes=(7,), gradient_timescales=2), 12),
-    ],
-)
-def test_slots_hold_the_whole_state_of_a_variable(switches, numbers_a_parameter):
-    config = Config(**switches)
-    variables = make_variables(Problem.make())
-    optimizer = make_optimizer(weights=perturbed_weights(**switches))
-    optimizer.build(variables)
-    for variable in variables:
-        count = int(np.prod(variable.shape))
-        slots = optimizer.slots(variable)
-        assert slots["hidden_state"].shape == (count, config.level_sizes[0])
-        assert slots["gradient_averages"].shape == (count, config.gradient_timescales)
-        assert slots["mean_squares"].shape == (count, config.gradient_timescales)
-        if config.dynamic_output_scale:
-            assert slots["log_learning_rate"].shape == (count,)
-        assert sum(array.size for array in slots.values()) == (
-            numbers_a_parameter * count
-        )
-        sizes = (*config.level_sizes, 0, 0)
-        assert optimizer.tensor_state(variable).shape == (sizes[1],)
-        assert optimizer.global_state.shape == (sizes[2],)
-
-
-@pytest.mark.parametrize("attention", [False, True])
-def test_the_optimizer_s_variables_are_19_numbers_a_parameter(attention):
-    totals = []
-    for rows in (32, 64):
-        # Of whole chunks, so that nothing is padded.
-        variables = [keras.Variable(np.zeros((rows, 256), np.float32)) for _ in "ab"]
-        optimizer = make_optimizer(weights=perturbed_weights(attention=attention))
-        optimizer.build(variables)
-        totals.append(sum(int(np.prod(x.shape)) for x in optimizer.variables))
-    # What is there once, or once a tensor, is the same in both.
-    assert totals[1] - totals[0] == (19 + attention) * 2 * 32 * 256
-
-
-def test_what_is_looked_at_is_read_only_and_a_copy(trained):
-    optimizer, variables, expected = trained
-    assert_same_state(optimizer, variables, expected)
-    views = [
-        *optimizer.slots(variables[0]).values(),
-        optimizer.tensor_state(variables[0]),
-        optimizer.global_state,
-    ]
-    for view in views:
-        with pytest.raises(ValueError, match="read-only"):
-            view[...] = 0
-
-
-def test_the_state_is_in_optimizer_variables(trained):
-    optimizer, _, _ = trained
-    held = {id(variable) for variable in optimizer.variables}
-    for name in ("hidden_state", "log_learning_rate", "global_state", "started"):
-        for variable in tf.nest.flatten(getattr(optimizer, f"_{name}")):
-            assert id(variable) in held
-    meta = optimizer.meta_variables
-    assert held.isdisjoint(id(variable) for variable in meta)
-    wanted = optimizer.weights.meta_parameters.values()
-    assert sum(int(np.prod(x.shape)) for x in meta) == sum(x.size for x in wanted)
-    assert not any(x.trainable for x in [*optimizer.variables, *meta])
-
-
 # Serialization.
 
 
@@ -822,48 +673,6 @@ def test_compile_takes_its_registered_name():
 # Bad input.
 
 
-@pytest.mark.parametrize(
-    "arguments, error, words",
-    [
-        (dict(initial_learning_rate=0.0), ValueError, "positive number or a range"),
-        (dict(initial_learning_rate=-1e-3), ValueError, r"Received: .*-0\.001"),
-        (dict(initial_learning_rate=(1e-2, 1e-3)), ValueError, "low <= high"),
-        (dict(initial_learning_rate=(0.0, 1e-3)), ValueError, "positive"),
-        (dict(initial_learning_rate=(1e-3,)), ValueError, "of two"),
-        (dict(initial_learning_rate=(1, 2, 3)), ValueError, "of two"),
-        (dict(initial_learning_rate=float("nan")), ValueError, "positive"),
-        (dict(initial_learning_rate=float("inf")), ValueError, "positive"),
-        (dict(initial_learning_rate="fast"), ValueError, "Received: .*'fast'"),
-        (dict(initial_learning_rate=True), ValueError, "Received: .*True"),
-        (dict(weights="no such name"), ValueError, "Shipped names: "),
-        (dict(weights="/no/such/file.npz"), ValueError, "existing .npz file"),
-        (dict(weights=3.5), TypeError, "Received: 3.5 of type float"),
-        (dict(weights={"name": "x"}), ValueError, "have the keys"),
-        (dict(learning_rate="fast"), ValueError, "learning_rate"),
-        (dict(clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
-        (dict(gradient_accumulation_steps=1), ValueError, ">= 2"),
-        (dict(use_ema=True, ema_momentum=2.0), ValueError, "ema_momentum"),
-        (dict(seed="abc"), ValueError, "`seed` must be an integer.*Received: .*'abc'"),
-        (dict(seed=True), ValueError, "Received: .*True"),
-        (dict(seed=-1), ValueError, "of 0 or more"),
-        (dict(unknown=1), ValueError, "unknown"),
-    ],
-)
-def test_bad_arguments_are_refused(arguments, error, words):
-    with pytest.raises(error, match=words):
-        HierarchicalRNN(**arguments)
-
-
-@pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
-def test_only_real_floats_are_trained(dtype):
-    optimizer = HierarchicalRNN()
-    variables = [tf.Variable([1.0]), tf.Variable(tf.zeros(3, dtype))]
-    with pytest.raises(TypeError, match=f"real floating-point.*dtype {dtype}"):
-        optimizer.build(variables)
-    # Nothing was built, so that good variables still can be.
-    optimizer.build(variables[:1])
-
-
 def test_unknown_variables_are_refused():
     problem = Problem.make(steps=1)
     variables = make_variables(problem)
@@ -889,19 +698,6 @@ def test_calls_that_do_not_fit_the_variables_are_refused():
         optimizer.apply([None] * 4, variables)
     optimizer.apply([])
     assert int(optimizer.iterations) == 0
-
-
-def test_looking_inside_before_building_is_refused():
-    optimizer = HierarchicalRNN()
-    variable = keras.Variable(1.0)
-    for look in (
-        lambda: optimizer.slots(variable),
-        lambda: optimizer.tensor_state(variable),
-        lambda: optimizer.global_state,
-        lambda: optimizer.skipped_steps,
-    ):
-        with pytest.raises(ValueError, match="call `optimizer.build"):
-            look()
 
 
 def test_weights_that_contradict_their_config_are_refused():

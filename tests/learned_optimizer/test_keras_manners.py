@@ -15,20 +15,13 @@ import tensorflow as tf
 from learned_optimizer import HierarchicalRNN
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
-    INITIAL_LEARNING_RATE,
     Problem,
     assert_follows,
     assert_same,
+    make_optimizer,
+    make_variables,
     numbers,
 )
-
-
-def make_optimizer(**arguments):
-    return HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE, **arguments)
-
-
-def make_variables(problem, dtype="float32"):
-    return [keras.Variable(value, dtype=dtype) for value in problem.values]
 
 
 def apply(optimizer, variables, gradients):

@@ -64,3 +64,45 @@ def test_a_model_of_tf_keras_is_told_from_one_of_keras():
     model = tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=(2,))])
     with pytest.raises(TypeError, match="Keras 3.*Received: a model of tf_keras"):
         model.compile(HierarchicalRNN(), "mse")
+
+
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (dict(initial_learning_rate=0.0), ValueError, "positive number or a range"),
+        (dict(initial_learning_rate=-1e-3), ValueError, r"Received: .*-0\.001"),
+        (dict(initial_learning_rate=(1e-2, 1e-3)), ValueError, "low <= high"),
+        (dict(initial_learning_rate=(0.0, 1e-3)), ValueError, "positive"),
+        (dict(initial_learning_rate=(1e-3,)), ValueError, "of two"),
+        (dict(initial_learning_rate=(1, 2, 3)), ValueError, "of two"),
+        (dict(initial_learning_rate=float("nan")), ValueError, "positive"),
+        (dict(initial_learning_rate=float("inf")), ValueError, "positive"),
+        (dict(initial_learning_rate="fast"), ValueError, "Received: .*'fast'"),
+        (dict(initial_learning_rate=True), ValueError, "Received: .*True"),
+        (dict(weights="no such name"), ValueError, "Shipped names: "),
+        (dict(weights="/no/such/file.npz"), ValueError, "existing .npz file"),
+        (dict(weights=3.5), TypeError, "Received: 3.5 of type float"),
+        (dict(weights={"name": "x"}), ValueError, "have the keys"),
+        (dict(learning_rate="fast"), ValueError, "learning_rate"),
+        (dict(clipnorm=1.0, clipvalue=1.0), ValueError, "Only one of"),
+        (dict(gradient_accumulation_steps=1), ValueError, ">= 2"),
+        (dict(use_ema=True, ema_momentum=2.0), ValueError, "ema_momentum"),
+        (dict(seed="abc"), ValueError, "`seed` must be an integer.*Received: .*'abc'"),
+        (dict(seed=True), ValueError, "Received: .*True"),
+        (dict(seed=-1), ValueError, "of 0 or more"),
+        (dict(unknown=1), ValueError, "unknown"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, error, words):
+    with pytest.raises(error, match=words):
+        HierarchicalRNN(**arguments)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
+def test_only_real_floats_are_trained(dtype):
+    optimizer = HierarchicalRNN()
+    variables = [tf.Variable([1.0]), tf.Variable(tf.zeros(3, dtype))]
+    with pytest.raises(TypeError, match=f"real floating-point.*dtype {dtype}"):
+        optimizer.build(variables)
+    # Nothing was built, so that good variables still can be.
+    optimizer.build(variables[:1])
