@@ -138,14 +138,6 @@ class TestModelDir:
         with pytest.raises(ValueError, match=r"others for weights_sha256 \('"):
             run.verify(tmp_path / "run")
 
-    def test_one_that_was_killed_while_it_settled(self, data_dir, tmp_path):
-        (tmp_path / ".settings.json.17").write_text("{")
-        run = settings(data_dir, tmp_path)
-        run.verify(tmp_path)
-        assert not (tmp_path / "settings.json").exists()
-        run.write_or_verify(tmp_path)
-        run.verify(tmp_path)
-
     def test_a_run_from_before_a_setting_came_had_its_default(self, tmp_path):
         identity = settings("data", tmp_path).identity()
         # As version 0.1 wrote it.
@@ -155,11 +147,6 @@ class TestModelDir:
         settings("data", tmp_path).verify(tmp_path)
         with pytest.raises(ValueError, match=r"horizontal_flip \(True there, False"):
             settings("data", tmp_path, horizontal_flip=False).verify(tmp_path)
-
-    def test_other_files(self, data_dir, tmp_path):
-        (tmp_path / "thesis.tex").write_text("x")
-        with pytest.raises(ValueError, match="which holds other things"):
-            settings(data_dir, tmp_path).write_or_verify(tmp_path)
 
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "imagenet.md"

@@ -313,23 +313,6 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
     assert run.evaluate()["loss"] == pytest.approx(float(loss), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"accumulation_steps": 3}, "batch_size must be a multiple"),
-        ({"input_shards": 3}, "input_shards must be a multiple"),
-        ({"optimizer": "hierarchical_rnn", "weights": "no_such"}, "no_such"),
-        ({"learning_rate": -1.0}, "learning rate must be positive"),
-    ],
-)
-def test_what_does_not_fit_ends_the_run_at_its_start(
-    data_dir, tmp_path, changes, message
-):
-    with pytest.raises(ValueError, match=message):
-        train(data_dir, tmp_path / "run", **changes)
-    assert not (tmp_path / "run").exists()
-
-
 def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatch):
     """Killed while it evaluates, a run loses no step, and evaluates when it goes on."""
     changes = {"eval_every": 3, "steps_per_loop": 1, "checkpoint_every": 3}

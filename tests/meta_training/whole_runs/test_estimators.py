@@ -98,6 +98,12 @@ def test_a_population_has_two_members_or_more(name):
         make(name, 1)
 
 
+@pytest.mark.parametrize("wrong", [{"sigma": 0.0}, {"learning_rate": 0.0}])
+def test_a_population_moves(wrong):
+    with pytest.raises(ValueError, match="must be positive"):
+        ESTIMATORS["cma"](4, 4, **{"sigma": 0.3, **wrong})
+
+
 def test_pairs_need_an_even_number():
     with pytest.raises(ValueError, match="even number of members. Received: 5"):
         make("evolution_strategies", 5)
