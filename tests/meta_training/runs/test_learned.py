@@ -19,9 +19,12 @@ def test_blocks_are_of_the_size_that_costs_least(counts, size):
     assert learned._best_block_size(counts) == size
 
 
-def test_learned_loop_is_the_keras_class():
+@pytest.mark.parametrize(
+    "name, total_steps", [("bootstrap-v1", None), ("default-v3", 30)]
+)
+def test_learned_loop_is_the_keras_class(name, total_steps):
     draws = draw_runs([NETWORK], [3, 4], STEPS)
-    weights = load_weights("bootstrap-v1")
+    weights = load_weights(name)
     rates = np.array([1e-3, 1e-2], np.float32)
     rule = HierarchicalRule(weights.config)
     optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
@@ -30,11 +33,13 @@ def test_learned_loop_is_the_keras_class():
         "meta_parameters": weights.meta_parameters,
         "log_learning_rate": np.log(rates),
     }
+    if total_steps:
+        arguments["total_steps"] = np.full(2, total_steps, np.float32)
     steps = 25
     runs = loop(np.arange(steps + 1), arguments)
     for run, rate in enumerate(rates):
         optimizer = HierarchicalRNN(
-            weights="bootstrap-v1", initial_learning_rate=float(rate)
+            weights=name, initial_learning_rate=float(rate), total_steps=total_steps
         )
         _, losses = train_with_keras(optimizer, draws, run, steps)
         np.testing.assert_allclose(runs.losses[:, run], losses, rtol=2e-3)
