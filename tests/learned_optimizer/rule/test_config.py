@@ -6,17 +6,17 @@ import json
 import pytest
 
 from learned_optimizer import Config
-from learned_optimizer.rule.config import RELEASED_NAMES
+from learned_optimizer.rule.config import LATER_SWITCHES, RELEASED_NAMES
 from tests.learned_optimizer import golden
 
 
 def test_the_defaults_are_the_released_ones_but_for_the_global_rnn():
     config = Config()
-    assert config.level_sizes == (10, 20, 20)
-    assert config.gradient_timescales == 4
-    assert config.global_rnn_input == "all_tensors"
-    assert not config.attention
-    assert (config.inputs, config.levels) == (12, 3)
+    released = golden.GoldenCase("a_pert").config
+    assert config == dataclasses.replace(released, global_rnn_input="all_tensors")
+    assert (config.level_sizes, config.inputs, config.levels) == ((10, 20, 20), 12, 3)
+    assert config.nominal is None
+    assert not any(getattr(config, name) for name in LATER_SWITCHES)
 
 
 @pytest.mark.parametrize("name", golden.case_names())
