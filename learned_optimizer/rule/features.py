@@ -70,8 +70,14 @@ def average_gradients(gradient, averages, started, decay, config):
         return gradient
     if decay is None:
         decay = ops.full((1, 1, 1), FIXED_GRADIENT_DECAY, "float32")
-    decay = started * decays_at_timescales(decay, config.gradient_timescales)
-    return gradient + decay * (averages - gradient)
+    # Not from one array of all decays: XLA would write what follows over it, and LLVM
+    # does not vectorise a loop that writes where it reads (a third of a step).
+    averaged = []
+    for index in range(config.gradient_timescales):
+        old = averages[index : index + 1]
+        averaged.append(gradient + started * decay * (old - gradient))
+        decay = ops.sqrt(decay)
+    return ops.concatenate(averaged, axis=0)
 
 
 def scale_gradients(

@@ -58,7 +58,9 @@ def feature_first(bias, rank: int):
     return bias if rank == 2 else bias[:, :, None]
 
 
-def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None):
+def gru_step(
+    kernels: GRUKernels, inputs, state, bias, from_state=None, fence=lambda gate: gate()
+):
     """One step of the cell. Equation 6.
 
     `(r, u) = sigmoid([x, h] W + b)`, `c = tanh([x, r h] W + b)`,
@@ -72,29 +74,34 @@ def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None):
             update, candidate): the cell's own and what other levels inject.
         from_state: What the state adds to the gates, `[2 * size, rows, ...]`,
             where the caller has computed it together with something else.
+        fence: What calls the function that computes the gates.
 
     Returns:
         `[size, rows, ...]`, the new hidden state.
     """
     size = state.shape[0]
     split = inputs.shape[0]
-    # The inputs enter gates and candidate alike, so one product serves both.
-    from_inputs = bias + linear(
-        ops.concatenate(
-            [
-                kernels.gates[..., :split, :],
-                kernels.candidate[..., :split, :],
-            ],
-            axis=-1,
-        ),
-        inputs,
-    )
-    if from_state is None:
-        from_state = linear(kernels.gates[..., split:, :], state)
-    gates = sigmoid(from_inputs[: 2 * size] + from_state)
-    reset, update = gates[:size], gates[size:]
+
+    def gate():
+        # The inputs enter gates and candidate alike, so one product serves both.
+        from_inputs = bias + linear(
+            ops.concatenate(
+                [
+                    kernels.gates[..., :split, :],
+                    kernels.candidate[..., :split, :],
+                ],
+                axis=-1,
+            ),
+            inputs,
+        )
+        to_gates = from_state
+        if to_gates is None:
+            to_gates = linear(kernels.gates[..., split:, :], state)
+        gates = sigmoid(from_inputs[: 2 * size] + to_gates)
+        return gates[:size] * state, gates[size:], from_inputs[2 * size :]
+
+    reset_state, update, from_inputs = fence(gate)
     candidate = ops.tanh(
-        from_inputs[2 * size :]
-        + linear(kernels.candidate[..., split:, :], reset * state)
+        from_inputs + linear(kernels.candidate[..., split:, :], reset_state)
     )
     return candidate + update * (state - candidate)

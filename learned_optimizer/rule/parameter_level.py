@@ -19,6 +19,8 @@ from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
 from learned_optimizer.rule.half_precision import rounded, widened
 from learned_optimizer.rule.state import PARAMETER_FIELDS
 
+# In elements. Larger ones are the pieces of an accelerator.
+LARGEST_CACHED_CHUNK = 65_536
 STEPS = ("step", "attended_step", "decay")
 
 
@@ -81,7 +83,7 @@ def pass_over_parameters(
     )
 
 
-def _pass_at_once(arrays, blocks, levels, config):
+def _pass_at_once(arrays, blocks, levels, config, fenced=False):
     """The pass without a loop: a dict of the new state, the steps and `sums`."""
     arrays = {name: widened(value) for name, value in arrays.items()}
     hidden = arrays["hidden_state"]
@@ -101,7 +103,10 @@ def _pass_at_once(arrays, blocks, levels, config):
         gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
     )
     kernels = levels.kernels("parameter")
-    hidden = gru_step(kernels, inputs, hidden, blocks["bias"], gates_from_hidden)
+    options = {"fence": _fence(hidden, blocks)} if fenced else {}
+    hidden = gru_step(
+        kernels, inputs, hidden, blocks["bias"], gates_from_hidden, **options
+    )
     directions = read_directions(hidden, gradients.scaled, levels, config)
     outputs = {
         "hidden_state": hidden,
@@ -123,6 +128,17 @@ def _pass_at_once(arrays, blocks, levels, config):
     return outputs | {
         "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
     }
+
+
+def _fence(hidden, blocks):
+    """Calls the function that computes a cell's gates within a conditional.
+
+    What goes into a matrix product XLA would write to an array of two axes by a loop
+    that is not vectorised. Across a conditional it does not fuse.
+    """
+    # It always is, which XLA does not know.
+    is_true = ops.max(blocks["started"]) >= 0
+    return lambda gate: ops.cond(is_true, gate, lambda: (hidden, hidden, hidden))
 
 
 def read_decays(hidden, levels, config):
@@ -279,6 +295,8 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
     if "values" in arrays:
         written["values"] = "decay"
     output_names = (*written.values(), *["attended_step"] * config.attention, "sums")
+    # An accelerator would wait for each conditional.
+    fits_a_cache = chunk * block_size <= LARGEST_CACHED_CHUNK
     num_directions = 1 + config.attention
     num_sums = (
         config.level_sizes[0]
@@ -307,7 +325,9 @@ def _pass_by_chunks(arrays, blocks, levels, config, chunk, num_chunks):
             is_new = first + ops.arange(chunk, dtype="int32") >= turn * chunk
 
         def update_chunk():
-            outputs = _pass_at_once(chunk_arrays, chunk_blocks, levels, config)
+            outputs = _pass_at_once(
+                chunk_arrays, chunk_blocks, levels, config, fenced=fits_a_cache
+            )
             return [outputs[name] for name in output_names]
 
         def skip_chunk():

@@ -103,3 +103,18 @@ def test_true_values_are_swapped(backend):
     from tests.learned_optimizer import test_callbacks
 
     test_callbacks.test_true_values_are_in_the_model_for_validation_and_saving()
+
+
+@pytest.mark.slow
+@pytest.mark.backend("jax")
+def test_fits_under_jax_compile_their_step_once(caplog):
+    import jax
+
+    jax.config.update("jax_log_compiles", True)
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(50)])
+    model.compile(HierarchicalRNN(), "mse")
+    inputs = np.ones((48, 20), np.float32)
+    for epochs in (2, 1):
+        model.fit(inputs, inputs[:, :1], batch_size=16, epochs=epochs, verbose=0)
+    done = "Finished XLA compilation of jit(train_step)"
+    assert sum(done in message for message in caplog.messages) == 1

@@ -57,14 +57,18 @@ def test_a_step_needs_less_than_a_gigabyte(shapes):
 
 
 @pytest.mark.slow
-@pytest.mark.backend("torch")
-def test_pytorch_passes_over_pieces(monkeypatch):
-    # One shard of 16 pieces: all at once they would take more than 2 GB.
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(x, marks=pytest.mark.backend(x)) for x in ("tensorflow", "torch")],
+)
+def test_a_step_passes_over_pieces(backend, monkeypatch):
+    # One shard of 16 pieces: all at once they would take 2 to 3 GB.
     monkeypatch.setattr(model_layout, "MAX_SHARDS", 1)
     variables = [keras.Variable(np.ones((1_000, 8_000), np.float32))]
     gradients = [keras.ops.ones((1_000, 8_000))]
     optimizer = HierarchicalRNN()
     optimizer.build(variables)
+    assert keras.backend.backend() == backend
     assert optimizer._layout[0].num_chunks == 16
     before = process_memory.resident_bytes()
     process_memory.reset_peak()

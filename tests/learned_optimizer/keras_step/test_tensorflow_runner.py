@@ -1,7 +1,9 @@
 """What XLA compiles, what is traced anew, what models share, and where a step runs."""
 
 import gc
+import os
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -235,6 +237,29 @@ def test_a_step_that_builds_the_optimizer_is_traced_once(use_ema):
     step(ones_like(variables))
     assert len(traced) == 1
     assert np.all(variables[1].numpy() < 1)
+
+
+# Two shards, whose pass is compiled once, and a last batch that is smaller.
+_FITS = """
+import keras, numpy as np
+from learned_optimizer import HierarchicalRNN
+layers = [keras.Input((100,)), keras.layers.Dense(1500), keras.layers.Dense(1)]
+model = keras.Sequential(layers)
+model.compile(HierarchicalRNN(), "mse")
+inputs = np.ones((40, 100), np.float32)
+for epochs in (2, 1):
+    model.fit(inputs, inputs[:, :1], batch_size=16, epochs=epochs, verbose=0)
+assert model.optimizer._layout[0].shards == 2
+"""
+
+
+@pytest.mark.slow
+def test_fits_compile_each_stage_once(tmp_path):
+    flags = f"--xla_dump_to={tmp_path} --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "KERAS_BACKEND": "tensorflow"}
+    subprocess.run([sys.executable, "-c", _FITS], env=environment, check=True)
+    # XLA writes a file for each program that it compiles.
+    assert len(list(tmp_path.glob("*traced*.before_optimizations.txt"))) == 3
 
 
 def test_nothing_of_a_model_stays_alive():
