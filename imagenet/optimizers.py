@@ -109,6 +109,7 @@ class OptimizerSpec:
         steps_per_epoch: By which the exponential decay counts.
         weight_decay: Of kernels.
         weights: Name or path of the learned optimizer's; None for the others.
+        state_dtype: Of the learned optimizer's state; None for the others.
     """
 
     name: str
@@ -119,6 +120,7 @@ class OptimizerSpec:
     steps_per_epoch: float
     weight_decay: float
     weights: str | None
+    state_dtype: str | None
 
     @property
     def is_learned(self) -> bool:
@@ -137,6 +139,8 @@ class OptimizerSpec:
             parts = [f"HierarchicalRNN(weights={self.weights!r})"]
             if self.learning_rate != 1.0:
                 parts.append(f"learning_rate {self.learning_rate:.4g}")
+            if self.state_dtype != "float32":
+                parts.append(f"state in {self.state_dtype}")
         else:
             parts = [f"{self.name}: rate {self.learning_rate:.4g}"]
         if self.warmup_steps:
@@ -170,7 +174,9 @@ class OptimizerSpec:
         Raises:
             ValueError: The weights are unknown or damaged.
         """
-        arguments = {"weights": self.weights} if self.is_learned else {}
+        arguments = {}
+        if self.is_learned:
+            arguments = {"weights": self.weights, "state_dtype": self.state_dtype}
         optimizer = OPTIMIZERS[self.name].make(self.rate(), **arguments)
         if self.weight_decay and OPTIMIZERS[self.name].decoupled:
             optimizer.weight_decay = self.weight_decay
@@ -235,6 +241,7 @@ def resolve(
     warmup_steps: int | None = None,
     weight_decay: float | None = None,
     weights: str = "default",
+    state_dtype: str = "float32",
 ) -> OptimizerSpec:
     """Resolves the settings of an optimizer for a run.
 
@@ -248,6 +255,7 @@ def resolve(
         warmup_steps: None: as usual, but a tenth of the run at most.
         weight_decay: None: the usual one.
         weights: Of the learned optimizer.
+        state_dtype: Of the learned optimizer.
 
     Raises:
         ValueError: An argument breaks a rule.
@@ -291,6 +299,7 @@ def resolve(
         raise ValueError(
             f"the weight decay must be 0 or more. Received: {weight_decay}"
         )
+    is_learned = name == "hierarchical_rnn"
     return OptimizerSpec(
         name,
         float(learning_rate),
@@ -299,7 +308,8 @@ def resolve(
         int(train_steps),
         float(steps_per_epoch),
         float(weight_decay),
-        weights if name == "hierarchical_rnn" else None,
+        weights if is_learned else None,
+        state_dtype if is_learned else None,
     )
 
 

@@ -10,6 +10,7 @@ from imagenet.input.config import DataConfig
 from imagenet.models import MODELS, PRECISIONS, checked_image_size, model_spec
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
 from learned_optimizer import load_weights
+from learned_optimizer.keras_step.arguments import STATE_DTYPES
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.flags import check_settings, setting
 
@@ -69,6 +70,11 @@ class RunConfig(DataConfig):
     keep_checkpoints: int = setting(2, "How many checkpoints stay.", at_least=1)
     optimizer: str = setting("hierarchical_rnn", "The optimizer.", choices=OPTIMIZERS)
     weights: str = setting("default", "Of the learned optimizer: a name or a path.")
+    state_dtype: str = setting(
+        "float32",
+        "Of the learned optimizer's state; bfloat16 takes half the memory.",
+        choices=STATE_DTYPES,
+    )
     horizon: bool | None = setting(
         None,
         "Whether the learned rates follow a schedule to the last step. By default with "

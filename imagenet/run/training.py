@@ -456,4 +456,5 @@ def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         weights=config.weights,
+        state_dtype=config.state_dtype,
     )

@@ -10,6 +10,8 @@ from keras import ops
 
 from learned_optimizer.weights import Weights, fresh_weights, load_weights
 
+STATE_DTYPES = ("float32", "bfloat16")
+
 
 def resolved_weights(weights, seed) -> Weights:
     """What the argument `weights` names: a name, path, `Weights`, dict or None."""
@@ -70,7 +72,7 @@ def checked_jit_compile(jit_compile: Any) -> bool | str:
 
 def checked_state_dtype(state_dtype: Any) -> str:
     """The type of what is stored of each parameter."""
-    if not isinstance(state_dtype, str) or state_dtype not in ("float32", "bfloat16"):
+    if not isinstance(state_dtype, str) or state_dtype not in STATE_DTYPES:
         raise ValueError(
             "`state_dtype` must be 'float32' or 'bfloat16'. "
             f"Received: state_dtype={state_dtype!r}"

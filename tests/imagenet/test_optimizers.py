@@ -190,6 +190,13 @@ def test_bad_arguments(arguments, message):
         resolve(**RUN, **arguments)
 
 
+def test_the_state_of_the_learned_optimizer_may_take_half_the_memory():
+    spec = resolve("hierarchical_rnn", **RUN, state_dtype="bfloat16")
+    state = spec.make(network()).variables
+    assert {v.dtype for v in state if "hidden_state" in v.path} == {"bfloat16"}
+    assert "state in bfloat16" in spec.describe()
+
+
 def test_unknown_weights_are_refused():
     spec: OptimizerSpec = resolve("hierarchical_rnn", **RUN, weights="no_such_weights")
     with pytest.raises(ValueError, match="no_such_weights"):
