@@ -75,6 +75,7 @@ def test_half_of_the_variance_lies_along_observed_gradients():
         ESTIMATORS[name](size, 20_000, sigma)
         for name in ("guided_evolution_strategies", "evolution_strategies")
     )
+    assert (guided.is_guided, plain.is_guided) == (True, False)
     generator = np.random.default_rng(2)
     gradients = generator.standard_normal((7, size))
     gradients[6] = gradients[5]
