@@ -29,6 +29,9 @@ from learned_optimizer.keras_step import model_step
 # Compiling takes 2 to 3 s. From here on it pays within 300 steps; at 10,000 parameters
 # it saves some CPU time per step, at 5,000 none (docs/measurements.md).
 SMALLEST_COMPILED_SIZE = 20_000
+# Each argument of an XLA computation costs some 13 us, each start some 200: a step of
+# few tensors is one computation, not three with the meta-parameters passed between.
+MOST_TENSORS_IN_ONE_PROGRAM = 32
 
 
 class TensorFlowRunner:
@@ -142,6 +145,7 @@ class TensorFlowRunner:
             spec.config,
             spec.present,
             self.compiles(spec.layout),
+            _fits_one_program(spec, variables),
             bool(context.context().op_callbacks),
         )
         resources = tf.nest.map_structure(_Resource, tuple(variables))
@@ -174,13 +178,23 @@ def _make_variable(_, **options):
     return default_variable_creator_v2(**options)
 
 
+def _fits_one_program(spec, variables) -> bool:
+    """Whether the stages, if they are compiled, are compiled as one.
+
+    Not where shards run side by side, nor where devices hold different variables.
+    """
+    if spec.layout.shards > 1 or len(spec.present) > MOST_TENSORS_IN_ONE_PROGRAM:
+        return False
+    return len({x.device for x in tf.nest.flatten(tuple(variables))}) == 1
+
+
 @functools.lru_cache(maxsize=32)
-def _update_function(layout, config, present, compiles, has_callbacks):
+def _update_function(layout, config, present, compiles, in_one, has_callbacks):
     """`model_step.update` as a function of resources and tensors alone."""
     del has_callbacks  # What debugging adds is part of what was traced.
-    stages = _stages(layout, config, compiles)
+    stages = _stages(layout, config, compiles and not in_one)
 
-    @_on_handles
+    @functools.partial(_on_handles, jit_compile=compiles and in_one)
     def update(variables, numbers, gradients, learning_rate, calls):
         spec = model_step.StepSpec(layout, config, present, **numbers)
         variables = model_step.Variables(*variables)
