@@ -289,7 +289,8 @@ def test_no_more_than_so_many_functions_are_kept():
         optimizer = HierarchicalRNN(jit_compile=False)
         optimizer.build(variables)
         spec = optimizer.step_spec((0,))
-        tensorflow_runner._update_function(spec.layout, spec.config, (0,), False, False)
+        key = spec.layout, spec.config, (0,), False, False, False
+        tensorflow_runner._update_function(*key)
     for cache in (tensorflow_runner._update_function, tensorflow_runner._stages):
         assert cache.cache_info().currsize == cache.cache_info().maxsize == 32
 
