@@ -5,10 +5,11 @@ the replicas, and only then is anything clipped, accumulated or assigned, in the
 cross-replica context, each replica's copy by itself. So all copies stay the same,
 and the result is that of one device.
 
-XLA compiles the three stages of the update rule; they read, update and assign the
-state's variables in place, and the passes over shards, which share no variable, run
-side by side. Keras leaves models on a CPU uncompiled, so this is done here whatever
-`jit_compile` a model has, but not for small models: theirs is no faster compiled.
+XLA compiles the three stages of the update rule, of few tensors as one program; they
+read, update and assign the state's variables in place, and the passes over shards,
+which share no variable, run side by side. Keras leaves models on a CPU uncompiled, so
+this is done here whatever `jit_compile` a model has, but not for small models: theirs
+is no faster compiled.
 
 Whatever a user can change between two steps is data to the functions that are traced
 here. They belong to no optimizer: models of equal shapes share them, and only the last
