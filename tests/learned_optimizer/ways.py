@@ -61,10 +61,11 @@ class Behaviour:
         problem.inputs[:, self.unused] = 0
         return problem.broken() if self.broken else problem
 
-    def optimizer(self):
+    def optimizer(self, jit_compile="auto"):
         return HierarchicalRNN(
             weights=self.weights,
             initial_learning_rate=by_hand.INITIAL_LEARNING_RATE,
+            jit_compile=jit_compile,
             **self.arguments,
         )
 
@@ -244,13 +245,13 @@ def raw_variables(behaviour):
     return Outcome(optimizer, variables, finalized=False)
 
 
-def custom_loop(behaviour, compiled=True):
+def custom_loop(behaviour, compiled=True, jit_compile="auto"):
     """A GradientTape loop over a model."""
     import tensorflow as tf
 
     problem = behaviour.problem()
     model = by_hand.make_model(problem, constrained=behaviour.constrained)
-    optimizer = behaviour.optimizer()
+    optimizer = behaviour.optimizer(jit_compile)
 
     def step(x):
         with tf.GradientTape() as tape:
@@ -268,6 +269,11 @@ def custom_loop(behaviour, compiled=True):
 def eager_loop(behaviour):
     """The same without `tf.function`."""
     return custom_loop(behaviour, compiled=False)
+
+
+def compiled_step(behaviour):
+    """The same with a step that XLA compiles."""
+    return custom_loop(behaviour, jit_compile=True)
 
 
 def fitting(make=by_hand.functional, **options) -> Callable:
@@ -289,11 +295,11 @@ WAYS = {
     "raw_variables": raw_variables,
     "custom_loop": custom_loop,
     "eager_loop": eager_loop,
+    "compiled_step": compiled_step,
     "fit": fitting(),
     "fit_sequential": fitting(by_hand.sequential),
     "fit_subclassed": fitting(by_hand.Subclassed),
     "fit_jit_compile": fitting(jit_compile=True),
-    "fit_without_jit_compile": fitting(jit_compile=False),
     "fit_run_eagerly": fitting(run_eagerly=True),
     "fit_steps_per_execution": fitting(steps_per_execution=3),
 }
