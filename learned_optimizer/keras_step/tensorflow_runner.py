@@ -141,12 +141,13 @@ class TensorFlowRunner:
             numbers["accumulation_steps"] = tf.cast(
                 spec.accumulation_steps, calls.dtype
             )
+        compiles = self.compiles(spec.layout)
         update = _update_function(
             spec.layout,
             spec.config,
             spec.present,
-            self.compiles(spec.layout),
-            _fits_one_program(spec, variables),
+            compiles,
+            compiles and _fits_one_program(spec, variables),
             bool(context.context().op_callbacks),
         )
         resources = tf.nest.map_structure(_Resource, tuple(variables))
@@ -180,7 +181,7 @@ def _make_variable(_, **options):
 
 
 def _fits_one_program(spec, variables) -> bool:
-    """Whether the stages, if they are compiled, are compiled as one.
+    """Whether compiled stages are compiled as one.
 
     Not where shards run side by side, nor where devices hold different variables.
     """
@@ -195,7 +196,7 @@ def _update_function(layout, config, present, compiles, in_one, has_callbacks):
     del has_callbacks  # What debugging adds is part of what was traced.
     stages = _stages(layout, config, compiles and not in_one)
 
-    @functools.partial(_on_handles, jit_compile=compiles and in_one)
+    @functools.partial(_on_handles, jit_compile=in_one)
     def update(variables, numbers, gradients, learning_rate, calls):
         spec = model_step.StepSpec(layout, config, present, **numbers)
         variables = model_step.Variables(*variables)

@@ -45,12 +45,12 @@ def decay_sigmoid(x):
     return 1.0 / (1.0 + ops.exp(-ops.maximum(x, -80.0)))
 
 
-def decays_at_timescales(decay, timescales: int):
-    """`decay^(2^-k)` for k = 0..timescales-1, along the leading axis."""
+def decays_at_timescales(decay, timescales: int) -> list:
+    """`decay^(2^-k)` for k = 0..timescales-1."""
     decays = [decay]
     for _ in range(timescales - 1):
         decays.append(ops.sqrt(decays[-1]))
-    return ops.concatenate(decays, axis=0) if timescales > 1 else decay
+    return decays
 
 
 def average_gradients(gradient, averages, started, decay, config):
@@ -72,11 +72,12 @@ def average_gradients(gradient, averages, started, decay, config):
         decay = ops.full((1, 1, 1), FIXED_GRADIENT_DECAY, "float32")
     # Not from one array of all decays: XLA would write what follows over it, and LLVM
     # does not vectorise a loop that writes where it reads (a third of a step).
-    averaged = []
-    for index in range(config.gradient_timescales):
-        old = averages[index : index + 1]
-        averaged.append(gradient + started * decay * (old - gradient))
-        decay = ops.sqrt(decay)
+    averaged = [
+        gradient + started * beta * (averages[k : k + 1] - gradient)
+        for k, beta in enumerate(
+            decays_at_timescales(decay, config.gradient_timescales)
+        )
+    ]
     return ops.concatenate(averaged, axis=0)
 
 
@@ -104,9 +105,8 @@ def scale_gradients(
     if mean_square_decay is None:
         mean_square_decay = ops.full((1, 1, 1), FIXED_MEAN_SQUARE_DECAY, "float32")
     if config.multiple_scale_decays:
-        mean_square_decay = decays_at_timescales(
-            mean_square_decay, config.gradient_timescales
-        )
+        decays = decays_at_timescales(mean_square_decay, config.gradient_timescales)
+        mean_square_decay = ops.concatenate(decays, axis=0)
     squares = ops.square(new_averages) + MEAN_SQUARE_EPSILON
     new_mean_squares = squares + started * mean_square_decay * (mean_squares - squares)
     scaled = asinh(new_averages * ops.rsqrt(new_mean_squares + SCALE_EPSILON))

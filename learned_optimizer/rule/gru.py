@@ -58,9 +58,7 @@ def feature_first(bias, rank: int):
     return bias if rank == 2 else bias[:, :, None]
 
 
-def gru_step(
-    kernels: GRUKernels, inputs, state, bias, from_state=None, fence=lambda gate: gate()
-):
+def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None, fence=None):
     """One step of the cell. Equation 6.
 
     `(r, u) = sigmoid([x, h] W + b)`, `c = tanh([x, r h] W + b)`,
@@ -74,7 +72,8 @@ def gru_step(
             update, candidate): the cell's own and what other levels inject.
         from_state: What the state adds to the gates, `[2 * size, rows, ...]`,
             where the caller has computed it together with something else.
-        fence: What calls the function that computes the gates.
+        fence: What calls the function that computes the gates; None: it is called as
+            it is.
 
     Returns:
         `[size, rows, ...]`, the new hidden state.
@@ -100,7 +99,7 @@ def gru_step(
         gates = sigmoid(from_inputs[: 2 * size] + to_gates)
         return gates[:size] * state, gates[size:], from_inputs[2 * size :]
 
-    reset_state, update, from_inputs = fence(gate)
+    reset_state, update, from_inputs = fence(gate) if fence else gate()
     candidate = ops.tanh(
         from_inputs + linear(kernels.candidate[..., split:, :], reset_state)
     )

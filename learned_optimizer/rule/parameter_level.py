@@ -103,10 +103,8 @@ def _pass_at_once(arrays, blocks, levels, config, fenced=False):
         gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
     )
     kernels = levels.kernels("parameter")
-    options = {"fence": _fence(hidden, blocks)} if fenced else {}
-    hidden = gru_step(
-        kernels, inputs, hidden, blocks["bias"], gates_from_hidden, **options
-    )
+    fence = _fence(hidden, blocks) if fenced else None
+    hidden = gru_step(kernels, inputs, hidden, blocks["bias"], gates_from_hidden, fence)
     directions = read_directions(hidden, gradients.scaled, levels, config)
     outputs = {
         "hidden_state": hidden,

@@ -108,7 +108,7 @@ def _sum_over_problems(per_tensor, layout):
     return segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
-def finish_tensors(state, sums, layout, levels, config, active, horizon=None):
+def finish_tensors(state, sums, layout, levels, config, active, fraction_left=None):
     """The new state of tensors and problems, and the lengths of directions.
 
     Args:
@@ -118,7 +118,7 @@ def finish_tensors(state, sums, layout, levels, config, active, horizon=None):
         levels: Meta-parameters.
         config: The architecture.
         active: `[tensors]` or None.
-        horizon: A `Horizon` of tensors, or None.
+        fraction_left: As in `update_upper_levels`.
 
     Returns:
         The new state, and `[directions, tensors]`: the inverse root mean square of
@@ -140,9 +140,6 @@ def finish_tensors(state, sums, layout, levels, config, active, horizon=None):
             name: ops.where(active > 0, value, state[name])
             for name, value in counted.items()
         }
-    fraction_left = None
-    if config.horizon_input and horizon is not None:
-        fraction_left = horizon.fraction_left()
     new_state = update_upper_levels(
         means, state, layout, levels, config, active, fraction_left
     )

@@ -3,8 +3,8 @@
     step = compute_step(gradients, state, layout, meta_parameters, config)
     values, state = values - step.step, step.state
 
-It knows neither variables nor devices. Three stages make a
-step, and `compute_step` is the one place that runs them one after another:
+It knows neither variables nor devices. Three stages make a step, and `compute_step` is
+the one place that runs them one after another:
 
     prepare            what each block needs of its tensor and problem
     update_parameters  the pass over the parameters of a shard (`parameter_level.py`)
@@ -343,11 +343,15 @@ def update_tensors(
 
     `state` is `{field: array}` of tensors and problems; `steps` and `sums` are lists of
     what `update_parameters` returned for each shard. That of `steps` is emptied.
+    `horizon` is None where the RNN of tensors does not see it.
 
     Returns:
         The new state, and the step and the attended step (None without attention),
         `[blocks, block_size]` of each shard.
     """
+    fraction_left = None
+    if horizon is not None:
+        fraction_left = horizon.of_tensors(layout).fraction_left()
     new_state, lengths = finish_tensors(
         _arrays(state),
         concatenated(sums, axis=1),
@@ -355,7 +359,7 @@ def update_tensors(
         Levels(meta_parameters, layout),
         config,
         active,
-        None if horizon is None else horizon.of_tensors(layout),
+        fraction_left,
     )
     normalized = [
         normalize_steps(
