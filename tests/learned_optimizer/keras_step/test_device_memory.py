@@ -2,7 +2,6 @@
 
 import types
 
-import jax
 import keras
 import numpy as np
 import pytest
@@ -28,6 +27,8 @@ def as_on_an_accelerator(monkeypatch):
 )
 def test_a_step_needs_less_than_a_gigabyte(shapes):
     """Compiled, not run: nothing of that size is ever made."""
+    import jax
+
     optimizer = HierarchicalRNN()
     made = []
 
@@ -80,6 +81,8 @@ def test_a_step_passes_over_pieces(backend, monkeypatch):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_too_little_memory_is_an_error_before_anything_is_made(backend, monkeypatch):
     if backend == "jax":
+        import jax
+
         stats = {"bytes_limit": 100_000, "bytes_in_use": 30_000}
         device = types.SimpleNamespace(memory_stats=lambda: stats)
         monkeypatch.setattr(jax, "local_devices", lambda: [device])
