@@ -8,7 +8,8 @@ r"""Adds weights to those that ship, with a card that documents them.
 
 With `--final=FOLDER` the final group of held-out networks evaluates them, once: the
 report lies in the folder and on the card, and a line in `openings.csv` beside the
-weights. What was stopped is resumed in the same folder.
+weights. What was stopped is resumed in the same folder, where baselines may have run
+before: `python -m meta_training.evaluate --tasks=final --weights= --output=FOLDER`.
 
 The card has the settings and calibrations, the curve (loss and validation) of every run
 of their training, and the tables of the reports. The reports must be of these numbers:
@@ -30,6 +31,8 @@ from absl import flags, logging
 from learned_optimizer import load_weights, save_weights
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
+from learned_optimizer.utils.flags import define_flags as define_settings
+from learned_optimizer.utils.flags import flag_settings
 from learned_optimizer.weights import FOLDER
 from meta_training import command
 from meta_training.evaluation import write_report
@@ -38,6 +41,8 @@ from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import network_group
 from meta_training.held_out.data import load_data
+from meta_training.optimizers import load_trained
+from meta_training.runs import BASELINES
 
 FLAGS = flags.FLAGS
 # Sections of a report that a card repeats.
@@ -54,18 +59,37 @@ SECTIONS = (
 _CURVE_POINTS = 25
 
 
-def define_flags():
+def define_flags(values: flags.FlagValues = FLAGS):
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_string("weights", None, "Path of the weights.", required=True)
-    flags.DEFINE_string("name", None, "Versioned name, NAME-v1.", required=True)
-    flags.DEFINE_list("train_dirs", [], "Folders of the runs of their training.")
-    flags.DEFINE_list("reports", [], "Folders of evaluations of these weights.")
-    flags.DEFINE_multi_string("commands", [], "The commands that made them, in order.")
-    flags.DEFINE_string("limits", "", "Known limits.")
-    flags.DEFINE_string("final", None, "Evaluate them on the final group; its folder.")
-    flags.DEFINE_string("rates_from", None, "As of `meta_training.evaluate`.")
-    flags.DEFINE_float("initial_learning_rate", None, "Where rates start by default.")
-    flags.DEFINE_string("output", os.fspath(FOLDER), "Folder of the shipped weights.")
+    flags.DEFINE_string("weights", None, "Path of the weights.", values, required=True)
+    flags.DEFINE_string("name", None, "Versioned name, NAME-v1.", values, required=True)
+    flags.DEFINE_string("limits", "", "Known limits.", values)
+    flags.DEFINE_string(
+        "final", None, "Evaluate them on the final group; its folder.", values
+    )
+    flags.DEFINE_string("rates_from", None, "As of `meta_training.evaluate`.", values)
+    flags.DEFINE_string(
+        "output", os.fspath(FOLDER), "Folder of the shipped weights.", values
+    )
+    flags.DEFINE_float(
+        "initial_learning_rate",
+        None,
+        "Where rates start by default.",
+        None,
+        None,
+        values,
+    )
+    flags.DEFINE_multi_string(
+        "commands", [], "The commands that made them, in order.", values
+    )
+    for name, default, text in (
+        ("train_dirs", [], "Folders of the runs of their training."),
+        ("reports", [], "Folders of evaluations of these weights."),
+        ("baselines", list(BASELINES), "As of `meta_training.evaluate`."),
+        ("beside", [], "Other weights to run on the final group, as baselines."),
+    ):
+        flags.DEFINE_list(name, default, text, flag_values=values)
+    define_settings(EvaluationConfig, without=("horizon",), flag_values=values)
 
 
 def curve(train_dir: pathlib.Path, weights: str = "weights") -> dict:
@@ -155,6 +179,10 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
                 "the final group must evaluate weights once. Received: weights that it "
                 f"evaluated in a folder named {row.split(',')[1]!r}"
             )
+    given = flag_settings(EvaluationConfig, flag_values=FLAGS)
+    given["learning_rates"] = tuple(sorted(given["learning_rates"]))
+    settings = EvaluationConfig(**given, horizon=True)
+    beside = [load_trained(name) for name in FLAGS.beside]
     single_rates = best_single_rates(FLAGS.rates_from) if FLAGS.rates_from else {}
     load_pyplot()
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,10 +193,11 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
         rows = (rows or ["sha256,folder,day"]) + [f"{sha256},{folder.name},{today}"]
         atomic_write(record, ("\n".join(rows) + "\n").encode())
     results = evaluate(
-        [weights],
+        [weights, *beside],
         tasks,
-        EvaluationConfig(horizon=True),
+        settings,
         folder / "cache",
+        baselines=FLAGS.baselines,
         log=logging.info,
         single_rates=single_rates,
     )

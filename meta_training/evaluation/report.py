@@ -56,11 +56,12 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         _summary(results),
         "## Tasks won",
         "The fraction of tasks on which the learned optimizer is at or below the "
-        "baseline, means over seeds compared, with 95% intervals, bootstrapped over "
+        "other, means over seeds compared, with 95% intervals, bootstrapped over "
         "tasks and seeds. The one rate for all is "
         + ("the best on other tasks." if single else "the best on these tasks."),
         _wins(results),
         _ratios(results),
+        _shares(results),
         _edges(results),
         *_tasks(results),
         *_running_averages(results),
@@ -119,10 +120,13 @@ def _summary(results):
 
 
 def _pairs(results):
-    """Each learned optimizer with each baseline."""
-    baselines = [result for result in results if not result.is_learned]
-    learned = (result for result in results if result.is_learned)
-    return [(own, other) for own in learned for other in baselines]
+    """Each learned optimizer with all that come after it, baselines at last."""
+    return [
+        (own, other)
+        for place, own in enumerate(results)
+        if own.is_learned
+        for other in results[place + 1 :]
+    ]
 
 
 def _wins(results):
@@ -169,6 +173,33 @@ def _typical_final(result, choice):
     tasks = np.arange(len(result.tasks))
     final = typical_losses(result.losses)[-1, choice.rates, tasks]
     return np.maximum(final, LOSS_FLOOR)
+
+
+def _shares(results):
+    """How soon the learned optimizers reach the final losses of the baselines."""
+    rows = []
+    for own, other in _pairs(results):
+        rates = choices(own, METRICS[1])[0].rates
+        losses = typical_losses(own.losses)[:, rates, np.arange(len(own.tasks))]
+        cells = []
+        for choice in choices(other, METRICS[1]):
+            reached = losses <= _typical_final(other, choice)
+            is_reached = reached.any(axis=0)
+            # Not the first record, which is the start.
+            steps = own.steps[np.maximum(reached.argmax(axis=0), 1)]
+            shares = np.where(is_reached, steps / own.steps[-1], 1.0)
+            mean = np.exp(np.mean(np.log(shares)))
+            cells.append(f"{mean:.2f}, {np.sum(~is_reached)}")
+        rows.append([own.optimizer, other.optimizer, *cells])
+    if not rows:
+        return ""
+    header = ["weights", "against", "default", "one for all", "best for each"]
+    return (
+        "The share of all steps after which a final loss of the baseline is reached "
+        f"(geometric means over seeds, the baseline's floored at {LOSS_FLOOR:g}): "
+        "geometric mean over tasks, and the number of tasks where it is not, which "
+        "count as 1.\n\n" + markdown_table(header, rows)
+    )
 
 
 def _edges(results):

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import json
 
 import numpy as np
@@ -12,7 +11,6 @@ from absl import app, flags
 from learned_optimizer import load_weights, save_weights
 from meta_training import publish
 from meta_training.evaluation import comparison
-from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.tasks.released.bowl import Bowl
 
 
@@ -21,14 +19,7 @@ def command(monkeypatch):
     """`publish` with flags of its own: a function of its arguments."""
     values = flags.FlagValues()
     monkeypatch.setattr(publish, "FLAGS", values)
-    for name in ("string", "list", "multi_string", "float"):
-        define = getattr(flags, f"DEFINE_{name}")
-        monkeypatch.setattr(
-            publish.flags,
-            f"DEFINE_{name}",
-            lambda *a, define=define, **k: define(*a, **k, flag_values=values),
-        )
-    publish.define_flags()
+    publish.define_flags(values)
 
     def run(*arguments):
         values.unparse_flags()
@@ -178,21 +169,16 @@ def test_the_final_group_judges_once_and_goes_on_record(
     task = Bowl(1.0)
     monkeypatch.setattr(publish, "network_group", lambda name: {"final": [task]}[name])
     monkeypatch.setattr(Bowl, "data_set", "spirals", raising=False)
-    settings = dict(steps=4, seeds=1, records=3, learning_rates=(0.1,))
-    monkeypatch.setattr(
-        publish, "EvaluationConfig", lambda **k: EvaluationConfig(**k, **settings)
-    )
-    monkeypatch.setattr(publish, "evaluate", functools.partial(evaluate, baselines=()))
     arguments = [
-        f"--weights={path}",
-        "--commands=train",
-        "--limits=None known.",
-        f"--output={tmp_path}",
+        *(f"--weights={path}", "--commands=train", "--limits=None known."),
+        *("--steps=4", "--seeds=2", "--records=3", "--learning_rates=0.1,0.01"),
+        *("--baselines=Adam", "--beside=bootstrap-v1", f"--output={tmp_path}"),
     ]
     final = tmp_path / "final"
     command(*arguments, "--name=judged-v1", f"--final={final}")
     card = json.loads((tmp_path / "judged-v1.json").read_text())
-    assert "All tasks" in card["evaluations"][0]
+    rows = "\n".join(card["evaluations"][0]["All tasks"])
+    assert all(name in rows for name in ("| weights, ", "| bootstrap-v1, ", "| Adam, "))
     sha256 = load_weights(path).card["sha256"]
     header, row = (tmp_path / "openings.csv").read_text().splitlines()
     assert header == "sha256,folder,day" and row.startswith(f"{sha256},final,")

@@ -21,6 +21,10 @@ def test_reports_say_where_the_best_rate_is_at_an_edge(tmp_path, few_bootstraps)
     text = write_report([learned, found], tmp_path, "").read_text()
     # Half the default's loss; at the best rates 0.05 or 0.5 over 0.1.
     assert "| ours | Adam | 0.50, 0.50 | 1.58, 2.75 | 5.00, 5.00 |" in text
+    # At half the default's start from record 1 on; never at a tenth.
+    share = (learned.steps[1] / learned.steps[-1]) ** np.array([1, 0.5, 0])
+    cells = [f"{each:.2f}, {never}" for never, each in enumerate(share)]
+    assert f"| ours | Adam | {' | '.join(cells)} |" in text
 
 
 @pytest.fixture
