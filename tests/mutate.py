@@ -1,15 +1,17 @@
 r"""Changes the code at random places and counts the changes that the tests notice.
 
-    python -m tests.mutate --number=200 --seed=0
-    python -m tests.mutate --number=10 --only=learned_optimizer/rule
+    python -m tests.mutate --number=200 --seed=0 --verdicts=build/mutants.csv
+    python -m tests.mutate --number=10 --only=learned_optimizer/rule --slow
 
 A mutant is one change of the syntax tree: a statement is dropped, an operator, a
 comparison, a constant or an argument is another one. The tests of its module run in a
 copy of the checkout, so the working tree is never touched. They are those of the
-mirrored layout (`tests/a/b/test_c.py` for `a/b/c.py`), then those of the same package
-that import the module.
+mirrored layout (`tests/a/b/test_c.py` for `a/b/c.py`); with `--slow` also those of the
+same package that import the module, and the slow ones. Verdicts that the file already
+has are kept, but with `--slow` those that were missed.
 
-mutmut and cosmic-ray were looked at. mutmut runs the tests in forks of one process,
+Each mutant has a fork of this process, which has imported TensorFlow but run nothing
+of it. mutmut and cosmic-ray were looked at. mutmut imports the code before it forks,
 which TensorFlow does not survive; cosmic-ray writes into the working tree; neither
 drops statements and arguments of a sample that a seed draws.
 """
@@ -17,17 +19,22 @@ drops statements and arguments of a sample that a seed draws.
 import argparse
 import ast
 import collections
+import csv
 import dataclasses
 import functools
+import gc
+import importlib
+import inspect
+import multiprocessing
 import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import types
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("learned_optimizer", "meta_training", "imagenet")
@@ -40,6 +47,9 @@ OTHER = {
     **{ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In},
 }
+# Mutants that no test notices, and why; `same` is "yes" where they change nothing.
+LEFT = pathlib.Path(__file__).with_name("mutants_left.csv")
+TOO_LONG = "took too long"
 STATEMENTS = (ast.Assign, ast.AugAssign, ast.Expr, ast.Return, ast.Raise, ast.Delete)
 
 
@@ -54,15 +64,23 @@ class Mutant:
     after: str
     start: int
     end: int
+    within: tuple[str, ...]
 
     def applied(self, source: str) -> str:
         """The source with the change."""
         data = source.encode()
         return (data[: self.start] + self.after.encode() + data[self.end :]).decode()
 
-    def __str__(self):
+    @property
+    def change(self) -> str:
+        """What is changed, in short and without its line."""
         cut = [" ".join(text.split())[:70] for text in (self.before, self.after)]
-        return f"{self.path}:{self.line}: {self.kind}: {cut[0]!r} -> {cut[1]!r}"
+        return f"{self.path}: {self.kind}: {cut[0]} -> {cut[1]}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What a row of verdicts begins with."""
+        return str(self.line), str(self.start), self.change
 
 
 def changes(node):
@@ -101,16 +119,19 @@ def _is_text(node):
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def places(node):
-    """The nodes of a tree that count: no annotation, no text, no import."""
-    yield node
+def places(node, within=()):
+    """The nodes of a tree that count, no annotation, text or import, and the functions
+    and classes that they are in."""
+    yield node, within
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        within = (*within, node.name)
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         for child in value if isinstance(value, list) else [value]:
             # Within f-strings nodes have no places of their own before Python 3.12.
             if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
-                yield from places(child)
+                yield from places(child, within)
 
 
 def mutants_of(path: str, source: str) -> list[Mutant]:
@@ -120,7 +141,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
     for line in lines:
         starts.append(starts[-1] + len(line))
     found = []
-    for node in places(ast.parse(source)):
+    for node, within in places(ast.parse(source)):
         for kind, instead in changes(node):
             start = starts[node.lineno - 1] + node.col_offset
             end = starts[node.end_lineno - 1] + node.end_col_offset
@@ -128,7 +149,8 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
             if isinstance(node, ast.expr):
                 after = f"({after})"
             before = source.encode()[start:end].decode()
-            found.append(Mutant(path, node.lineno, kind, before, after, start, end))
+            where = (start, end, within)
+            found.append(Mutant(path, node.lineno, kind, before, after, *where))
     return found
 
 
@@ -155,23 +177,41 @@ def draw(number: int, seed: int, only: str = "") -> list[Mutant]:
     return drawn
 
 
-@functools.cache
-def tests_of(path: str) -> tuple[str, ...]:
-    """The test files of a module, its own first; all of the folder if it has none."""
-    module = pathlib.PurePosixPath(path)
-    folder = ROOT / "tests" / module.parent
-    package, name = ".".join(module.parent.parts), module.stem
+def tests_of(path: str, own: bool = False) -> list[str]:
+    """The test files of a module: its own first, then those that import it.
+
+    A module without any has those of the modules that import it, or of its folder.
+
+    Args:
+        path: The module.
+        own: Its own alone, if it has them.
+    """
+    folder, _, name = path.removesuffix(".py").rpartition("/")
+    mirrored = f"tests/{folder}/test_{name}.py"
+    top = folder.partition("/")[0]
+    tests = [test for test in importers(path, f"tests/{top}") if "/test_" in test]
+    if (ROOT / mirrored).is_file():
+        return [mirrored] if own else list(dict.fromkeys([mirrored, *tests]))
+    users = [f"tests/{user}" for user in importers(path, top)]
+    users = [re.sub(r"(\w+\.py)$", r"test_\1", user) for user in users]
+    tests = tests or [user for user in users if (ROOT / user).is_file()]
+    while not tests:
+        found = sorted((ROOT / "tests" / folder).glob("test_*.py"))
+        tests = [test.relative_to(ROOT).as_posix() for test in found]
+        folder = folder.rpartition("/")[0]
+    return tests
+
+
+def importers(path: str, folder: str) -> list[str]:
+    """The files of a folder that import a module, those closest to it first."""
+    package, _, name = path.removesuffix(".py").replace("/", ".").rpartition(".")
     ways = (f"{package}.{name} import", f"from {package} import {name}")
-    found = {folder / f"test_{name}.py": None}
-    files = sorted((ROOT / "tests" / module.parts[0]).rglob("test_*.py"))
-    for file in sorted(files, key=lambda file: file.parent != folder):
-        if any(way in file.read_text(encoding="utf-8") for way in ways):
-            found[file] = None
-    found = [file for file in found if file.is_file()]
-    while not found:
-        found = sorted(folder.glob("test_*.py"))
-        folder = folder.parent
-    return tuple(file.relative_to(ROOT).as_posix() for file in found)
+    found = [
+        file.relative_to(ROOT).as_posix()
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if any(way in file.read_text(encoding="utf-8") for way in ways)
+    ]
+    return sorted(found, key=lambda file: f"{path.rpartition('/')[0]}/" not in file)
 
 
 class Copy:
@@ -179,55 +219,68 @@ class Copy:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        self._passes: dict[tuple, bool] = {}
-        command = "git ls-files -z --cached --others --exclude-standard"
-        names = subprocess.check_output(command.split(), cwd=ROOT, text=True)
-        for name in filter(None, names.split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, folder / name)
+        files = "git ls-files -z --cached --others --exclude-standard"
+        command = f"{files} | tar --null -cf - -T - | tar -xf - -C {folder}"
+        subprocess.run(command, shell=True, cwd=ROOT, check=True)
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
 
-    def judge(self, mutant: Mutant, time_limit: float) -> str:
-        """What the tests say: `noticed`, `missed`, or that they fail without it.
-
-        The tests of a file run without the mutant only where they fail with one.
-        """
-        tests = tests_of(mutant.path)
-        path = self.folder / mutant.path
+    def judge(self, mutant: Mutant, slow: bool, time_limit: float) -> str:
+        """The test that fails with a mutant, "" if none does."""
+        options = ["-x", "-m", "" if slow else "not slow"]
+        options += tests_of(mutant.path, own=not slow)
+        path, kept = self.folder / mutant.path, self.folder / "kept.py"
         source = path.read_text(encoding="utf-8")
+        # Its time stays, so that Python never mistakes compiled code of the mutant.
+        path.rename(kept)
         path.write_text(mutant.applied(source), encoding="utf-8")
-        passed, said = self._run(tests, time_limit)
-        path.write_text(source, encoding="utf-8")
-        if passed:
-            return "missed"
-        # Nothing is said of a file where the process died or took too long.
-        failed = tuple(re.findall(r"^(?:FAILED|ERROR) ([^:\s]+)", said, re.MULTILINE))
-        failed = failed[:1] or tests
-        if failed not in self._passes:
-            self._passes[failed], _ = self._run(failed, time_limit)
-        return "noticed" if self._passes[failed] else "tests fail without it"
+        failed = self.failing(options, time_limit, mutant.within)
+        kept.replace(path)
+        return failed[0] if failed else ""
 
-    def _run(self, tests, time_limit):
-        """Whether tests pass within the time, and what they printed."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        process = subprocess.Popen(
-            [*command, *tests],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-        )
-        try:
-            said, _ = process.communicate(timeout=time_limit)
-            return process.returncode == 0, said
-        except subprocess.TimeoutExpired:
+    def failing(self, options, time_limit=None, names=()) -> list[str]:
+        """The tests that fail, or why pytest ended otherwise."""
+        said = self.folder / "said.txt"
+        fork = multiprocessing.get_context("fork")
+        process = fork.Process(target=_test, args=(said, options, names))
+        process.start()
+        process.join(time_limit)
+        if process.is_alive():
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return False, ""
+            process.join()
+            return [TOO_LONG]
+        if not process.exitcode:
+            return []
+        found = re.findall(
+            r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said.read_text(), re.M
+        )
+        return found or [f"exit status {process.exitcode}"]
+
+
+def _test(said, options, names):
+    """Runs pytest in a fork, in the folder that `said` is in.
+
+    Tests that name a function or class of `names` come first.
+    """
+    os.setsid()
+    os.chdir(said.parent)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["PYTHONPATH"] = str(said.parent)
+    sys.path[:] = [str(said.parent)] + [path for path in sys.path if path != str(ROOT)]
+    for name in [name for name in sys.modules if name.startswith("tests")]:
+        del sys.modules[name]
+    import pytest
+
+    def named(item):
+        words = set(re.findall(r"\w+", inspect.getsource(item.function)))
+        return -len(words.intersection(names))
+
+    order = types.SimpleNamespace(
+        pytest_collection_modifyitems=lambda items: items.sort(key=named)
+    )
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
+    os._exit(pytest.main(options, plugins=[order]))
 
 
 def main() -> int:
@@ -236,19 +289,52 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=200, help="mutants to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="beginning of the paths to mutate")
+    parser.add_argument("--slow", action="store_true", help="all tests of a module")
     parser.add_argument("--time_limit", type=float, default=900, help="seconds each")
+    parser.add_argument("--verdicts", default=os.devnull, help="CSV to go on with")
     options = parser.parse_args()
-    counts = {package: collections.Counter() for package in PACKAGES}
-    with tempfile.TemporaryDirectory() as folder:
+    drawn = draw(options.number, options.seed, options.only)
+    drawn.sort(key=lambda mutant: PACKAGES.index(mutant.path.partition("/")[0]))
+    # The tests' environment, then what takes long to import and to collect.
+    for name in ("tests.conftest", "tensorflow", "keras", "hypothesis"):
+        importlib.import_module(name)
+    gc.freeze()
+    with (
+        open(options.verdicts, "a+", encoding="utf-8", newline="") as file,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        file.seek(0)
+        failed = {tuple(row[:-1]): row[-1] for row in csv.reader(file)}
         copy = Copy(pathlib.Path(folder))
-        for mutant in draw(options.number, options.seed, options.only):
-            said = copy.judge(mutant, options.time_limit)
-            counts[mutant.path.partition("/")[0]][said] += 1
-            print(f"{said}: {mutant}", flush=True)
-    for package, said in counts.items():
+        for mutant in drawn:
+            key = mutant.key
+            if key not in failed or (options.slow and not failed[key]):
+                failed[key] = copy.judge(mutant, options.slow, options.time_limit)
+                csv.writer(file).writerow([*key, failed[key]])
+                file.flush()
+            print(f"{': '.join(key)}: {failed[key] or 'MISSED'}", flush=True)
+        tests = {test for test in failed.values() if "::" in test}
+        unclear = {
+            TOO_LONG,
+            *(copy.failing(["-m", "", *sorted(tests)]) if tests else ()),
+        }
+    with LEFT.open(encoding="utf-8", newline="") as file:
+        same = {row["change"] for row in csv.DictReader(file) if row["same"] == "yes"}
+    for package in PACKAGES:
+        said = collections.Counter()
+        for mutant in drawn:
+            if mutant.path.startswith(f"{package}/"):
+                test = failed[mutant.key]
+                missed = "same" if mutant.change in same else "missed"
+                said[
+                    ("unclear" if test in unclear else "noticed") if test else missed
+                ] += 1
         if total := said["noticed"] + said["missed"]:
-            share = said["noticed"] / total
-            print(f"{package}: {said['noticed']} of {total} noticed, {share:.0%}")
+            share = f"{said['noticed']} of {total}, {said['noticed'] / total:.0%}"
+            print(
+                f"{package}: {share} noticed; {said['same']} change nothing; ", end=""
+            )
+            print(f"of {said['unclear']} the tests fail anyway or take too long")
     return 0
 
 

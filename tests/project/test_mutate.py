@@ -1,4 +1,6 @@
+import os
 import subprocess
+import sys
 
 import pytest
 
@@ -61,40 +63,67 @@ def test_the_seed_decides_what_is_drawn():
     }
 
 
+@pytest.mark.parametrize(
+    "path, tests",
+    [
+        ("rule/nominal_rate.py", "rule/test_nominal_rate.py"),
+        # Only `update_rule.py` imports it.
+        ("rule/parameter_level.py", "rule/test_update_rule.py"),
+    ],
+)
+def test_a_module_has_its_own_tests_or_those_of_its_users(path, tests):
+    found = mutate.tests_of(f"learned_optimizer/{path}", own=True)
+    assert found == [f"tests/learned_optimizer/{tests}"]
+
+
 def test_every_module_has_tests():
-    own = "learned_optimizer/rule/nominal_rate.py"
-    assert (
-        mutate.tests_of(own)[0] == "tests/learned_optimizer/rule/test_nominal_rate.py"
-    )
     for package in mutate.PACKAGES:
         for path in (mutate.ROOT / package).rglob("*.py"):
             assert mutate.tests_of(path.relative_to(mutate.ROOT).as_posix())
 
 
+MODULE = """def plus(x, y):
+    return x + y
+
+
+UNUSED = 3
+"""
+TESTS = """from imagenet.a import plus
+
+
+def test_plus():
+    assert plus(2, 3) == 5
+"""
+
+
 @pytest.mark.slow
-def test_mutants_are_tried_in_a_copy(tmp_path, monkeypatch):
-    root = tmp_path / "checkout"
-    module, tests = (
-        root / "imagenet" / "a.py",
-        root / "tests" / "imagenet" / "test_a.py",
-    )
-    for path, text in (
-        (root / "imagenet" / "__init__.py", ""),
-        (module, "def plus(x, y):\n    return x + y\n\n\nUNUSED = 3\n"),
-        (
-            tests,
-            "from imagenet.a import plus\n\n\ndef test():\n    assert plus(2, 3) == 5",
-        ),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    monkeypatch.setattr(mutate, "ROOT", root)
-    mutate.tests_of.cache_clear()
-    copy = mutate.Copy(tmp_path / "copy")
-    before = {path: path.read_bytes() for path in (module, tests)}
-    said = {m.before: copy.judge(m, 60) for m in mutate.draw(9, 0)}
-    assert said["x + y"] == said["return x + y"] == "noticed"
-    assert said["3"] == said["UNUSED = 3"] == "missed"
-    assert before == {path: path.read_bytes() for path in (module, tests)}
-    mutate.tests_of.cache_clear()
+def test_mutants_are_tried_in_a_copy(tmp_path):
+    files = {"imagenet/__init__.py": "", "imagenet/a.py": MODULE}
+    files["tests/imagenet/test_a.py"] = TESTS
+    files["pyproject.toml"] = "[tool.pytest.ini_options]\npythonpath = ['.']\n"
+    for name in ("__init__.py", "conftest.py", "mutate.py"):
+        files[f"tests/{name}"] = (mutate.ROOT / "tests" / name).read_text()
+    change = "imagenet/a.py: constant: 3 -> (6)"
+    files["tests/mutants_left.csv"] = f"change,same,why\n{change},yes,It is not used.\n"
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "tests.mutate", "--verdicts=../verdicts.csv"]
+    # The second time goes on with the first one's verdicts.
+    for number in (1, 4):
+        done = subprocess.run(
+            [*command, f"--number={number}"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    *verdicts, share = done.stdout.splitlines()
+    assert share.startswith("imagenet: 2 of 3, 67% noticed; 1 change nothing;")
+    assert sum(verdict.endswith("::test_plus") for verdict in verdicts) == 2
+    assert f"5: 44: {change}: MISSED" in verdicts
+    rows = (tmp_path.parent / "verdicts.csv").read_text().splitlines()
+    assert len(rows) == len(verdicts) == 4
+    assert {name: (tmp_path / name).read_text() for name in files} == files

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
+from learned_optimizer.keras_step.arguments import checked_total_steps
 
 SCHEDULES = keras.optimizers.schedules
 
@@ -96,6 +97,12 @@ def test_a_model_of_tf_keras_is_told_from_one_of_keras():
 def test_bad_arguments_are_refused(arguments, error, words):
     with pytest.raises(error, match=words):
         HierarchicalRNN(**arguments)
+
+
+def test_all_updates_may_have_been_made():
+    assert checked_total_steps(8, done=8) == 8
+    with pytest.raises(ValueError, match="made already, 9. Received: total_steps=8"):
+        checked_total_steps(8, done=9)
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])

@@ -40,13 +40,16 @@ def test_sums_over_tensors_whose_lengths_are_data(lengths, compiled):
     ),
     block_size=st.integers(1, 9),
     blocks_per_chunk=st.none() | st.integers(1, 5),
+    shards=st.integers(1, 3),
 )
-def test_packing_goes_there_and_back(shapes, block_size, blocks_per_chunk):
-    layout = Layout.from_shapes(shapes, block_size, blocks_per_chunk)
+def test_packing_goes_there_and_back(shapes, block_size, blocks_per_chunk, shards):
+    layout = Layout.from_shapes(shapes, block_size, blocks_per_chunk, shards=shards)
     generator = np.random.default_rng(0)
     tensors = [np.float32(1 + generator.random(shape)) for shape in shapes]
-    packed = np.asarray(packing.pack(tensors, layout))
-    for there, back in zip(tensors, packing.unpack(packed, layout), strict=True):
+    parts = packing.pack_shards(tensors, layout)
+    packed = np.concatenate(parts)
+    assert {len(part) * shards for part in parts} == {len(packed)}
+    for there, back in zip(tensors, packing.unpack(parts, layout), strict=True):
         np.testing.assert_array_equal(there, back)
     mask = np.asarray(layout.mask())
     assert np.all((packed > 0) == (mask > 0))

@@ -1,6 +1,7 @@
 """Held-out networks: they share nothing with meta-training, and are what they say."""
 
 import heapq
+import zlib
 
 import keras
 import numpy as np
@@ -29,6 +30,32 @@ def test_held_out_networks_share_nothing_with_meta_training():
     assert not set(groups) & set(list_task_sets())
     largest = max(groups["validation"], key=lambda task: task.parameter_count)
     assert largest.parameter_count >= 1e6 and largest.normalisation == "batch"
+
+
+@pytest.mark.parametrize(
+    "name, digest",
+    [("validation", 0xC5A8273C), ("test", 0xEE4CD61E), ("final", 0x22AD5804)],
+)
+def test_groups_stay_those_of_published_figures(name, digest):
+    assert zlib.crc32(repr(network_group(name)).encode()) == digest
+
+
+@pytest.mark.parametrize(
+    "name, inputs, targets",
+    [
+        ("breast_cancer", 0.996058, 0.483766),
+        ("spirals", 1.04037, 1.72400),
+        ("drawings", 0.427796, 2.61156),
+        ("flat_drawings", 0.444835, 2.56822),
+        ("digits", 0.376119, 2.86450),
+        ("diabetes", 1.00812, 2.00063),
+    ],
+)
+def test_data_stay_those_of_published_figures(name, inputs, targets):
+    """By their standard deviations."""
+    data = load_data(name)
+    found = [data.training_inputs.std(), data.training_targets.std()]
+    assert found == pytest.approx([inputs, targets], rel=1e-4)
 
 
 @pytest.mark.parametrize(
