@@ -49,6 +49,7 @@ FLAGS = flags.FLAGS
 SECTIONS = (
     "All tasks",
     "Tasks won",
+    "Ratios of final losses",
     "Final loss of each task",
     "Test accuracy",
     "Families",

@@ -13,6 +13,7 @@ from meta_training.evaluation.statistics import (
     LOSS_FLOOR,
     METRICS,
     choices,
+    evaluation_ratios,
     fraction_won,
     interquartile_mean,
     interval,
@@ -60,9 +61,9 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         "tasks and seeds. The one rate for all is "
         + ("the best on other tasks." if single else "the best on these tasks."),
         _wins(results),
-        _ratios(results),
-        _shares(results),
         _edges(results),
+        *_ratios(results),
+        *_shares(results),
         *_tasks(results),
         *_running_averages(results),
         "## Wall clock",
@@ -160,13 +161,14 @@ def _ratios(results):
             cells.append(f"{mean:.2f}, {np.median(ratios):.2f}")
         rows.append([own.optimizer, other.optimizer, *cells])
     if not rows:
-        return ""
+        return []
     header = ["weights", "against", "default", "one for all", "best for each"]
-    return (
-        "Ratios of final losses (geometric means over seeds, floored at "
-        f"{LOSS_FLOOR:g}): geometric mean and median over tasks.\n\n"
-        + markdown_table(header, rows)
-    )
+    return [
+        "## Ratios of final losses",
+        f"Of geometric means over seeds, floored at {LOSS_FLOOR:g}: geometric mean and "
+        "median over tasks.",
+        markdown_table(header, rows),
+    ]
 
 
 def _typical_final(result, choice):
@@ -192,14 +194,15 @@ def _shares(results):
             cells.append(f"{mean:.2f}, {np.sum(~is_reached)}")
         rows.append([own.optimizer, other.optimizer, *cells])
     if not rows:
-        return ""
+        return []
     header = ["weights", "against", "default", "one for all", "best for each"]
-    return (
-        "The share of all steps after which a final loss of the baseline is reached "
-        f"(geometric means over seeds, the baseline's floored at {LOSS_FLOOR:g}): "
-        "geometric mean over tasks, and the number of tasks where it is not, which "
-        "count as 1.\n\n" + markdown_table(header, rows)
-    )
+    return [
+        "## Steps to the final loss of another",
+        "After what share of all steps its final loss is reached, both geometric means "
+        f"over seeds, the final one floored at {LOSS_FLOOR:g}: geometric mean over "
+        "tasks, and on how many tasks it is not reached, which count as 1.",
+        markdown_table(header, rows),
+    ]
 
 
 def _edges(results):
@@ -289,18 +292,14 @@ def _running_averages(results):
     header = ["task", "optimizer", "loss", "under running averages", "largest ratio"]
     rows = []
     for label, result, by_metric in _settings(results):
+        ratios = evaluation_ratios(result)
         for task, rate in enumerate(by_metric[1].rates):
-            losses = result.losses[:, rate, task]
-            evaluated = result.evaluation_losses[:, rate, task]
-            if np.array_equal(losses, evaluated, equal_nan=True):
+            if np.isnan(ratios[rate, task]).all():
                 continue
-            late = result.steps >= result.steps[-1] / 4
-            ratios = evaluated[late] / (losses[late] + LOSS_FLOOR)
-            ends = np.median([losses[-1], evaluated[-1]], axis=1)
-            rows.append(
-                [result.tasks[task], label, *(f"{end:.3g}" for end in ends)]
-                + [f"{np.max(ratios):.3g}"]
-            )
+            both = result.losses[-1], result.evaluation_losses[-1]
+            ends = [np.median(losses[rate, task]) for losses in both]
+            numbers = *ends, np.max(ratios[rate, task])
+            rows.append([result.tasks[task], label, *(f"{x:.3g}" for x in numbers)])
     if not rows:
         return []
     return [

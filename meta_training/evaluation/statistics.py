@@ -135,6 +135,20 @@ def typical_losses(losses: np.ndarray) -> np.ndarray:
     return np.exp(np.mean(np.log(first) + log_losses(losses), axis=-1))
 
 
+def evaluation_ratios(result: Result) -> np.ndarray:
+    """`[rates, tasks, seeds]`: how far running averages are from the batches' own.
+
+    The largest ratio of the loss under running averages to the loss + 1e-3, at any
+    record of the last three quarters; nan for tasks without batch normalisation.
+    """
+    late = result.steps >= result.steps[-1] / 4
+    ratios = result.evaluation_losses[late] / (result.losses[late] + LOSS_FLOOR)
+    differ = result.evaluation_losses != result.losses
+    differ &= ~np.isnan(result.losses)
+    has_any = differ.any(axis=(0, 1, 3))
+    return np.where(has_any[:, np.newaxis], np.max(ratios, axis=0), np.nan)
+
+
 class Progress(NamedTuple):
     """Whether a run kept what it had reached; all `[rates, tasks]`.
 

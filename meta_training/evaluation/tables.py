@@ -7,12 +7,20 @@ import numpy as np
 
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from meta_training.evaluation.comparison import Result
-from meta_training.evaluation.statistics import METRICS, choices, scores, typical_losses
+from meta_training.evaluation.statistics import (
+    METRICS,
+    choices,
+    evaluation_ratios,
+    scores,
+    typical_losses,
+)
 
 RUN_COLUMNS = (
     *("optimizer", "rate", "is_default_rate", "family", "task", "seed"),
     *("initial_loss", "final_loss", "best_loss", "mean_log_loss", "final_log_loss"),
     *("test_accuracy", "seconds_per_step"),
+    # Under the running averages of batch normalisation.
+    *("final_evaluation_loss", "largest_evaluation_ratio"),
 )
 CURVE_COLUMNS = (
     *("optimizer", "setting", "rate", "task", "step"),
@@ -53,6 +61,7 @@ def _run_rows(results):
     for result in results:
         mean, final = (scores(result, metric) for metric in METRICS)
         best = np.min(np.where(np.isnan(result.losses), np.inf, result.losses), axis=0)
+        ratios = evaluation_ratios(result)
         for index in np.ndindex(mean.shape):
             rate, task, seed = index
             yield (
@@ -61,7 +70,8 @@ def _run_rows(results):
                 *(result.families[task], result.tasks[task], seed),
                 *(result.losses[0][index], result.losses[-1][index], best[index]),
                 *(mean[index], final[index], result.test_accuracy[index]),
-                result.seconds_per_step[task],
+                *(result.seconds_per_step[task], result.evaluation_losses[-1][index]),
+                ratios[index],
             )
 
 

@@ -71,6 +71,8 @@ def write_runs(folder, optimizers, tasks, rates, seeds=2):
                         "final_log_loss": round(generator.uniform(-9, 0), 6),
                         "test_accuracy": "nan",
                         "seconds_per_step": 0.1,
+                        "final_evaluation_loss": round(best, 6),
+                        "largest_evaluation_ratio": "nan",
                     }
                     assert tuple(values) == RUN_COLUMNS
                     rows.append(values)

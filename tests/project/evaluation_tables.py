@@ -45,9 +45,15 @@ def parse(lines):
 
 
 class Runs:
-    """Rows of `runs.csv` files by optimizer, rate and task."""
+    """Rows of `runs.csv` files by optimizer, rate and task.
 
-    def __init__(self, *paths):
+    Args:
+        paths: The files.
+        other_tasks: A further one, whose tasks choose the rate that is one for all.
+    """
+
+    def __init__(self, *paths, other_tasks=None):
+        self._other_tasks = Runs(other_tasks) if other_tasks else None
         rows = [row for path in paths for row in read_rows(path)]
         self.tasks = list(dict.fromkeys(row["task"] for row in rows))
         self.families = {row["task"]: row["family"] for row in rows}
@@ -75,12 +81,19 @@ class Runs:
         return self._chosen[label, metric]
 
     def _choose(self, label, metric):
-        name, _, how = label.partition(", ")
+        # A name may have commas: "default-v4, horizon known".
+        name = max(
+            (n for n in self._runs if f"{label}, ".startswith(f"{n}, ")), key=len
+        )
+        how = label.removeprefix(name).removeprefix(", ")
+        if how in ("rate of other tasks", "one for all") and self._other_tasks:
+            (rate, *_) = self._other_tasks.rates(f"{name}, one for all", METRICS[1])[1]
+            return name, [rate] * len(self.tasks)
         means = {
             rate: [self.values(name, rate, task, metric).mean() for task in self.tasks]
             for rate in self._runs[name]
         }
-        if how == "best single rate":
+        if how in ("best single rate", "one for all"):
             best = min(means, key=lambda rate: np.mean(means[rate]))
             return name, [best] * len(self.tasks)
         if how.startswith("best"):
@@ -142,7 +155,11 @@ def _values(title, row, column, runs):
         if column == "against":
             return []
         metric = METRICS["final" in column]
-        how = {"default": "", "best single": "best single rate"}
+        how = {
+            "default": "",
+            "best single": "one for all",
+            "one for all": "one for all",
+        }
         other = f"{row['against']}, {how.get(column.partition(': ')[2], 'best')}"
         own = runs.table(row["weights"], metric).mean(axis=1)
         return [(text, np.mean(own <= runs.table(other, metric).mean(axis=1)))]
@@ -165,7 +182,26 @@ def _values(title, row, column, runs):
             "final": [(text, final[worst].mean())],
             "best": [(text, best[worst].mean())],
         }[column]
+    if title == "Ratios of final losses":
+        if column == "against":
+            return []
+        how = {"default": "", "one for all": "one for all"}.get(column, "best")
+        labels = row["weights"], f"{row['against']}, {how}"
+        own, other = (np.maximum(runs.typical(label), FLOOR) for label in labels)
+        mean, median = text.split(", ")
+        ratios = own / other
+        return [(mean, np.exp(np.log(ratios).mean())), (median, np.median(ratios))]
     task = runs.tasks.index(row["task"])
+    if title == "Under running averages":
+        columns = {
+            "loss": "final_loss",
+            "under running averages": "final_evaluation_loss",
+        }
+        if column == "optimizer":
+            return []
+        name = columns.get(column, "largest_evaluation_ratio")
+        values = runs.table(row["optimizer"], METRICS[1], name)[task]
+        return [(text, np.median(values) if column in columns else values.max())]
     if title.startswith("Initial rates of "):
         name = title.removeprefix("Initial rates of ")
         final = {
