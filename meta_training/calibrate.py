@@ -33,18 +33,22 @@ FLAGS = flags.FLAGS
 _OF_OTHER_NUMBERS = ("commands", "runs", "evaluations", "known_limits", "validation")
 
 
-def define_flags():
+def define_flags(values: flags.FlagValues = FLAGS):
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_string("weights", None, "Name or path of weights.", required=True)
-    flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
-    flags.DEFINE_string("task_set", "default_networks", "What the runs train.")
-    flags.DEFINE_list("nominal", [], "NAME=NUMBER: switches of the nominal rate.")
-    flags.DEFINE_list(
-        "switches", [], f"Switches that are turned on, of {', '.join(LATER_SWITCHES)}."
-    )
-    flags.DEFINE_list("zeros", [], "Arrays that are set to 0 before the search.")
-    command.define_modules(FLAGS)
-    define_settings(CalibrationConfig, flag_values=FLAGS)
+    for name, text in (
+        ("weights", "Name or path of weights."),
+        ("output", "The .npz file to write."),
+    ):
+        flags.DEFINE_string(name, None, text, values, required=True)
+    flags.DEFINE_string("task_set", "default_networks", "What the runs train.", values)
+    for name, text in (
+        ("nominal", "NAME=NUMBER: switches of the nominal rate."),
+        ("switches", f"Switches that are turned on, of {', '.join(LATER_SWITCHES)}."),
+        ("zeros", "Arrays that are set to 0 before the search."),
+    ):
+        flags.DEFINE_list(name, [], text, flag_values=values)
+    command.define_modules(values)
+    define_settings(CalibrationConfig, flag_values=values)
 
 
 def main(arguments):

@@ -51,12 +51,6 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     command.define_modules(values)
     define_flags(EvaluationConfig, flag_values=values)
     flags.DEFINE_list(
-        "initial_rates",
-        [],
-        "Further initial rates of learned optimizers, e.g. 1e-6,1e-5,1e-4,1e-3,1e-2.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
         "baselines",
         list(BASELINES),
         "Baselines; empty for the learned one alone.",
@@ -104,20 +98,13 @@ def find_weights(names: list[str]) -> list[TrainedWeights]:
     ]
 
 
-def _numbers(name, texts):
-    try:
-        return tuple(sorted(float(text) for text in texts))
-    except ValueError as error:
-        raise ValueError(f"{name} must be numbers. Received: {texts!r}") from error
-
-
 def main(arguments):
     """Evaluates and writes the report."""
     command.prepare(arguments, FLAGS.modules)
     with command.usage_errors():
-        given = flag_settings(EvaluationConfig, flag_values=FLAGS)
-        given["learning_rates"] = tuple(sorted(given["learning_rates"]))
-        settings = EvaluationConfig(**given)
+        settings = EvaluationConfig(
+            **flag_settings(EvaluationConfig, flag_values=FLAGS)
+        )
         tasks = find_tasks(FLAGS.tasks)
         weights = find_weights(FLAGS.weights)
         if FLAGS.tasks == "final" and weights:
@@ -126,7 +113,6 @@ def main(arguments):
                 "--final=FOLDER`, for weights that are to ship; here are "
                 f"baselines alone, --weights= . Received: --weights={FLAGS.weights}"
             )
-        initial_rates = _numbers("initial_rates", FLAGS.initial_rates)
         single_rates = {}
         if FLAGS.rates_from:
             single_rates = best_single_rates(FLAGS.rates_from)
@@ -141,9 +127,8 @@ def main(arguments):
             tasks,
             settings,
             output / "cache",
-            initial_rates,
             FLAGS.baselines,
-            log=logging.info,
+            logging.info,
             single_rates=single_rates,
         )
     line = shlex.join(["python", "-m", "meta_training.evaluate", *sys.argv[1:]])

@@ -58,11 +58,19 @@ class EvaluationConfig:
     learning_rates: tuple[float, ...] = setting(
         LEARNING_RATES, "Learning rates of the baselines.", above=0
     )
+    initial_rates: tuple[float, ...] = setting(
+        (), "Further initial rates of learned optimizers, e.g. 1e-5,1e-2.", above=0
+    )
     horizon: bool = setting(False, "Run weights that take a horizon with it, too.")
 
     def __post_init__(self):
         check_settings(self)
-        require_rates("learning_rates", self.learning_rates)
+        rates = self.learning_rates
+        if not rates or len(set(rates)) != len(rates):
+            raise ValueError(
+                "learning_rates must be one or more that differ from each other. "
+                f"Received: {rates!r}"
+            )
 
     @property
     def record_steps(self) -> np.ndarray:
@@ -111,22 +119,11 @@ class Result:
         return self.rates.index(self.default_rate)
 
 
-def require_rates(name: str, rates) -> None:
-    """Raises ValueError unless `rates` are distinct, positive and finite."""
-    if not rates or not all(0 < rate < np.inf for rate in rates):
-        raise ValueError(
-            f"{name} must be one or more positive numbers. Received: {rates!r}"
-        )
-    if len(set(rates)) != len(rates):
-        raise ValueError(f"{name} must differ from each other. Received: {rates!r}")
-
-
 def evaluate(
     weights: Sequence[TrainedWeights],
     tasks: Sequence[Task],
     settings: EvaluationConfig,
     cache: pathlib.Path | str,
-    initial_rates: Sequence[float] = (),
     baselines: Sequence[str] = tuple(BASELINES),
     log: Callable[[str], None] = lambda message: None,
     single_rates: Mapping[str, float] | None = None,
@@ -138,8 +135,6 @@ def evaluate(
         tasks: with distinct names.
         settings: of the runs.
         cache: folder of what has been run; made if it is not there.
-        initial_rates: start the learned rates from these too, unless an optimizer
-            has learned where they start.
         baselines: names of `BASELINES`; may be empty.
         log: receives a message for each computation.
         single_rates: of baselines, by name: the rates that were best for all training
@@ -150,91 +145,135 @@ def evaluate(
         horizon, then one for each baseline.
 
     Raises:
-        ValueError: names are not unique, there is nothing to run, or a rate is bad.
+        ValueError: names are not unique, there is nothing to run, or objectives may be
+            negative.
     """
+    tasks, single_rates = list(dict.fromkeys(tasks)), single_rates or {}
+    weights = [as_trained(one) for one in weights]
+    _check_compared(weights, tasks, baselines)
+    compared = []
+    for one in weights:
+        compared.append(_learned(one, settings, False))
+        if settings.horizon and one.optimizer.takes_horizon:
+            compared.append(_learned(one, settings, True))
+    for name in baselines:
+        single = {single_rates[name]} if name in single_rates else set()
+        compared.append(_baseline(name, settings, single))
+    run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
+    found = {one.name: [None] * len(tasks) for one in compared}
+    for members in chunk_tasks(tasks, settings):
+        chunk = [tasks[index] for index in members]
+        for one in compared:
+            trained = run_chunk(chunk, one)
+            _check_starts(chunk, trained.losses)
+            for place, index in enumerate(members):
+                found[one.name][index] = trained.of_task(place)
+    return [
+        Result(
+            one.name,
+            one.is_learned,
+            one.default_rate,
+            one.rates,
+            tuple(task.name for task in tasks),
+            tuple(task.family for task in tasks),
+            settings.record_steps,
+            np.stack([part.losses for part in found[one.name]], axis=2),
+            np.stack([part.evaluation_losses for part in found[one.name]], axis=2),
+            np.stack([part.accuracy for part in found[one.name]], axis=1),
+            np.array([part.seconds for part in found[one.name]]),
+            single_rates.get(one.name),
+        )
+        for one in compared
+    ]
+
+
+def _check_compared(weights, tasks, baselines):
+    """Refuses what cannot be compared."""
     if not tasks or not (weights or baselines):
         raise ValueError(
             "an evaluation must have tasks, and weights or baselines. Received: "
             f"{len(tasks)} tasks, {len(weights)} weights, {len(baselines)} baselines"
         )
-    if initial_rates:
-        require_rates("initial_rates", tuple(initial_rates))
     unknown = set(baselines) - set(BASELINES)
     if unknown:
         raise ValueError(
             f"baselines must be among {', '.join(BASELINES)}. "
             f"Received: {sorted(unknown)}"
         )
-    tasks = with_unique_names(tasks)
-    weights = [as_trained(one) for one in weights]
-    names = [one.name for one in weights]
-    if len({*names, *baselines}) != len(names) + len(baselines):
-        raise ValueError(
-            "weights and baselines must have distinct names. Received: "
-            f"{[*names, *baselines]}"
-        )
-    negative = [name for name, task in tasks if not task.positive]
+    compared = [*(one.name for one in weights), *baselines]
+    named = [task.name for task in tasks]
+    for kind, names in (("weights and baselines", compared), ("tasks", named)):
+        if len(set(names)) != len(names):
+            raise ValueError(f"{kind} must have distinct names. Received: {names}")
+    negative = [task.name for task in tasks if not task.positive]
     if negative:
         raise ValueError(
             "objectives must be 0 or more for log-losses. Received: tasks that may be "
             f"negative, {', '.join(negative)}"
         )
-    single_rates = single_rates or {}
-    run_chunk = _ChunkRunner(settings, pathlib.Path(cache), log)
-    chunks = chunk_tasks([task for _, task in tasks], settings)
-    compared = []
-    for one in weights:
-        rates = _learned_rates(one, initial_rates)
-        compared.append((one.name, one, one.default_rate, rates))
-        if settings.horizon and one.optimizer.takes_horizon:
-            name = one.name + _WITH_HORIZON
-            compared.append((name, one, one.default_rate, rates))
-    for name in baselines:
-        default = BASELINES[name][1]
-        single = {single_rates[name]} if name in single_rates else set()
-        rates = tuple(sorted({default, *single, *settings.learning_rates}))
-        compared.append((name, None, default, rates))
-    found = {name: [None] * len(tasks) for name, *_ in compared}
-    for members in chunks:
-        chunk = [tasks[index][1] for index in members]
-        for name, one, _, rates in compared:
-            if one is None:
-                trained = run_chunk.baseline(chunk, name, rates)
-            else:
-                knows = name.endswith(_WITH_HORIZON)
-                trained = run_chunk.learned(chunk, one, rates, knows)
-            _check_starts(chunk, trained.losses)
-            for place, index in enumerate(members):
-                found[name][index] = trained.of_task(place)
-    labels = tuple(name for name, _ in tasks)
-    families = tuple(task.family for _, task in tasks)
-    return [
-        Result(
-            name,
-            one is not None,
-            default,
-            rates,
-            labels,
-            families,
-            settings.record_steps,
-            np.stack([part.losses for part in found[name]], axis=2),
-            np.stack([part.evaluation_losses for part in found[name]], axis=2),
-            np.stack([part.accuracy for part in found[name]], axis=1),
-            np.array([part.seconds for part in found[name]]),
-            single_rates.get(name),
-        )
-        for name, one, default, rates in compared
-    ]
 
 
-def with_unique_names(tasks: Sequence[Task]) -> list[tuple[str, Task]]:
-    """Names and tasks, without repetitions of equal tasks."""
-    distinct = list(dict.fromkeys(tasks))
-    names = [task.name for task in distinct]
-    if len(set(names)) != len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"tasks must have distinct names. Received: {repeated}")
-    return list(zip(names, distinct, strict=True))
+class _Compared(NamedTuple):
+    """One of the optimizers that are compared.
+
+    Attributes:
+        name, is_learned, default_rate, rates: As of its `Result`.
+        identity: What the keys of the cache say of it.
+        optimizer: Of a task and a number of runs, for their loop.
+        arguments: Of the loop, for a number of runs.
+    """
+
+    name: str
+    is_learned: bool
+    default_rate: float
+    rates: tuple[float, ...]
+    identity: dict[str, Any]
+    optimizer: Callable[[Task, int], Any]
+    arguments: Callable[[int], dict[str, Any]]
+
+
+def _learned(weights, settings, knows_horizon) -> _Compared:
+    rates = {weights.default_rate}
+    if weights.optimizer.takes_initial_rates:
+        rates |= set(settings.initial_rates)
+    digest = hashlib.sha256()
+    for name, array in sorted(weights.meta_parameters.items()):
+        digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
+    identity = {"config": weights.optimizer.to_dict(), "sha256": digest.hexdigest()}
+    # Without it, as when there was but one, what is cached of that one stays good.
+    if weights.optimizer.name != HierarchicalRule.name:
+        identity["optimizer"] = weights.optimizer.name
+    if knows_horizon:
+        identity["horizon"] = True
+
+    def arguments(runs):
+        found = {"meta_parameters": weights.meta_parameters}
+        if knows_horizon:
+            found["total_steps"] = np.full(runs, np.float32(settings.steps))
+        return found
+
+    return _Compared(
+        weights.name + (_WITH_HORIZON if knows_horizon else ""),
+        True,
+        weights.default_rate,
+        tuple(sorted(rates)),
+        identity,
+        lambda task, runs: LearnedRuns(weights.optimizer, task.parameter_shapes, runs),
+        arguments,
+    )
+
+
+def _baseline(name, settings, single_rates) -> _Compared:
+    optimizer, default = BASELINES[name]
+    return _Compared(
+        name,
+        False,
+        default,
+        tuple(sorted({default, *single_rates, *settings.learning_rates})),
+        {"baseline": name},
+        lambda task, runs: optimizer,
+        lambda runs: {"total_steps": np.int32(settings.steps)},
+    )
 
 
 def chunk_tasks(tasks: Sequence[Task], settings: EvaluationConfig) -> list[list[int]]:
@@ -254,12 +293,6 @@ def chunk_tasks(tasks: Sequence[Task], settings: EvaluationConfig) -> list[list[
         count = -(-len(members) // at_once)
         chunks += [list(map(int, part)) for part in np.array_split(members, count)]
     return chunks
-
-
-def _learned_rates(weights, initial_rates):
-    if not weights.optimizer.takes_initial_rates:
-        return (weights.default_rate,)
-    return tuple(sorted({weights.default_rate, *initial_rates}))
 
 
 def _check_starts(tasks, losses):
@@ -299,45 +332,17 @@ class _Trained(NamedTuple):
 
 
 class _ChunkRunner:
-    """Runs a chunk of tasks with one optimizer."""
+    """Runs a chunk of tasks with one optimizer, or reads it from the cache."""
 
     def __init__(self, settings, cache, log):
         self._settings, self._cache, self._log = settings, cache, log
         self._compiled: tuple[Any, TrainingLoop | None] = (None, None)
         cache.mkdir(parents=True, exist_ok=True)
 
-    def learned(self, tasks, weights, rates, knows_horizon):
-        digest = hashlib.sha256()
-        for name, array in sorted(weights.meta_parameters.items()):
-            digest.update(name.encode() + np.ascontiguousarray(array, "<f4").tobytes())
-        identity = {"config": weights.optimizer.to_dict(), "sha256": digest.hexdigest()}
-        # Without it, as when there was but one, what is cached of that one stays good.
-        if weights.optimizer.name != HierarchicalRule.name:
-            identity["optimizer"] = weights.optimizer.name
-
-        def optimizer(task, runs):
-            return LearnedRuns(weights.optimizer, task.parameter_shapes, runs)
-
-        arguments = {"meta_parameters": weights.meta_parameters}
-        if knows_horizon:
-            identity["horizon"] = True
-            # For each run; `_run` has as many as rates, tasks and seeds.
-            runs = len(rates) * len(tasks) * self._settings.seeds
-            steps = np.float32(self._settings.steps)
-            arguments["total_steps"] = np.full(runs, steps)
-        return self._run(tasks, weights.name, identity, optimizer, arguments, rates)
-
-    def baseline(self, tasks, name, rates):
-        arguments = {"total_steps": np.int32(self._settings.steps)}
-        baseline = BASELINES[name][0]
-        return self._run(
-            tasks, name, {"baseline": name}, lambda *_: baseline, arguments, rates
-        )
-
-    def _run(self, tasks, label, identity, optimizer, arguments, rates):
-        settings = self._settings
+    def __call__(self, tasks: Sequence[Task], compared: _Compared) -> _Trained:
+        settings, rates = self._settings, compared.rates
         key = {
-            **identity,
+            **compared.identity,
             "version": CACHE_VERSION,
             "tasks": [repr(task) for task in tasks],
             "steps": settings.record_steps.tolist(),
@@ -346,7 +351,7 @@ class _ChunkRunner:
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         path = self._cache / f"{digest[:32]}.npz"
-        described = f"{label}: {tasks[0].name}"
+        described = f"{compared.name}: {tasks[0].name}"
         if len(tasks) > 1:
             described += f" and {len(tasks) - 1} more"
         found = _read_cached(path)
@@ -358,7 +363,7 @@ class _ChunkRunner:
         draw_of_run = np.tile(np.arange(count), len(rates))
         run_rates = np.repeat(rates, count).astype(np.float32)
         arguments = {
-            **arguments,
+            **compared.arguments(len(run_rates)),
             "learning_rate": run_rates,
             "log_learning_rate": np.log(run_rates),
         }
@@ -366,7 +371,7 @@ class _ChunkRunner:
         # meta-training say, share one compilation.
         program = json.dumps({**key, "sha256": None}, sort_keys=True)
         if self._compiled[0] != program:
-            made = optimizer(tasks[0], len(run_rates))
+            made = compared.optimizer(tasks[0], len(run_rates))
             loop = TrainingLoop(tasks[0], made, draw_of_run, draws)
             self._compiled = (program, loop)
         runs = self._compiled[1](settings.record_steps, arguments)
@@ -389,24 +394,23 @@ def _test_accuracy(task: Task, runs: Runs) -> np.ndarray:
         return np.full(count, np.nan, np.float32)
     test = task.test_instance()
     size = group_size(count, len(test["labels"]))
-    stacked = {
-        name: np.broadcast_to(array, (size, *array.shape))
+    instance = {
+        name: tf.constant(np.broadcast_to(array, (size, *array.shape)))
         for name, array in test.items()
     }
-    instance = {name: tf.constant(array) for name, array in stacked.items()}
-    groups = [
-        tf.nest.map_structure(
-            lambda array, first=first: tf.constant(array[first : first + size]),
-            (runs.values, runs.averages),
-        )
-        for first in range(0, count, size)
-    ]
 
     @tf.function(autograph=False, jit_compile=True)
     def accuracy(values, averages, instance):
         return task.accuracy(values, instance, averages or None)
 
-    return np.concatenate([accuracy(*group, instance).numpy() for group in groups])
+    def group(first):
+        return tf.nest.map_structure(
+            lambda array: tf.constant(array[first : first + size]),
+            (runs.values, runs.averages),
+        )
+
+    firsts = range(0, count, size)
+    return np.concatenate([accuracy(*group(i), instance).numpy() for i in firsts])
 
 
 def _read_cached(path):

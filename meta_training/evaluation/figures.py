@@ -152,8 +152,7 @@ def _curves_by_task(results):
 
 
 def _curve_of_all(results):
-    pyplot = load_pyplot()
-    figure, axis = pyplot.subplots(figsize=(7.5, 4.6), layout="constrained")
+    figure, (axis,) = subplots(1, width=7.5, height=4.0)
     for label, result, rates, colour, style in _drawn_settings(results):
         logs = log_losses(result.losses)[:, rates, np.arange(len(rates))]
         curve = [interquartile_mean(record) for record in logs]
@@ -170,11 +169,10 @@ def _curve_of_all(results):
 
 def _differences(result, adam):
     """Where the learned optimizer wins: a bar a task, sorted."""
-    pyplot = load_pyplot()
     own = choices(result, METRICS[0])[0].scores.mean(axis=1)
     tuned = choices(adam, METRICS[0])[2].scores.mean(axis=1)
     ordered = np.sort(own - tuned)
-    figure, axis = pyplot.subplots(figsize=(7.5, 3.4), layout="constrained")
+    figure, (axis,) = subplots(1, width=7.5, height=2.8)
     colours = np.where(ordered <= 0, _LEARNED_COLOURS[0], "#30638e")
     axis.bar(np.arange(len(ordered)), ordered, color=colours, width=0.9)
     axis.set(
@@ -186,8 +184,7 @@ def _differences(result, adam):
 
 
 def _initial_rates(result):
-    pyplot = load_pyplot()
-    figure, axis = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+    figure, (axis,) = subplots(1, width=7.5, height=3.6)
     if len(result.tasks) <= PANELS:
         final = progress(result).final
         for task, name in enumerate(result.tasks):

@@ -66,8 +66,6 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
         *_shares(results),
         *_tasks(results),
         *_running_averages(results),
-        "## Wall clock",
-        _clock(results),
         "## Final against best",
         f"Losses floored at {LOSS_FLOOR:g}; best of the recorded ones. Above 1: the "
         "run lost what it had reached. The largest ratio of all seeds counts.",
@@ -80,14 +78,15 @@ def write_report(results: Sequence[Result], folder, command: str) -> pathlib.Pat
     return path
 
 
-def _settings(results):
-    """Yields label, result and selected rates by each metric, of every table row."""
+def _settings(results, positions=(0, 1, 2)):
+    """Yields label, result and selected rates by each metric, of every table row.
+
+    Positions are those of `choices`; learned optimizers have the first alone.
+    """
     for result in results:
         by_metric = [choices(result, metric) for metric in METRICS]
-        for position, choice in enumerate(by_metric[0]):
-            if result.is_learned and position:
-                break
-            label = f"{result.optimizer}, {choice.name}"
+        for position in positions[:1] if result.is_learned else positions:
+            label = f"{result.optimizer}, {by_metric[0][position].name}"
             if position == 0:
                 label = f"{result.optimizer}, {result.default_rate:g}"
             yield label, result, [chosen[position] for chosen in by_metric]
@@ -110,65 +109,56 @@ def _summary(results):
         has_accuracy = np.any(np.isfinite(accuracy))
         cells.append(f"{np.nanmean(accuracy):.4f}" if has_accuracy else "")
         rows.append([label, *cells])
-    header = [
-        "optimizer, rate",
-        "mean log-loss",
-        "final log-loss",
-        "final loss",
-        "test accuracy",
-    ]
-    return markdown_table(header, rows)
+    header = ["optimizer, rate", "mean log-loss", "final log-loss", "final loss"]
+    return markdown_table([*header, "test accuracy"], rows)
 
 
-def _pairs(results):
-    """Each learned optimizer with all that come after it, baselines at last."""
-    return [
-        (own, other)
+def _pairs(results, cell, metrics=METRICS[1:]) -> str:
+    """A row for each learned optimizer and each that comes after it, baselines at last.
+
+    Args:
+        results: Of all.
+        cell: Of the learned optimizer and its choice, the other and its choice.
+        metrics: Each by which rates are chosen has three cells.
+    """
+    rows = [
+        [own.optimizer, other.optimizer]
+        + [
+            cell(own, choices(own, metric)[0], other, choice)
+            for metric in metrics
+            for choice in choices(other, metric)
+        ]
         for place, own in enumerate(results)
         if own.is_learned
         for other in results[place + 1 :]
     ]
+    prefixes = [f"{metric}: " if len(metrics) > 1 else "" for metric in metrics]
+    names = ["default", "one for all", "best for each"]
+    header = [prefix + name for prefix in prefixes for name in names]
+    return markdown_table(["weights", "against", *header], rows) if rows else ""
 
 
 def _wins(results):
-    rows = []
-    for own, other in _pairs(results):
-        cells = []
-        for metric in METRICS:
-            mine = choices(own, metric)[0].scores
-            for choice in choices(other, metric):
-                low, high = won_interval(mine, choice.scores)
-                won = fraction_won(mine, choice.scores)
-                cells.append(f"{won:.0%} ({low:.0%}, {high:.0%})")
-        rows.append([own.optimizer, other.optimizer, *cells])
-    if not rows:
-        return ""
-    names = ["default", "one for all", "best for each"]
-    header = ["weights", "against"]
-    header += [f"{metric}: {name}" for metric in METRICS for name in names]
-    return markdown_table(header, rows)
+    def cell(_, mine, __, choice):
+        low, high = won_interval(mine.scores, choice.scores)
+        return f"{fraction_won(mine.scores, choice.scores):.0%} ({low:.0%}, {high:.0%})"
+
+    return _pairs(results, cell, METRICS)
 
 
 def _ratios(results):
     """Final losses of the learned optimizers over those of the baselines."""
-    rows = []
-    for own, other in _pairs(results):
-        mine = _typical_final(own, choices(own, METRICS[1])[0])
-        cells = []
-        for choice in choices(other, METRICS[1]):
-            ratios = mine / _typical_final(other, choice)
-            mean = np.exp(np.mean(np.log(ratios)))
-            cells.append(f"{mean:.2f}, {np.median(ratios):.2f}")
-        rows.append([own.optimizer, other.optimizer, *cells])
-    if not rows:
-        return []
-    header = ["weights", "against", "default", "one for all", "best for each"]
-    return [
-        "## Ratios of final losses",
+
+    def cell(own, mine, other, choice):
+        ratios = _typical_final(own, mine) / _typical_final(other, choice)
+        return f"{np.exp(np.mean(np.log(ratios))):.2f}, {np.median(ratios):.2f}"
+
+    table = _pairs(results, cell)
+    text = (
         f"Of geometric means over seeds, floored at {LOSS_FLOOR:g}: geometric mean and "
-        "median over tasks.",
-        markdown_table(header, rows),
-    ]
+        "median over tasks."
+    )
+    return ["## Ratios of final losses", text, table] if table else []
 
 
 def _typical_final(result, choice):
@@ -179,30 +169,24 @@ def _typical_final(result, choice):
 
 def _shares(results):
     """How soon the learned optimizers reach the final losses of the baselines."""
-    rows = []
-    for own, other in _pairs(results):
-        rates = choices(own, METRICS[1])[0].rates
-        losses = typical_losses(own.losses)[:, rates, np.arange(len(own.tasks))]
-        cells = []
-        for choice in choices(other, METRICS[1]):
-            reached = losses <= _typical_final(other, choice)
-            is_reached = reached.any(axis=0)
-            # Not the first record, which is the start.
-            steps = own.steps[np.maximum(reached.argmax(axis=0), 1)]
-            shares = np.where(is_reached, steps / own.steps[-1], 1.0)
-            mean = np.exp(np.mean(np.log(shares)))
-            cells.append(f"{mean:.2f}, {np.sum(~is_reached)}")
-        rows.append([own.optimizer, other.optimizer, *cells])
-    if not rows:
-        return []
-    header = ["weights", "against", "default", "one for all", "best for each"]
-    return [
-        "## Steps to the final loss of another",
+
+    def cell(own, mine, other, choice):
+        tasks = np.arange(len(own.tasks))
+        losses = typical_losses(own.losses)[:, mine.rates, tasks]
+        reached = losses <= _typical_final(other, choice)
+        is_reached = reached.any(axis=0)
+        # Not the first record, which is the start.
+        steps = own.steps[np.maximum(reached.argmax(axis=0), 1)]
+        shares = np.where(is_reached, steps / own.steps[-1], 1.0)
+        return f"{np.exp(np.mean(np.log(shares))):.2f}, {np.sum(~is_reached)}"
+
+    table = _pairs(results, cell)
+    text = (
         "After what share of all steps its final loss is reached, both geometric means "
         f"over seeds, the final one floored at {LOSS_FLOOR:g}: geometric mean over "
-        "tasks, and on how many tasks it is not reached, which count as 1.",
-        markdown_table(header, rows),
-    ]
+        "tasks, and on how many tasks it is not reached, which count as 1."
+    )
+    return ["## Steps to the final loss of another", text, table] if table else []
 
 
 def _edges(results):
@@ -221,70 +205,36 @@ def _edges(results):
 
 
 def _tasks(results):
-    if len(results[0].tasks) > _LISTED_TASKS:
-        return ["## Families", _families(results)]
-    header, losses, accuracies = ["task"], [], []
-    for label, result, by_metric in _settings(results):
-        if "single" in label or "other tasks" in label:
-            continue
+    names, families = results[0].tasks, np.array(results[0].families)
+    header, scores, losses, accuracies = [], [], [], []
+    for label, result, by_metric in _settings(results, (0, 2)):
         header.append(label.replace("best rate for each task", "best rate"))
-        tasks = np.arange(len(result.tasks))
-        rates = by_metric[1].rates
+        tasks, rates = np.arange(len(names)), by_metric[1].rates
+        scores.append(by_metric[0].scores.mean(axis=1))
         losses.append(typical_losses(result.losses)[-1, rates, tasks])
         accuracies.append(result.test_accuracy[rates, tasks].mean(axis=-1))
-    names = results[0].tasks
-    rows = [
-        [name, *(f"{column[task]:.3g}" for column in losses)]
-        for task, name in enumerate(names)
-    ]
-    sections = [
-        "## Final loss of each task",
-        "Geometric means over seeds.",
-        markdown_table(header, rows),
-    ]
-    rows = [
-        [name, *(f"{column[task]:.4f}" for column in accuracies)]
-        for task, name in enumerate(names)
-        if np.isfinite(accuracies[0][task])
-    ]
-    if rows:
-        sections += ["## Test accuracy", markdown_table(header, rows)]
-    return sections
-
-
-def _families(results):
-    families = np.array(results[0].families)
-    header, columns = ["family", "tasks"], []
-    for label, _, by_metric in _settings(results):
-        if "single" in label or "other tasks" in label:
-            continue
-        header.append(label.replace("best rate for each task", "best rate"))
-        columns.append(by_metric[0].scores.mean(axis=1))
-    rows = [
-        [
-            family,
-            str(np.sum(families == family)),
-            *(f"{column[families == family].mean():.2f}" for column in columns),
-        ]
-        for family in dict.fromkeys(results[0].families)
-    ]
-    return "Means of the mean log-loss.\n\n" + markdown_table(header, rows)
-
-
-def _clock(results):
-    header = ["task", *(result.optimizer for result in results)]
-    columns = [1e6 * result.seconds_per_step for result in results]
-    if len(results[0].tasks) > _LISTED_TASKS:
-        rows = [["all, mean", *(f"{column.mean():.1f}" for column in columns)]]
-    else:
+    if len(names) > _LISTED_TASKS:
         rows = [
-            [name, *(f"{column[task]:.1f}" for column in columns)]
-            for task, name in enumerate(results[0].tasks)
+            [family, str(np.sum(families == family))]
+            + [f"{column[families == family].mean():.2f}" for column in scores]
+            for family in dict.fromkeys(results[0].families)
         ]
-    return (
-        "Microseconds per step of one run, recording included, when all runs of an "
-        "optimizer go side by side in one loop.\n\n" + markdown_table(header, rows)
-    )
+        table = markdown_table(["family", "tasks", *header], rows)
+        return ["## Families", "Means of the mean log-loss.", table]
+
+    def listed(columns, form):
+        return [
+            [name, *(f"{column[task]:{form}}" for column in columns)]
+            for task, name in enumerate(names)
+            if np.isfinite(columns[0][task])
+        ]
+
+    table = markdown_table(["task", *header], listed(losses, ".3g"))
+    sections = ["## Final loss of each task", "Geometric means over seeds.", table]
+    rows = listed(accuracies, ".4f")
+    if rows:
+        sections += ["## Test accuracy", markdown_table(["task", *header], rows)]
+    return sections
 
 
 def _running_averages(results):
@@ -313,32 +263,17 @@ def _running_averages(results):
 
 def _progress_table(results):
     rows = []
-    for label, result, by_metric in _settings(results):
-        if "best" in label or "other tasks" in label:
-            continue
+    for label, result, by_metric in _settings(results, (0,)):
         found = progress(result)
         rates, tasks = by_metric[1].rates, np.arange(len(result.tasks))
         ratio = found.ratio[rates, tasks]
         worst = int(np.argmax(ratio))
-        rows.append(
-            [
-                label,
-                f"{np.mean(ratio <= 1.05):.0%}",
-                f"{ratio[worst]:.4g}",
-                result.tasks[worst],
-                f"{found.final[rates, tasks][worst]:.4g}",
-                f"{found.best[rates, tasks][worst]:.4g}",
-            ]
-        )
-    header = [
-        "optimizer",
-        "tasks at 1.05 or less",
-        "worst ratio",
-        "on",
-        "final",
-        "best",
-    ]
-    return markdown_table(header, rows)
+        ends = [ratio, found.final[rates, tasks], found.best[rates, tasks]]
+        largest, final, best = (f"{values[worst]:.4g}" for values in ends)
+        kept = f"{np.mean(ratio <= 1.05):.0%}"
+        rows.append([label, kept, largest, result.tasks[worst], final, best])
+    header = ["optimizer", "tasks at 1.05 or less", "worst ratio"]
+    return markdown_table([*header, "on", "final", "best"], rows)
 
 
 def _sensitivity(results):

@@ -1,7 +1,6 @@
 """The command that calibrates: weights, their card, refusals."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
@@ -21,14 +20,7 @@ def command(monkeypatch, tmp_path):
     """`calibrate` with separate flags: a function of its arguments to the card."""
     values = flags.FlagValues()
     monkeypatch.setattr(calibrate, "FLAGS", values)
-    for kind in ("string", "enum", "integer", "list", "float"):
-        name = f"DEFINE_{kind}"
-        monkeypatch.setattr(
-            calibrate.flags,
-            name,
-            functools.partial(getattr(flags, name), flag_values=values),
-        )
-    calibrate.define_flags()
+    calibrate.define_flags(values)
     tasks = [Perceptron(4, (5,), 3, batch_size=8, rows=64), Quadratic(3)]
     monkeypatch.setattr(calibrate, "task_set", lambda name: tasks)
 

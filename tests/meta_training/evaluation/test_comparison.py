@@ -35,14 +35,18 @@ def test_weights_that_take_a_horizon_run_with_it_too(tmp_path):
 def test_evaluation_writes_a_report_and_reuses_the_baselines(tmp_path):
     tasks = [NETWORK, Bowl(1.0), Bowl(10.0, noise_stdev=0.1)]
     settings = EvaluationConfig(
-        steps=12, seeds=2, records=6, learning_rates=(1e-3, 1e-2, 1e-1)
+        steps=12,
+        seeds=2,
+        records=6,
+        learning_rates=(1e-3, 1e-2, 1e-1),
+        initial_rates=(1e-1,),
     )
     shipped = load_weights("bootstrap-v1")
     other = fresh_weights(seed=1)
     messages = []
     arguments = (tasks, settings, tmp_path / "cache")
     baselines = ("Adam", "Schedule-free AdamW")
-    options = dict(initial_rates=[1e-1], baselines=baselines, log=messages.append)
+    options = dict(baselines=baselines, log=messages.append)
     evaluate([shipped], *arguments, **options)
     assert not any("cache" in message for message in messages)
     messages.clear()
@@ -75,39 +79,28 @@ def test_cache_keys_hold_what_is_run(tmp_path):
     settings = EvaluationConfig(steps=10, seeds=2, records=6, learning_rates=(1e-3,))
     shipped = load_weights("bootstrap-v1")
     config = dataclasses.replace(shipped.config, max_log_learning_rate=-9.0)
-    bounded = dataclasses.replace(shipped, config=config)
-    found = [
-        evaluate(weights, [Bowl(1.0)], settings, tmp_path, baselines=names)
-        for weights, names in (
-            ([], ["SGD momentum"]),
-            ([], ["Adam"]),
-            ([shipped], []),
-            ([bounded], []),
-        )
-    ]
-    (sgd,), (adam,), (free,), (held,) = found
-    assert (sgd.optimizer, adam.optimizer) == ("SGD momentum", "Adam")
-    assert not np.array_equal(sgd.losses, adam.losses)
-    assert not np.array_equal(free.losses, held.losses)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [dict(steps=11), dict(seeds=1), dict(learning_rates=(1e-2,)), dict(records=4)],
-)
-def test_cache_keys_hold_the_settings(change, tmp_path):
-    settings = dict(steps=10, seeds=2, records=6, learning_rates=(1e-3,))
     messages = []
-    for changes in ({}, change):
-        evaluate(
-            [],
-            [Bowl(1.0)],
-            EvaluationConfig(**{**settings, **changes}),
-            tmp_path,
-            baselines=["SGD momentum"],
-            log=messages.append,
-        )
-    assert not any("cache" in message for message in messages)
+    for weights, baselines, changes in (
+        ([], ["SGD momentum"], {}),
+        ([], ["Adam"], {}),
+        ([shipped], [], {}),
+        ([dataclasses.replace(shipped, config=config)], [], {}),
+        *(
+            ([], ["Adam"], change)
+            for change in (
+                dict(steps=11),
+                dict(seeds=1),
+                dict(learning_rates=(1e-2,)),
+                dict(records=4),
+            )
+        ),
+    ):
+        changed = dataclasses.replace(settings, **changes)
+        arguments = (weights, [Bowl(1.0)], changed, tmp_path, baselines)
+        evaluate(*arguments, messages.append)
+        assert not any("cache" in message for message in messages)
+    evaluate(*arguments, messages.append)
+    assert "from the cache" in messages[-1]
 
 
 def test_a_damaged_cache_is_run_again(tmp_path):
@@ -171,6 +164,7 @@ class Start(Task):
 
     level: float
     says_so: bool = False
+    name = "start"
 
     @property
     def positive(self):
@@ -204,40 +198,36 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
             "learning_rates must be .* above 0. Received",
         ),
         (
+            lambda: EvaluationConfig(initial_rates=(0.0,)),
+            "initial_rates must be .* above 0. Received",
+        ),
+        (
             lambda: EvaluationConfig(learning_rates=(1.0, 1.0)),
-            "must differ .* Received",
+            "differ from each other. Received",
         ),
-        (lambda: evaluate([], [], EvaluationConfig(), "x"), "Received: 0 tasks"),
-        (
-            lambda: evaluate(
-                [], [Bowl(1.0)], EvaluationConfig(), "x", baselines=["Lion"]
-            ),
-            r"baselines must be among Adam.*Received: \['Lion'\]",
-        ),
-        (
-            lambda: evaluate([NAMELESS] * 2, [Bowl(1.0)], EvaluationConfig(), "x"),
-            r"distinct names. Received: \['fresh', 'fresh', 'Adam'",
-        ),
-        (
-            lambda: evaluate(
-                [ADAM], [Bowl(1.0)], EvaluationConfig(), "x", baselines=["Adam"]
-            ),
-            r"weights and baselines must have distinct names.* \['Adam', 'Adam'\]",
-        ),
-        (
-            lambda: evaluate(
-                [], [Bowl(1.0)], EvaluationConfig(), "x", baselines=["Adam"] * 2
-            ),
-            r"weights and baselines must have distinct names.* \['Adam', 'Adam'\]",
-        ),
-        (
-            lambda: evaluate([], [Start(-1.0, True)], EvaluationConfig(), "x"),
-            "objectives must be 0 or more .* negative, start",
-        ),
+        (lambda: EvaluationConfig(learning_rates=()), "one or more .* Received"),
         (lambda: find_tasks("tests"), "tasks must be one of .* Received: 'tests'"),
         (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
     ],
 )
-def test_errors_state_the_rule_and_what_came(call, message):
+def test_settings_state_the_rule_and_what_came(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "weights, tasks, baselines, message",
+    [
+        ([], [], ["Adam"], "Received: 0 tasks"),
+        ([], [Bowl(1.0)], [], "0 weights, 0 baselines"),
+        ([], [Bowl(1.0)], ["Lion"], r"among Adam.*Received: \['Lion'\]"),
+        ([NAMELESS] * 2, [Bowl(1.0)], [], r"distinct names. .*\['fresh', 'fresh'\]"),
+        ([ADAM], [Bowl(1.0)], ["Adam"], r"distinct names.* \['Adam', 'Adam'\]"),
+        ([], [Bowl(1.0)], ["Adam"] * 2, r"distinct names.* \['Adam', 'Adam'\]"),
+        ([], [Start(1.0), Start(2.0)], ["Adam"], "tasks must have distinct names"),
+        ([], [Start(-1.0, True)], ["Adam"], "0 or more .* negative, start"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(weights, tasks, baselines, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(weights, tasks, EvaluationConfig(), "x", baselines)

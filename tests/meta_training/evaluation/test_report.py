@@ -72,7 +72,6 @@ def test_a_report_of_many_tasks(count, tmp_path, few_bootstraps):
     assert odd_cells[1:5] == ["odd", "10", odd, default]
     # Few lines: thirty-one tasks are in the CSV.
     assert "| task_30 " not in text.split("## Initial rates")[0]
-    assert "| all, mean |" in text
 
 
 def test_reports_of_batch_normalised_tasks_have_the_loss_under_averages(

@@ -111,9 +111,10 @@ def test_the_evaluation_trains_with_each(tmp_path):
     results = evaluate(
         [*weights, adam],
         [Bowl(5.0)],
-        EvaluationConfig(steps=12, seeds=2, learning_rates=(1e-3,)),
+        EvaluationConfig(
+            steps=12, seeds=2, learning_rates=(1e-3,), initial_rates=(0.02,)
+        ),
         tmp_path,
-        initial_rates=(0.02,),
         baselines=("Adam",),
     )
     *learned, ours, keras_adam = results
