@@ -24,22 +24,14 @@ class Registry(Generic[T]):
         """
 
         def add(member: T) -> T:
-            self.add(name, member)
+            if name in self._members:
+                raise ValueError(
+                    f"The name of {self._kind} must be new. Received: {name!r}"
+                )
+            self._members[name] = member
             return member
 
         return add
-
-    def add(self, name: str, member: T) -> None:
-        """Adds one.
-
-        Raises:
-            ValueError: The name is taken.
-        """
-        if name in self._members:
-            raise ValueError(
-                f"The name of {self._kind} must be new. Received: {name!r}"
-            )
-        self._members[name] = member
 
     def get(self, name: str) -> T:
         """The one of that name.

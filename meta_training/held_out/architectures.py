@@ -47,7 +47,6 @@ class HeldOutNetwork:
         return re.sub(r"[ -]", "_", self.title.lower().replace(",", ""))
 
     def sample_data(self, generator):
-        del generator
         data = load_data(self.data_set)
         return data.training_inputs, data.training_targets
 
@@ -61,7 +60,6 @@ class HeldOutNetwork:
         return {"data": data.test_inputs, "labels": data.test_targets}
 
     def activation_of(self, instance):
-        del instance
         return layers.activation_function(self.activation)
 
     def _predict(self, parameters, instance, batch_normalise):
@@ -113,7 +111,6 @@ class HeldOutGatedRecurrentNetwork(HeldOutNetwork, RecurrentNetwork):
         return start
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
         kernel, recurrent, bias, *readout = parameters
         inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
         gates, candidate = (

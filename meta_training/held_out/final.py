@@ -38,7 +38,6 @@ class LeNet(HeldOutNetwork, ClassifierNetwork):
         return (*convolutions, *layers.dense_shapes((400, 120, 84, self.classes)))
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
         images = data
         for layer in range(2):
             kernel, bias = parameters[2 * layer : 2 * layer + 2]
@@ -48,9 +47,7 @@ class LeNet(HeldOutNetwork, ClassifierNetwork):
             images = activate(images + bias[:, tf.newaxis, tf.newaxis, tf.newaxis, :])
             images = layers.mean_pool(images, 2)
         hidden = tf.reshape(images, [-1, tf.shape(data)[1], 400])
-        for first in (4, 6):
-            hidden = activate(layers.dense(hidden, *parameters[first : first + 2]))
-        return layers.dense(hidden, *parameters[8:])
+        return layers.perceptron(parameters[4:], hidden, activate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +91,10 @@ class VariationalAutoencoder(HeldOutNetwork, Network):
         mean, log_variance = tf.split(outputs, 2, axis=-1)
         code = mean + tf.exp(0.5 * log_variance) * instance["labels"]
         activate = self.activation_of(instance)
-        hidden = activate(layers.dense(code, *parameters[4:6]))
-        return layers.dense(hidden, *parameters[6:]), mean, log_variance
+        return layers.perceptron(parameters[4:], code, activate), mean, log_variance
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
-        hidden = activate(layers.dense(data, *parameters[:2]))
-        return layers.dense(hidden, *parameters[2:4])
+        return layers.perceptron(parameters[:4], data, activate)
 
     def loss(self, outputs, instance):
         logits, mean, log_variance = outputs

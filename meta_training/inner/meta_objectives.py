@@ -94,7 +94,7 @@ def register_meta_objective(name: str, **fields: bool):
     """
 
     def register(function):
-        _meta_objectives.add(name, MetaObjective(name, function, **fields))
+        _meta_objectives.register(name)(MetaObjective(name, function, **fields))
         return function
 
     return register

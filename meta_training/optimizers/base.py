@@ -208,7 +208,7 @@ def register_optimizer(optimizer_class: type[TrainableOptimizer]):
     Raises:
         ValueError: the name is taken.
     """
-    _optimizers.add(optimizer_class.name, optimizer_class)
+    _optimizers.register(optimizer_class.name)(optimizer_class)
     return optimizer_class
 
 

@@ -12,31 +12,7 @@ that computation when their `Task.batch_key` is equal, so a key holds what shape
 the computation, and mere numbers (a condition number, a norm power, an activation)
 travel in the instance instead. Fewer keys, fewer computations for XLA to compile.
 
-Your own task is one short class, and a line to register it:
-
->>> import dataclasses
->>> import numpy as np
->>> import tensorflow as tf
->>> from meta_training.tasks import Task, register_task_set, task_set
->>> @dataclasses.dataclass(frozen=True)
-... class Valley(Task):
-...     dimension: int
-...
-...     @property
-...     def parameter_shapes(self):
-...         return ((self.dimension,),)
-...
-...     def sample_instance(self, generator):
-...         curvature = generator.exponential(size=self.dimension)
-...         return {"curvature": curvature.astype(np.float32)}
-...
-...     def objective(self, parameters, instance):
-...         return tf.reduce_sum(instance["curvature"] * parameters[0] ** 2, axis=-1)
->>> @register_task_set("valleys")
-... def valleys():
-...     return [Valley(3), Valley(30, noise_stdev=0.1)]
->>> [task.name for task in task_set("valleys")]
-['valley_3', 'valley_30_noise0.1']
+A task of your own is one short class: see `docs/meta_training.md`.
 """
 
 import abc
@@ -49,6 +25,8 @@ from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
+
+from learned_optimizer.utils.flags import check_settings, setting
 
 Instance = dict[str, np.ndarray]
 Shapes = tuple[tuple[int, ...], ...]
@@ -63,15 +41,9 @@ class Task(abc.ABC):
 
     A classifier also has `accuracy(parameters, instance, averages=None)`, `[tasks]`.
 
+    Fields made by `setting` are checked, too.
+
     Attributes:
-        noise_stdev: standard deviation of the Gaussian noise that the trainer adds
-            to every element of every gradient. Defaults to 0.
-        batch_size: rows of the data drawn at every inner step; None: the objective
-            always uses everything.
-        gradient_zero_probability: chance that an element of the gradient is set to
-            zero, drawn anew for each element and step. It acts after the noise, so
-            that a zeroed element is exactly zero (`SparseProblem` of the released
-            code). Defaults to 0.
         rows: rows of data in an instance; None where there are none.
         row_arrays: names of the instance arrays that have one entry a row.
         numbers: names of the fields that change no shape and no operation, and so
@@ -81,9 +53,19 @@ class Task(abc.ABC):
     """
 
     _: dataclasses.KW_ONLY
-    noise_stdev: float = 0.0
-    batch_size: int | None = None
-    gradient_zero_probability: float = 0.0
+    noise_stdev: float = setting(
+        0.0, "Of the Gaussian noise that the trainer adds to gradients.", at_least=0
+    )
+    batch_size: int | None = setting(
+        None, "Rows of data drawn at every inner step; None: all.", at_least=1
+    )
+    gradient_zero_probability: float = setting(
+        0.0,
+        "Chance that an element of the gradient is set to 0, drawn anew for each "
+        "element and step, after the noise (`SparseProblem` of the released code).",
+        at_least=0,
+        at_most=1,
+    )
 
     # Without annotation: as a ClassVar it would fix the place of a subclass's field.
     rows = None
@@ -94,33 +76,17 @@ class Task(abc.ABC):
     positive: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not (math.isfinite(self.noise_stdev) and self.noise_stdev >= 0):
-            raise ValueError(
-                "noise_stdev must be finite and 0 or more. "
-                f"Received: {self.noise_stdev!r}"
-            )
-        if not 0 <= self.gradient_zero_probability <= 1:
-            raise ValueError(
-                "gradient_zero_probability must be between 0 and 1. "
-                f"Received: {self.gradient_zero_probability!r}"
-            )
+        check_settings(self)
         for field in dataclasses.fields(self):
             value = _as_tuples(getattr(self, field.name))
             object.__setattr__(self, field.name, value)
             if field.name not in self.numbers and _is_size(field.type):
                 _require_sizes(field.name, value)
-        if self.batch_size is not None:
-            require_positive_integers("batch_size", self.batch_size)
-            if self.rows is None:
-                raise ValueError(
-                    "batch_size must be None for a task whose objective draws no "
-                    f"rows of data. Received: {self.batch_size!r}"
-                )
-            if self.batch_size > self.rows:
-                raise ValueError(
-                    "batch_size must not exceed the rows of data "
-                    f"({self.rows}). Received: {self.batch_size!r}"
-                )
+        if self.batch_size is not None and self.batch_size > (self.rows or 0):
+            raise ValueError(
+                "batch_size must not exceed the rows of data that the objective draws "
+                f"({self.rows or 'none'}). Received: {self.batch_size!r}"
+            )
 
     @property
     @abc.abstractmethod
@@ -129,7 +95,6 @@ class Task(abc.ABC):
 
     def sample_instance(self, generator: np.random.Generator) -> Instance:
         """Draws the float32 and int32 arrays that make one instance; may be empty."""
-        del generator
         return {}
 
     def sample_parameters(self, generator: np.random.Generator) -> list[np.ndarray]:
@@ -175,7 +140,6 @@ class Task(abc.ABC):
         Returns:
             `[tasks]` objectives; tensors like `averages`, of these rows.
         """
-        del averages
         return self.objective(parameters, instance), []
 
     def minibatch(

@@ -11,17 +11,13 @@ from collections import defaultdict
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.base import Task, broadcast_tasks
-from meta_training.tasks.released.algebraic import (
-    AlgebraicTask,
-    log_objective_value,
-    require_scale,
-)
+from meta_training.tasks.released.algebraic import AlgebraicTask, log_objective_value
 
 
 def rescale(task: Task, scale: float = 10.0, noise_stdev: float = 0.0) -> Task:
     """The task with parameters `scale` times as large (`Rescale`): f(x / scale)."""
-    require_scale(scale)
     if isinstance(task, AlgebraicTask):
         return dataclasses.replace(
             task,
@@ -64,29 +60,15 @@ class _Wrapper(Task):
 
     task: Task
 
+    rows = property(lambda self: self.task.rows)
+    row_arrays = property(lambda self: self.task.row_arrays)
+    positive = property(lambda self: self.task.positive)
+    components = property(lambda self: (self.task,))
+    parameter_shapes = property(lambda self: self.task.parameter_shapes)
+
     def __post_init__(self):
         object.__setattr__(self, "batch_size", self.task.batch_size)
         super().__post_init__()
-
-    @property
-    def rows(self):
-        return self.task.rows
-
-    @property
-    def row_arrays(self):
-        return self.task.row_arrays
-
-    @property
-    def positive(self):
-        return self.task.positive
-
-    @property
-    def components(self):
-        return (self.task,)
-
-    @property
-    def parameter_shapes(self):
-        return self.task.parameter_shapes
 
     @property
     def batch_key(self):
@@ -107,11 +89,7 @@ class _Wrapper(Task):
 class Rescaled(_Wrapper):
     """f(x / scale) of any task, started `scale` times as far out; see `rescale`."""
 
-    scale: float = 10.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_scale(self.scale)
+    scale: float = setting(10.0, "Of all parameters.", above=0)
 
     @property
     def name(self):
@@ -216,10 +194,7 @@ class SumTask(Task):
             tasks, starts, parts = zip(*members, strict=True)
             values = tasks[0].objective(
                 [tf.concat(tensors, axis=0) for tensors in zip(*starts, strict=True)],
-                {
-                    name: tf.concat([part[name] for part in parts], axis=0)
-                    for name in parts[0]
-                },
+                {k: tf.concat([part[k] for part in parts], axis=0) for k in parts[0]},
             )
             total += tf.reduce_sum(tf.reshape(values, [len(members), -1]), axis=0)
         return total

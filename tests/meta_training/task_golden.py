@@ -54,17 +54,20 @@ CLASSES = {
 }
 
 
+WRAPPERS = {
+    "LogObjective": log_objective,
+    "Rescale": rescale,
+    "SparseProblem": sparse_gradient,
+}
+
+
 def from_specification(spec):
     """The task that a `spec` of the manifest describes."""
     name, args, kwargs = spec["cls"], spec["args"], dict(spec["kwargs"])
     if name == "SumTask":
         return SumTask([from_specification(inner) for inner in args[0]])
-    if name == "LogObjective":
-        return log_objective(from_specification(args[0]))
-    if name == "Rescale":
-        return rescale(from_specification(args[0]), **kwargs)
-    if name == "SparseProblem":
-        return sparse_gradient(from_specification(args[0]), **kwargs)
+    if name in WRAPPERS:
+        return WRAPPERS[name](from_specification(args[0]), **kwargs)
     if name == "Norm":
         return Norm(*args, kwargs.pop("norm_power"), **kwargs)
     if name == "FullyConnected":
@@ -76,39 +79,31 @@ def from_specification(spec):
 def from_case(name):
     """The task of a case of `problems.npz`, by the case's name."""
     case = MANIFEST["problems"][name]
-    cls = case["cls"]
-    if cls in ("Rescale", "LogObjective", "SparseProblem"):
-        inner = from_case(case["inner"])
-        return {
-            "Rescale": lambda: rescale(inner, case["scale"]),
-            "LogObjective": lambda: log_objective(inner),
-            "SparseProblem": lambda: sparse_gradient(inner),
-        }[cls]()
+    cls, inner, shapes = case["cls"], case.get("inner"), case["param_shapes"]
     if cls == "SumTask":
-        parts = case["inner"]
-        return SumTask([CLASSES[p]() if p in CLASSES else from_case(p) for p in parts])
-    shapes = case["param_shapes"]
+        return SumTask([CLASSES[p]() if p in CLASSES else from_case(p) for p in inner])
+    if cls in WRAPPERS:
+        options = [case["scale"]] if cls == "Rescale" else []
+        return WRAPPERS[cls](from_case(inner), *options)
     first = shapes[0]
-    if cls == "Norm":
-        return Norm(first[0], case["norm_power"])
-    if cls == "Bowl":
-        return Bowl(**case["args"])
-    if cls == "IsotropicQuadratic":
-        return IsotropicQuadratic(shapes)
-    if cls == "FullyConnected":
-        return FullyConnected(
+    make = {
+        "Norm": lambda: Norm(first[0], case["norm_power"]),
+        "Bowl": lambda: Bowl(**case["args"]),
+        "IsotropicQuadratic": lambda: IsotropicQuadratic(shapes),
+        "FullyConnected": lambda: FullyConnected(
             first[0], case["hidden_sizes"], activation=case["activation"]
-        )
-    if cls == "ConvNet":
-        activation = name.rsplit("_", 1)[-1]
-        return ConvNet(case["image_shape"], case["filters"], activation=activation)
-    if cls == "MatMulAlgorithm":
-        return MatrixMultiplication(case["n"], case["k"])
-    if cls in ("SparseSoftmaxRegression", "OneHotSparseSoftmaxRegression"):
-        return CLASSES[cls](first[1])
-    if cls == "DependencyChain":
-        return DependencyChain(first[0] - 1)
-    if cls in ("SumOfQuadratics", "ProjectionQuadratic"):
+        ),
+        "ConvNet": lambda: ConvNet(
+            case["image_shape"],
+            case["filters"],
+            activation=name.rsplit("_", 1)[-1],
+        ),
+        "MatMulAlgorithm": lambda: MatrixMultiplication(case["n"], case["k"]),
+        "DependencyChain": lambda: DependencyChain(first[0] - 1),
+    }.get(cls)
+    if make:
+        return make()
+    if "Sparse" in cls or cls in ("SumOfQuadratics", "ProjectionQuadratic"):
         return CLASSES[cls](first[1])
     return CLASSES[cls](first[0]) if first != [2] else CLASSES[cls]()
 

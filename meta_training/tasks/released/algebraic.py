@@ -12,6 +12,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.base import Task, broadcast_tasks
 
 LOG_EPSILON = 1e-6
@@ -21,21 +22,14 @@ LOG_EPSILON = 1e-6
 class AlgebraicTask(Task):
     """A closed-form objective f, with f(x / scale) and its logarithm built in.
 
-    Attributes:
-        parameter_scale: the start is multiplied by it, and the objective divides
-            the parameters by it. Defaults to 1.
-        logarithm: the objective is log(f + 1e-6) - log(1e-6). Defaults to False.
+    The start is multiplied by `parameter_scale`, and the objective divides by it.
     """
 
     _: dataclasses.KW_ONLY
-    parameter_scale: float = 1.0
-    logarithm: bool = False
+    parameter_scale: float = setting(1.0, "Of all parameters.", above=0)
+    logarithm: bool = setting(False, "Whether it is log(f + 1e-6) - log(1e-6).")
 
     numbers = ("parameter_scale", "logarithm")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_scale(self.parameter_scale)
 
     @abc.abstractmethod
     def sample_problem(self, generator: np.random.Generator):
@@ -70,9 +64,3 @@ class AlgebraicTask(Task):
 def log_objective_value(value: tf.Tensor) -> tf.Tensor:
     """log(f + 1e-6) - log(1e-6), `LogObjective` of the released code; 0 at f = 0."""
     return tf.math.log(value + LOG_EPSILON) - math.log(LOG_EPSILON)
-
-
-def require_scale(scale: float) -> None:
-    """Raises ValueError unless `scale` is a positive finite number."""
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"the scale must be positive and finite. Received: {scale!r}")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.released.classifier import ReleasedClassifier
 from meta_training.tasks.small_networks import layers, random_data
 
@@ -22,19 +22,14 @@ class ConvNet(ReleasedClassifier):
         image_shape: channels, height, width, in the released order.
         filters: (kernel height, kernel width, filters) of each layer.
         classes: outputs. Defaults to 2.
-        activation: one of `layers.ACTIVATIONS`. Defaults to "relu".
         rows: images. Defaults to 256.
     """
 
     image_shape: tuple[int, int, int]
     filters: tuple[tuple[int, int, int], ...]
     classes: int = 2
-    activation: str = "relu"
+    activation: str = setting("relu", "Of all.", choices=layers.ACTIVATIONS)
     rows: int = 256
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_member("activation", self.activation, layers.ACTIVATIONS)
 
     @property
     def parameter_shapes(self):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.released import datasets
 from meta_training.tasks.released.classifier import ReleasedClassifier
 from meta_training.tasks.small_networks import layers
@@ -20,19 +20,14 @@ class FullyConnected(ReleasedClassifier):
         features: columns of the data.
         hidden_sizes: units of each hidden layer.
         classes: outputs. Defaults to 2.
-        activation: one of `layers.ACTIVATIONS`. Defaults to "sigmoid".
         rows: rows of data. Defaults to 1,000.
     """
 
     features: int
     hidden_sizes: tuple[int, ...]
     classes: int = 2
-    activation: str = "sigmoid"
+    activation: str = setting("sigmoid", "Of all.", choices=layers.ACTIVATIONS)
     rows: int = 1000
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_member("activation", self.activation, layers.ACTIVATIONS)
 
     @property
     def parameter_shapes(self):
@@ -50,7 +45,4 @@ class FullyConnected(ReleasedClassifier):
 
     def logits(self, parameters, data):
         activation = layers.activation_function(self.activation)
-        hidden = data
-        for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            hidden = activation(layers.dense(hidden, kernel, bias))
-        return layers.dense(hidden, *parameters[-2:])
+        return layers.perceptron(parameters, data, activation)

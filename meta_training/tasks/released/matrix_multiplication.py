@@ -51,7 +51,6 @@ class MatrixMultiplication(Task):
         ]
 
     def objective(self, parameters, instance):
-        del instance
         left, right = parameters
         rows = left[:, :, tf.newaxis, :] * right[:, tf.newaxis, :, :]
         rows = tf.reshape(rows, [-1, self.size**4, self.products])

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.released.algebraic import AlgebraicTask
 from meta_training.tasks.released.quadratics import gaussian_system
 
@@ -15,22 +16,13 @@ NORM_EPSILON = 1e-6
 class Norm(AlgebraicTask):
     """f(x) = (sum (|W x - y| + 1e-6)^p)^(1/p), W and y from N(0, 1).
 
-    Attributes:
-        dimension: n; W is `[n, n]`, x and y are `[n, 1]`.
-        power: p, at least 1: below it the gradient is unbounded. Defaults to 2.
+    W is `[n, n]`, x and y are `[n, 1]`, n the dimension.
     """
 
     dimension: int
-    power: float = 2.0
+    power: float = setting(2.0, "p; below 1 gradients are unbounded.", at_least=1)
 
     numbers = (*AlgebraicTask.numbers, "power")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not (np.isfinite(self.power) and self.power >= 1):
-            raise ValueError(
-                f"power must be finite and 1 or more. Received: {self.power!r}"
-            )
 
     @property
     def parameter_shapes(self):

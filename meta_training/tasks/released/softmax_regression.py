@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.released import datasets
 from meta_training.tasks.released.classifier import ReleasedClassifier
 
@@ -15,7 +16,6 @@ class SoftmaxRegression(ReleasedClassifier):
     Attributes:
         features, classes: the kernel is `[features, classes]`, the bias `[classes]`.
         rows: rows of data. Defaults to 1,000.
-        separation: of the clusters' centres. Defaults to 1.
         data_seed: where given, every instance has this one data set, as in the
             released problem sets; None draws one for each instance.
     """
@@ -24,17 +24,10 @@ class SoftmaxRegression(ReleasedClassifier):
     classes: int = 2
     _: dataclasses.KW_ONLY
     rows: int = 1000
-    separation: float = 1.0
+    separation: float = setting(1.0, "Of the clusters' centres.", above=0)
     data_seed: int | None = None
 
     numbers = ("separation", "data_seed")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.separation > 0:
-            raise ValueError(
-                f"separation must be positive. Received: {self.separation!r}"
-            )
 
     @property
     def parameter_shapes(self):

@@ -33,7 +33,6 @@ class DependencyChain(Task):
         return ((self.dimension + 1,),)
 
     def objective(self, parameters, instance):
-        del instance
         squares = tf.square(parameters[0])
         ratios = squares[:, 1:] / (squares[:, :-1] + 1e-6)
         # The released sum adds the first square once for every link of the chain.
@@ -51,7 +50,6 @@ class MinMaxWell(Task):
         return ((self.dimension,),)
 
     def objective(self, parameters, instance):
-        del instance
         squares = tf.square(parameters[0])
         largest = tf.reduce_max(squares, axis=-1)
         smallest = tf.reduce_min(squares, axis=-1)
@@ -69,7 +67,6 @@ class IsotropicQuadratic(Task):
         return self.shapes
 
     def objective(self, parameters, instance):
-        del instance
         return sum(
             tf.reduce_sum(tf.square(tensor), axis=range(1, tensor.shape.rank))
             for tensor in parameters

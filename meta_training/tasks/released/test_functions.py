@@ -54,7 +54,6 @@ class TwoDimensional(Task):
         return ((2,),)
 
     def sample_instance(self, generator):
-        del generator
         return {"function_index": np.int32(self.function_index)}
 
     def sample_parameters(self, generator):

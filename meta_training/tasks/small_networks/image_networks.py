@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork
 
@@ -22,22 +22,18 @@ class ImageNetwork(ClassifierNetwork):
         reduction: "stride", convolutions of stride 2 and a mean over what is left
             before the dense layer; or "pool", mean pooling by 2 and a dense layer on
             all pixels.
-        source: of the images, "patterns" (`random_data.pattern_images`) or
-            "gratings" (`random_data.grating_images`).
     """
 
     image_shape: tuple[int, int, int]
     filters: tuple[int, ...]
     classes: int
-    reduction: str = "stride"
-    source: str = "patterns"
+    reduction: str = setting("stride", "Of size.", choices=("stride", "pool"))
+    source: str = setting("patterns", "Of images.", choices=random_data.IMAGE_SOURCES)
 
     numbers = (*ClassifierNetwork.numbers, "source")
 
     def __post_init__(self):
         super().__post_init__()
-        require_member("reduction", self.reduction, ("stride", "pool"))
-        require_member("source", self.source, random_data.IMAGE_SOURCES)
         halvings = 2 ** len(self.filters)
         if any(length % halvings for length in self.image_shape[:2]):
             raise ValueError(
@@ -60,7 +56,6 @@ class ImageNetwork(ClassifierNetwork):
         return draw(generator, self.rows, self.image_shape, self.classes)
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
         stride = 2 if self.reduction == "stride" else 1
         images = data
         for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):

@@ -10,8 +10,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member
-
 # An activation is (a + b x) σ(k x) + c + d relu(x), so that four of them are one
 # computation with other numbers: the columns are k, a, b, c, d. The GELU is its
 # sigmoid form x σ(1.702 x) (Hendrycks & Gimpel 2016).
@@ -27,7 +25,6 @@ INITIALISATIONS = ("glorot_uniform", "he_normal", "lecun_normal")
 
 def activation_coefficients(name: str) -> np.ndarray:
     """The `[5]` float32 numbers by which `activate` becomes the named activation."""
-    require_member("activation", name, ACTIVATIONS)
     return np.array(ACTIVATIONS[name], np.float32)
 
 
@@ -39,7 +36,6 @@ def activation_function(name: str):
         "gelu": lambda values: values * tf.sigmoid(ACTIVATIONS["gelu"][0] * values),
         "sigmoid": tf.sigmoid,
     }
-    require_member("activation", name, functions)
     return functions[name]
 
 
@@ -61,7 +57,6 @@ def initialise(
     A vector (a bias) is zero. For a convolution kernel `[height, width, in, out]`
     the fan-in is height * width * in and the fan-out height * width * out.
     """
-    require_member("initialisation", initialisation, INITIALISATIONS)
     if len(shape) < 2:
         return np.zeros(shape, np.float32)
     fan_in = math.prod(shape[:-1])
@@ -76,6 +71,13 @@ def initialise(
 def dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """`[tasks, rows, in]` times `[tasks, in, out]` plus `[tasks, out]`."""
     return tf.matmul(inputs, kernel) + bias[:, tf.newaxis, :]
+
+
+def perceptron(parameters, inputs: tf.Tensor, activate) -> tf.Tensor:
+    """Dense layers, kernel and bias of each in turn, all but the last activated."""
+    for first in range(0, len(parameters) - 2, 2):
+        inputs = activate(dense(inputs, *parameters[first : first + 2]))
+    return dense(inputs, *parameters[-2:])
 
 
 def dense_shapes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:

@@ -10,7 +10,8 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-from meta_training.tasks.base import Task, require_member
+from learned_optimizer.utils.flags import setting
+from meta_training.tasks.base import Task
 from meta_training.tasks.small_networks import layers, random_data
 
 
@@ -19,26 +20,22 @@ class Network(Task):
     """A network on random data; instances hold `data`, `labels`, `activation`.
 
     Attributes:
-        activation: one of `layers.ACTIVATIONS`. Defaults to "relu".
-        initialisation: of kernels, one of `layers.INITIALISATIONS`; biases start at
-            zero. Defaults to "glorot_uniform".
         rows: rows of data. Defaults to 2,048.
         batch_size: defaults to 32.
     """
 
     _: dataclasses.KW_ONLY
-    activation: str = "relu"
-    initialisation: str = "glorot_uniform"
+    activation: str = setting("relu", "Of all.", choices=layers.ACTIVATIONS)
+    initialisation: str = setting(
+        "glorot_uniform",
+        "Of kernels; biases start at 0.",
+        choices=layers.INITIALISATIONS,
+    )
     rows: int = 2048
     batch_size: int | None = 32
 
     row_arrays: ClassVar[tuple[str, ...]] = ("data", "labels")
     numbers: ClassVar[tuple[str, ...]] = ("activation", "initialisation")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_member("activation", self.activation, layers.ACTIVATIONS)
-        require_member("initialisation", self.initialisation, layers.INITIALISATIONS)
 
     @abc.abstractmethod
     def sample_data(self, generator):
@@ -92,23 +89,14 @@ class Network(Task):
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierNetwork(Network):
-    """A network that minimises the mean softmax cross-entropy.
-
-    Attributes:
-        label_noise: fraction of the labels drawn at random. Defaults to 0.
-    """
+    """A network that minimises the mean softmax cross-entropy."""
 
     _: dataclasses.KW_ONLY
-    label_noise: float = 0.0
+    label_noise: float = setting(
+        0.0, "Fraction of the labels that are drawn at random.", at_least=0, at_most=1
+    )
 
     numbers: ClassVar[tuple[str, ...]] = (*Network.numbers, "label_noise")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.label_noise <= 1:
-            raise ValueError(
-                f"label_noise must be between 0 and 1. Received: {self.label_noise!r}"
-            )
 
     def sample_instance(self, generator):
         instance = super().sample_instance(generator)

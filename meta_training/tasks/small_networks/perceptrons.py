@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.networks import ClassifierNetwork, Network
 
@@ -20,22 +20,15 @@ class Perceptron(ClassifierNetwork):
         features, hidden_sizes, classes: units of the layers.
         normalisation: "none"; "batch", with the statistics of the minibatch; or
             "layer". With one, a hidden layer has a scale and an offset and no bias.
-        source: of the data, "mixture" (`random_data.gaussian_mixture`) or "teacher"
-            (`random_data.teacher_labels`).
     """
 
     features: int
     hidden_sizes: tuple[int, ...]
     classes: int
-    normalisation: str = "none"
-    source: str = "mixture"
+    normalisation: str = setting("none", "Of all.", choices=_NORMALISATIONS)
+    source: str = setting("mixture", "Of data.", choices=random_data.VECTOR_SOURCES)
 
     numbers = (*ClassifierNetwork.numbers, "source")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_member("normalisation", self.normalisation, _NORMALISATIONS)
-        require_member("source", self.source, random_data.VECTOR_SOURCES)
 
     @property
     def parameter_shapes(self):
@@ -87,23 +80,16 @@ class Regression(Network):
 
     Attributes:
         features, hidden_sizes, outputs_count: units of the layers.
-        target_noise: standard deviation of the noise on the targets, whose own is
-            1. Defaults to 0.
     """
 
     features: int
     hidden_sizes: tuple[int, ...]
     outputs_count: int = 1
-    target_noise: float = 0.0
+    target_noise: float = setting(
+        0.0, "Standard deviation of noise on the targets, whose own is 1.", at_least=0
+    )
 
     numbers = (*Network.numbers, "target_noise")
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.target_noise >= 0:
-            raise ValueError(
-                f"target_noise must be 0 or more. Received: {self.target_noise!r}"
-            )
 
     @property
     def parameter_shapes(self):
@@ -119,11 +105,7 @@ class Regression(Network):
         return data, (targets + noise).astype(np.float32)
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
-        hidden = data
-        for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
-            hidden = activate(layers.dense(hidden, kernel, bias))
-        return layers.dense(hidden, *parameters[-2:])
+        return layers.perceptron(parameters, data, activate)
 
     def loss(self, outputs, instance):
         error = outputs - instance["labels"]

@@ -13,7 +13,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import setting
 from meta_training.tasks.small_networks import layers, random_data
 from meta_training.tasks.small_networks.image_networks import KERNEL_SIZE
 from meta_training.tasks.small_networks.networks import ClassifierNetwork
@@ -100,21 +100,15 @@ class ResidualPerceptron(_ResidualNetwork):
     Attributes:
         inputs, width, blocks, classes: features of the data, units of every layer,
             blocks, and classes.
-        source: of the data, "mixture" (`random_data.gaussian_mixture`) or "teacher"
-            (`random_data.teacher_labels`).
     """
 
     inputs: int
     width: int
     blocks: int
     classes: int
-    source: str = "mixture"
+    source: str = setting("mixture", "Of data.", choices=random_data.VECTOR_SOURCES)
 
     numbers = (*ClassifierNetwork.numbers, "source")
-
-    def __post_init__(self):
-        super().__post_init__()
-        require_member("source", self.source, random_data.VECTOR_SOURCES)
 
     @property
     def stem_shape(self):
@@ -144,15 +138,13 @@ class ResidualImageNetwork(_ResidualNetwork):
         filters: of each stage; all stages but the first halve the image.
         blocks: of each stage.
         classes: of the images.
-        source: of the images, "patterns" (`random_data.pattern_images`) or
-            "gratings" (`random_data.grating_images`).
     """
 
     image_shape: tuple[int, int, int]
     filters: tuple[int, ...]
     blocks: int
     classes: int
-    source: str = "patterns"
+    source: str = setting("patterns", "Of images.", choices=random_data.IMAGE_SOURCES)
 
     # A loss of all rows would take as long as a hundred steps.
     recorded_rows = 512
@@ -162,7 +154,6 @@ class ResidualImageNetwork(_ResidualNetwork):
         super().__post_init__()
         if not self.filters:
             raise ValueError("filters must have one stage or more. Received: none")
-        require_member("source", self.source, random_data.IMAGE_SOURCES)
 
     @property
     def stem_shape(self):

@@ -48,7 +48,6 @@ class RecurrentNetwork(ClassifierNetwork):
         )
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
         kernel, recurrent, bias, *readout = parameters
         inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
         state = activate(inputs[0])
@@ -119,7 +118,6 @@ class AttentionNetwork(ClassifierNetwork):
         )
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
         remaining = iter(parameters)
 
         def pair():
@@ -185,8 +183,5 @@ class EmbeddingNetwork(ClassifierNetwork):
         )
 
     def outputs(self, parameters, data, activate, batch_normalise):
-        del batch_normalise
-        embedding, kernel, bias, *readout = parameters
-        vectors = tf.gather(embedding, data, batch_dims=1)
-        hidden = layers.dense(tf.reduce_mean(vectors, axis=2), kernel, bias)
-        return layers.dense(activate(hidden), *readout)
+        vectors = tf.reduce_mean(tf.gather(parameters[0], data, batch_dims=1), axis=2)
+        return layers.perceptron(parameters[1:], vectors, activate)

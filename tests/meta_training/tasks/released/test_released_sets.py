@@ -5,6 +5,7 @@ import pytest
 
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.tasks.released import datasets
+from meta_training.tasks.released.fully_connected import FullyConnected
 from meta_training.tasks.released.released_sets import ON_BY_DEFAULT
 from tests.meta_training import task_golden as golden
 
@@ -121,6 +122,13 @@ def test_released_is_what_the_released_command_line_turns_on():
     assert len(task_set("released")) == sum(
         len(described[name]["entries"]) for name in on
     )
+
+
+def test_no_neural_networks():
+    kept = task_set("no_neural_networks")
+    dropped = [task for task in task_set("released") if task not in kept]
+    assert {type(task) for task in dropped} == {FullyConnected}
+    assert len(dropped) == 12 + 3
 
 
 DATASETS = {

@@ -9,6 +9,7 @@ from meta_training.tasks.small_networks.sequence_networks import (
     AttentionNetwork,
     EmbeddingNetwork,
 )
+from tests.meta_training.tasks.stacks import drawn
 
 
 def moved_start(task, generator):
@@ -71,3 +72,15 @@ def test_embeddings():
     np.testing.assert_allclose(
         outputs(task, values, data), expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_rare_words_have_no_gradient():
+    task = EmbeddingNetwork(400, 6, 4, 5, 3)
+    parameters, instance = drawn([task])
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        loss = task.objective(parameters, instance)
+    gradient = tf.convert_to_tensor(tape.gradient(loss, parameters[0]))[0].numpy()
+    met = np.unique(instance["data"])
+    assert 20 < len(met) < 200
+    np.testing.assert_array_equal(np.flatnonzero(np.any(gradient, axis=1)), met)
