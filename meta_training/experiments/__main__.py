@@ -11,14 +11,13 @@ it is started again after a kill. `all` and `report` copy finished experiments i
 
 import os
 import pathlib
-import sys
 
 # Before TensorFlow is imported: its notes on the processor are no news here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from learned_optimizer.utils.backend import check_backend
+from meta_training import command
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.experiments.catalogue import experiment, list_experiments
 from meta_training.experiments.experiment import BUDGETS
@@ -53,66 +52,47 @@ def define_flags():
 
 def main(arguments):
     """Runs the named experiments."""
-    names = arguments[1:]
+    names = set(arguments[1:])
     known = [*list_experiments(), "all", "report"]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        _refuse(
-            f"Arguments must be one or more of {', '.join(known)}. "
-            f"Received: {', '.join(unknown) or 'none'}"
-        )
-    try:
-        check_backend()
+    command.prepare(arguments[:1])
+    with command.usage_errors():
+        if not names or names - set(known):
+            raise ValueError(
+                f"Arguments must be one or more of {', '.join(known)}. "
+                f"Received: {', '.join(sorted(names - set(known))) or 'none'}"
+            )
         weights = load_trained(FLAGS.weights)
-    except ValueError as error:
-        _refuse(error)
-    # Absolute, since runs of meta-training store the path of their initial weights.
-    output = pathlib.Path(FLAGS.output or f"experiments/{FLAGS.budget}").absolute()
-    results, report = _places()
-    request = Request(FLAGS.budget, FLAGS.seeds, weights, FLAGS.weights)
-    chosen = [name for name in names if name != "report"]
-    if "all" in names:
-        chosen = list_experiments()
-    try:
+        # Absolute, since runs of meta-training store the path of their initial weights.
+        output = pathlib.Path(FLAGS.output or f"experiments/{FLAGS.budget}").absolute()
+        results, report = _places()
+        request = Request(FLAGS.budget, FLAGS.seeds, weights, FLAGS.weights)
+        chosen = [name for name in list_experiments() if {name, "all"} & names]
+        is_reported = bool({"all", "report"} & names)
         # Check what cannot be written before anything is computed.
         load_pyplot()
-        places = [output] if chosen else []
-        if {"all", "report"} & set(names):
-            places += [results, report.parent]
+        places = [output] * bool(chosen) + [results, report.parent] * is_reported
         for folder in places:
             folder.mkdir(parents=True, exist_ok=True)
         if report.is_dir():
             raise ValueError(f"--report must be a file. Received: {str(report)!r}")
         for name in chosen:
             run_experiment(experiment(name), request, output, logging.info)
-        if {"all", "report"} & set(names):
+        if is_reported:
             collect(output, results, list_experiments())
             shown = write_report(results, report)
             logging.info("%s: %s", report, ", ".join(shown) or "no experiment yet")
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        _refuse(error)
-
-
-def _refuse(message):
-    """Ends with one line on standard error."""
-    sys.exit(f"experiments: {' '.join(str(message).split())}")
 
 
 def _places():
     """The folder of results and the path of the report."""
-    in_checkout = (ROOT / "setup.py").is_file()
-    results = ROOT / "meta_training" / "results" / "experiments"
-    if not in_checkout:
-        results = pathlib.Path("experiments", "results")
-    report = ROOT if in_checkout else pathlib.Path()
+    folder, results = pathlib.Path(), pathlib.Path("experiments", "results")
+    if (ROOT / "setup.py").is_file():
+        folder, results = ROOT, ROOT / "meta_training" / "results" / "experiments"
     return (
         pathlib.Path(FLAGS.results or results),
-        pathlib.Path(FLAGS.report or report / "REPORT.md"),
+        pathlib.Path(FLAGS.report or folder / "REPORT.md"),
     )
 
 
 if __name__ == "__main__":
-    define_flags()
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main, define_flags)

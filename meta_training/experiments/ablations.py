@@ -17,7 +17,7 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
-from meta_training.experiments.experiment import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.held_out import list_network_groups
@@ -51,7 +51,6 @@ def architecture(variant: str) -> Config:
     return dataclasses.replace(whole, **VARIANTS[variant])
 
 
-@register_experiment
 class Ablations(Experiment):
     """Ten architectures, three seeds each, from fresh weights."""
 
@@ -106,34 +105,32 @@ class Ablations(Experiment):
 
     def findings(self, folder, settings):
         scores = scores_by_kind(RunTable(folder), settings)
-        wholes = {kind: found[WHOLE] for kind, found in scores.items()}
-        rows = []
-        for variant in next(iter(scores.values())):
-            cells = [variant]
-            for kind, found in scores.items():
-                points = found[variant]
-                # The difference of the printed means, and no negative zero.
-                difference = _printed(np.mean(points)) - _printed(np.mean(wholes[kind]))
-                difference = _printed(difference) + 0.0
-                cells.append(
-                    f"{np.mean(points):.2f} ({min(points):.2f} to {max(points):.2f})"
-                )
-                cells.append("" if variant == WHOLE else f"{difference:+.2f}")
-            rows.append(cells)
-        header = ["architecture"]
-        for kind in scores:
+        header, spreads = ["architecture"], []
+        rows = {variant: [variant] for variant in next(iter(scores.values()))}
+        for kind, found in scores.items():
             header += [kind, "to whole"]
-        spreads = ", ".join(
-            f"{_printed(max(points)) - _printed(min(points)):.2f} ({kind})"
-            for kind, points in wholes.items()
-        )
+            # Differences are those of the numbers that are printed.
+            printed = {
+                variant: np.round([np.mean(points), min(points), max(points)], 2)
+                for variant, points in found.items()
+            }
+            whole, low, high = printed[WHOLE]
+            spreads.append(f"{high - low:.2f} ({kind})")
+            for variant, (mean, lowest, highest) in printed.items():
+                # Without a negative zero.
+                difference = round(mean - whole, 2) + 0.0
+                rows[variant] += [
+                    f"{mean:.2f} ({lowest:.2f} to {highest:.2f})",
+                    "" if variant == WHOLE else f"{difference:+.2f}",
+                ]
+        spread = ", ".join(spreads)
         return (
             "Log-loss averaged over the run and over tasks: mean of "
             f"{_count_seeds(scores)} of meta-training (lowest to highest seed), and "
             "its difference to the whole architecture: above 0, a variant does worse "
-            f"than the whole. Seeds of the whole one alone differ by {spreads}: "
+            f"than the whole. Seeds of the whole one alone differ by {spread}: "
             "smaller differences say nothing.\n\n"
-            + markdown_table(header, rows)
+            + markdown_table(header, list(rows.values()))
             + "\n\n`fixed input scaling` holds both decays at the released constants; "
             "`no dynamic output scaling` also loses what needs a learned rate: the "
             "relative learning rate and the nominal rate, which is an addition of this "
@@ -191,11 +188,6 @@ def draw(folder: pathlib.Path, settings) -> None:
     for axis in axes[1:]:
         axis.set_yticklabels([])
     save_figure(figure, None, folder / "ablations.png")
-
-
-def _printed(value: float) -> float:
-    """A number as it is printed."""
-    return round(float(value), 2)
 
 
 def _count_seeds(scores) -> str:

@@ -1,20 +1,20 @@
-"""Every experiment: an import registers it."""
+"""Every experiment, in the order of a report: an import registers it."""
 
-from meta_training.experiments import (
-    ablations,
-    corpus,
-    cost,
-    earlier_optimizers,
-    initial_rates,
+from meta_training.experiments.ablations import Ablations
+from meta_training.experiments.corpus import TrainingCorpus, UnseenNetworks
+from meta_training.experiments.cost import Cost
+from meta_training.experiments.earlier_optimizers import EarlierOptimizers
+from meta_training.experiments.experiment import (
+    experiment,
+    list_experiments,
+    register_experiment,
 )
-from meta_training.experiments.experiment import experiment, list_experiments
+from meta_training.experiments.initial_rates import InitialLearningRate
 
-__all__ = [
-    "ablations",
-    "corpus",
-    "cost",
-    "earlier_optimizers",
-    "experiment",
-    "initial_rates",
-    "list_experiments",
-]
+__all__ = ["experiment", "list_experiments"]
+
+for _experiment in (
+    *(EarlierOptimizers, TrainingCorpus, UnseenNetworks),
+    *(InitialLearningRate, Ablations, Cost),
+):
+    register_experiment(_experiment)

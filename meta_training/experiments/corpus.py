@@ -1,18 +1,39 @@
 """Against tuned baselines: on the released set of problems, and on unseen networks."""
 
+import numpy as np
+
 from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.comparison import LEARNING_RATES
 from meta_training.experiments.evaluated import (
     RUNS,
     RunTable,
-    at_or_below,
     describe_evaluation,
     evaluate_into,
     link,
 )
-from meta_training.experiments.experiment import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment
 
-_FEW_RATES = [1e-3, 1e-2, 1e-1]
+
+def _budgets(name, few_tasks, steps, records):
+    """A few runs of some tasks of a set, or five draws of all at every rate."""
+    return {
+        "small": {
+            "sets": [name],
+            "tasks": few_tasks,
+            "steps": 60,
+            "seeds": 1,
+            "records": 20,
+            "learning_rates": [1e-3, 1e-2, 1e-1],
+        },
+        "full": {
+            "sets": [name],
+            "tasks": None,
+            "steps": steps,
+            "seeds": 5,
+            "records": records,
+            "learning_rates": list(LEARNING_RATES),
+        },
+    }
 
 
 class AgainstBaselines(Experiment):
@@ -26,48 +47,33 @@ class AgainstBaselines(Experiment):
     def findings(self, folder, settings):
         table = RunTable(folder)
         ours = table.optimizers[0]
-        tasks = len(table.tasks)
         rows = []
         for baseline in table.optimizers[1:]:
             cells = [baseline]
             for column in ("mean_log_loss", "final_log_loss"):
                 own = table.untuned(ours, column)
                 rate = table.default_rate(baseline)
-                untuned = at_or_below(own, table.untuned(baseline, column))
-                tuned = at_or_below(own, table.tuned(baseline, column))
+                untuned = np.sum(own <= table.untuned(baseline, column))
+                tuned = np.sum(own <= table.tuned(baseline, column))
                 cells += [f"{untuned} (at {rate:g})", str(tuned)]
             rows.append(cells)
-        losses = {
-            name: f"{table.untuned(name, 'final_log_loss').mean():.2f}"
-            for name in table.optimizers
-        }
-        tuned = {
-            name: f"{table.tuned(name, 'final_log_loss').mean():.2f}"
-            for name in table.optimizers[1:]
-        }
+        column = "final_log_loss"
         listed = ", ".join(
-            f"{name} {losses[name]} at its default rate and {tuned[name]} tuned"
-            for name in tuned
+            f"{name} {table.untuned(name, column).mean():.2f} at its default rate and "
+            f"{table.tuned(name, column).mean():.2f} tuned"
+            for name in table.optimizers[1:]
         )
-        return "\n\n".join(
-            [
-                f"The number of tasks, of {tasks}, on which untuned `{ours}` is at or "
-                "below a baseline, by the log-loss averaged over the run and at its "
-                "end. Tuned: at the best rate for each task, chosen by that very "
-                "number.",
-                markdown_table(
-                    [
-                        "baseline",
-                        "mean, default rate",
-                        "mean, tuned",
-                        "end, default rate",
-                        "end, tuned",
-                    ],
-                    rows,
-                ),
-                f"Mean over tasks of the log-loss at the end (lower is better): {ours} "
-                f"{losses[ours]}; {listed}. Every run: {link(folder, RUNS)}.",
-            ]
+        header = ["baseline"]
+        for when in ("mean", "end"):
+            header += [f"{when}, default rate", f"{when}, tuned"]
+        return (
+            f"The number of tasks, of {len(table.tasks)}, on which untuned `{ours}` is "
+            "at or below a baseline, by the log-loss averaged over the run and at its "
+            "end. Tuned: at the best rate for each task, chosen by that very number."
+            f"\n\n{markdown_table(header, rows)}\n\n"
+            f"Mean over tasks of the log-loss at the end (lower is better): {ours} "
+            f"{table.untuned(ours, column).mean():.2f}; {listed}. Every run: "
+            f"{link(folder, RUNS)}."
         )
 
     def describe(self, folder, settings):
@@ -78,7 +84,6 @@ class AgainstBaselines(Experiment):
         )
 
 
-@register_experiment
 class TrainingCorpus(AgainstBaselines):
     """Against Adam and RMSProp on the released set."""
 
@@ -89,27 +94,9 @@ class TrainingCorpus(AgainstBaselines):
         "learned optimizer does better than RMSProp and Adam."
     )
     baselines = ("Adam", "RMSprop")
-    budgets = {
-        "small": {
-            "sets": ["released"],
-            "tasks": ["quadratic_20_noise0.5", "bowl_5"],
-            "steps": 60,
-            "seeds": 1,
-            "records": 20,
-            "learning_rates": _FEW_RATES,
-        },
-        "full": {
-            "sets": ["released"],
-            "tasks": None,
-            "steps": 1000,
-            "seeds": 5,
-            "records": 24,
-            "learning_rates": list(LEARNING_RATES),
-        },
-    }
+    budgets = _budgets("released", ["quadratic_20_noise0.5", "bowl_5"], 1000, 24)
 
 
-@register_experiment
 class UnseenNetworks(AgainstBaselines):
     """Against four baselines on held-out networks."""
 
@@ -125,21 +112,4 @@ class UnseenNetworks(AgainstBaselines):
         "baselines."
     )
     baselines = ("Adam", "RMSprop", "SGD momentum", "AdamW cosine")
-    budgets = {
-        "small": {
-            "sets": ["test"],
-            "tasks": ["relu_perceptron", "convolutional_network"],
-            "steps": 60,
-            "seeds": 1,
-            "records": 20,
-            "learning_rates": _FEW_RATES,
-        },
-        "full": {
-            "sets": ["test"],
-            "tasks": None,
-            "steps": 2000,
-            "seeds": 5,
-            "records": 60,
-            "learning_rates": list(LEARNING_RATES),
-        },
-    }
+    budgets = _budgets("test", ["relu_perceptron", "convolutional_network"], 2000, 60)

@@ -6,7 +6,7 @@ from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
 from meta_training.evaluation.figures import save_figure, subplots
 from meta_training.experiments.evaluated import link
-from meta_training.experiments.experiment import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment
 from meta_training.optimizers import save_trained
 
 WAYS = ("hierarchical_rnn", "adam")
@@ -22,7 +22,6 @@ _PARAMETER_COLUMNS = (
 )
 
 
-@register_experiment
 class Cost(Experiment):
     """Measurements on this machine, which should be otherwise idle."""
 
@@ -149,19 +148,19 @@ def _beside(rows, key, label):
 def _draw(folder):
     """Times and memory, against batch size and against parameters."""
     figure, axes = subplots(4, width=4.8, height=3.1)
-    panels = (
-        (BATCHES, "batch_size", "batch size"),
-        (PARAMETERS, "parameters", "parameters"),
-    )
-    for number, (file, key, label) in enumerate(panels):
+    for (file, key, kind), panels in zip(
+        (
+            (BATCHES, "batch_size", "training step"),
+            (PARAMETERS, "parameters", "optimizer alone"),
+        ),
+        (axes[:2], axes[2:]),
+        strict=True,
+    ):
         rows = read_csv(folder / file, _TEXT)
-        kind = "training step" if number == 0 else "optimizer alone"
-        for way in WAYS:
-            own = [row for row in rows if row["optimizer"] == way]
-            for axis, column, unit in (
-                (axes[2 * number], "milliseconds", 1.0),
-                (axes[2 * number + 1], "peak_bytes", 1e9),
-            ):
+        units = {"milliseconds": 1.0, "peak_bytes": 1e9}
+        for axis, (column, unit) in zip(panels, units.items(), strict=True):
+            for way in WAYS:
+                own = [row for row in rows if row["optimizer"] == way]
                 axis.plot(
                     [row[key] for row in own],
                     [row[column] / unit for row in own],
@@ -169,9 +168,8 @@ def _draw(folder):
                     color=_LOOKS[way],
                     label=LABELS[way],
                 )
-        axes[2 * number].set(yscale="log", title=f"{kind}, ms")
+            axis.set(xscale="log", xlabel=key.replace("_", " "))
+        panels[0].set(yscale="log", title=f"{kind}, ms")
         highest = max(row["peak_bytes"] for row in rows) / 1e9
-        axes[2 * number + 1].set(title=f"{kind}, peak GB", ylim=(0, 1.1 * highest))
-        for axis in axes[2 * number : 2 * number + 2]:
-            axis.set(xscale="log", xlabel=label)
+        panels[1].set(title=f"{kind}, peak GB", ylim=(0, 1.1 * highest))
     save_figure(figure, axes[0], folder / "cost.png")

@@ -16,7 +16,7 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
-from meta_training.experiments.experiment import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment
 from meta_training.experiments.training import TRAINING, describe_training
 from meta_training.experiments.variant import train_and_evaluate
 from meta_training.optimizers import trainable_optimizer
@@ -30,7 +30,6 @@ _TRAINED = {
 }
 
 
-@register_experiment
 class EarlierOptimizers(Experiment):
     """The coordinate-wise RNN, meta-trained alike, on held-out networks."""
 

@@ -58,15 +58,16 @@ def evaluate_tasks(
     `records`, `record_every`, `learning_rates` and `initial_rates`.
     """
     known = {field.name for field in dataclasses.fields(EvaluationConfig)}
-    chosen = {name: value for name, value in settings.items() if name in known}
-    if "learning_rates" in chosen:
-        chosen["learning_rates"] = tuple(chosen["learning_rates"])
+    chosen = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.items()
+        if name in known
+    }
     return evaluate(
         weights,
         choose_tasks(settings["sets"], settings["tasks"]),
         EvaluationConfig(**chosen),
         cache,
-        settings.get("initial_rates", ()),
         baselines,
         log,
     )
@@ -135,11 +136,6 @@ class RunTable:
         ]
         # A loss that is not finite counts as infinite.
         return max(ratio if np.isfinite(ratio) else np.inf for ratio in ratios)
-
-
-def at_or_below(own: np.ndarray, other: np.ndarray) -> int:
-    """On how many tasks `own` is at or below `other`."""
-    return int(np.sum(own <= other))
 
 
 def count(number: int, noun: str) -> str:

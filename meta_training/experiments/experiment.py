@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from meta_training.optimizers import TrainedWeights
-from meta_training.registry import Registry
 
 BUDGETS = ("small", "full")
 # A file in `Job.work`: some meta-training was done before, for another job.
@@ -96,16 +95,7 @@ class Experiment(abc.ABC):
         """
 
 
-# The order in reports.
-_ORDER = (
-    "earlier_optimizers",
-    "training_corpus",
-    "unseen_networks",
-    "initial_learning_rate",
-    "ablations",
-    "cost",
-)
-_experiments: Registry[Experiment] = Registry("an experiment")
+_experiments: dict[str, Experiment] = {}
 
 
 def register_experiment(experiment_class: type[Experiment]):
@@ -115,25 +105,23 @@ def register_experiment(experiment_class: type[Experiment]):
         ValueError: The name is taken, or a budget is missing.
     """
     name = experiment_class.name
-    if name in ("all", "report"):
+    if name in (*_experiments, "all", "report"):
         raise ValueError(
-            "The name of an experiment must be none of the command's words all and "
-            f"report. Received: {name!r}"
+            "The name of an experiment must be new, and none of the command's words "
+            f"all and report. Received: {name!r}"
         )
     if set(experiment_class.budgets) != set(BUDGETS):
         raise ValueError(
             f"An experiment must have the budgets {', '.join(BUDGETS)}. "
             f"Received: {sorted(experiment_class.budgets)}"
         )
-    _experiments.add(name, experiment_class())
+    _experiments[name] = experiment_class()
     return experiment_class
 
 
 def list_experiments() -> list[str]:
-    """The names of all experiments, in the order of a report: others come last."""
-    names = _experiments.names()
-    others = [name for name in names if name not in _ORDER]
-    return [name for name in _ORDER if name in names] + others
+    """The names of all experiments, in the order of a report."""
+    return list(_experiments)
 
 
 def experiment(name: str) -> Experiment:
@@ -142,4 +130,9 @@ def experiment(name: str) -> Experiment:
     Raises:
         ValueError: There is none; the message lists those that exist.
     """
-    return _experiments.get(name)
+    if name not in _experiments:
+        raise ValueError(
+            f"An experiment must be one of {', '.join(_experiments)}. "
+            f"Received: {name!r}"
+        )
+    return _experiments[name]

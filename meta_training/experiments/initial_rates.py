@@ -12,10 +12,9 @@ from meta_training.experiments.evaluated import (
     evaluate_into,
     link,
 )
-from meta_training.experiments.experiment import Experiment, register_experiment
+from meta_training.experiments.experiment import Experiment
 
 
-@register_experiment
 class InitialLearningRate(Experiment):
     """Untuned runs from initial rates over many decades; Adam at the same rates."""
 

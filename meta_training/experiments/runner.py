@@ -86,121 +86,95 @@ def run_experiment(
     Raises:
         ValueError: Another process runs it there.
     """
-    work = output / "work" / experiment.name
-    work.mkdir(parents=True, exist_ok=True)
+    target, aside = output / experiment.name, output / f".{experiment.name}"
+    works = output / "work" / experiment.name
+    works.mkdir(parents=True, exist_ok=True)
     message = (
         "An experiment must run in one process at a time in an output folder. "
-        f"Received: {work}, in which another process runs it"
+        f"Received: {works}, in which another process runs it"
     )
-    with exclusive_lock(work / LOCK, message):
-        return _run_alone(experiment, request, output, log)
-
-
-def _run_alone(experiment, request, output, log):
-    target = output / experiment.name
-    aside = output / f".{experiment.name}"
-    if not target.exists() and read_done(aside) is not None:
-        # It is complete, but its process was killed before the rename.
-        os.replace(aside, target)
-    settings = request.settings(experiment)
-    done = read_done(target)
-    # As JSON has them: lists, not tuples.
-    if done is not None and done["settings"] == json.loads(json.dumps(settings)):
-        log(f"{experiment.name}: done before, with the same settings")
-        return False
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    # A separate folder for other settings.
-    work = output / "work" / experiment.name / _digest(settings)[:12]
-    is_first_attempt = not work.exists()
-    work.mkdir(parents=True, exist_ok=True)
-    job = Job(
-        settings,
-        request.weights,
-        aside,
-        work,
-        output / "work" / "cache",
-        lambda message: log(f"{experiment.name}: {message}"),
-    )
-    began = time.monotonic()
-    experiment.run(job)
-    seconds = round(time.monotonic() - began, 1)
-    for path in aside.glob("*.csv"):
-        if path.stat().st_size > LARGEST_CSV:
-            compress(path)
-    weights = None
-    if experiment.evaluates_weights:
-        weights = evaluated_weights.entry_of(request.weights)
-    write_paragraph(experiment, request.budget, settings, weights, aside)
-    entry = {
-        "experiment": experiment.name,
-        "budget": request.budget,
-        "command": request.command(experiment),
-        "settings": settings,
-        "weights": weights,
-        "seconds": seconds,
-        # Not where an earlier process did a part: of a killed attempt, or of runs that
-        # other settings share.
-        "seconds_are_all": is_first_attempt and not (work / SHARED_TRAINING).exists(),
-        "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "cores": os.cpu_count(),
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
-        "files": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(aside.iterdir())
-        },
-    }
-    (aside / DONE).write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
-    replace_folder(aside, target)
-    log(f"{experiment.name}: done after {entry['seconds']:.0f} s, see {target}")
+    with exclusive_lock(works / LOCK, message):
+        if not target.exists() and read_done(aside) is not None:
+            # It is complete, but its process was killed before the rename.
+            os.replace(aside, target)
+        # As JSON has them: lists, not tuples.
+        settings = json.loads(json.dumps(request.settings(experiment)))
+        done = read_done(target)
+        if done is not None and done["settings"] == settings:
+            log(f"{experiment.name}: done before, with the same settings")
+            return False
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        # A separate folder for other settings.
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        work = works / digest.hexdigest()[:12]
+        is_first_attempt = not work.exists()
+        work.mkdir(exist_ok=True)
+        job = Job(
+            settings,
+            request.weights,
+            aside,
+            work,
+            output / "work" / "cache",
+            lambda message: log(f"{experiment.name}: {message}"),
+        )
+        began = time.monotonic()
+        experiment.run(job)
+        done = {
+            "experiment": experiment.name,
+            "budget": request.budget,
+            "command": request.command(experiment),
+            "settings": settings,
+            "weights": None,
+            "seconds": round(time.monotonic() - began, 1),
+            # Not where an earlier process did a part: of a killed attempt, or of runs
+            # that other settings share.
+            "seconds_are_all": is_first_attempt
+            and not (work / SHARED_TRAINING).exists(),
+            "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+            "cores": os.cpu_count(),
+            "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        }
+        if experiment.evaluates_weights:
+            done["weights"] = evaluated_weights.entry_of(request.weights)
+        for path in aside.glob("*.csv"):
+            if path.stat().st_size > LARGEST_CSV:
+                compress(path)
+        done["files"] = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        text = paragraph(experiment, done, aside)
+        (aside / PARAGRAPH).write_text(text, encoding="utf-8")
+        (aside / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+        replace_folder(aside, target)
+    log(f"{experiment.name}: done after {done['seconds']:.0f} s, see {target}")
     return True
 
 
-def write_paragraph(experiment, budget, settings, weights, folder) -> None:
-    """Writes `paragraph.md`: claim, inference, findings, weights, budget."""
+def paragraph(experiment: Experiment, done: dict, folder: pathlib.Path) -> str:
+    """Claim, inference, findings, weights and budget, from the CSV files of a folder.
+
+    `done` is the content of its `done.json`.
+    """
+    settings = done["settings"]
     parts = [f"**What the paper claims, in our words.** {experiment.claim}"]
     if experiment.inference:
         parts.append(f"**What we infer, not the paper.** {experiment.inference}")
     parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
     if experiment.evaluates_weights:
-        parts.append(evaluated_weights.sentence(weights))
-    described = _sentence(experiment.describe(folder, settings))
-    parts.append(f"**Budget `{budget}`.** {described}")
-    text = "\n\n".join(parts) + "\n"
-    (folder / PARAGRAPH).write_text(text, encoding="utf-8")
-
-
-def rewrite_paragraph(experiment: Experiment, folder: pathlib.Path) -> bool:
-    """Writes the paragraph of a finished experiment anew from its CSV files.
-
-    Returns:
-        Whether it differs from the one before.
-    """
-    before = read_done(folder)
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(folder, new)
-    write_paragraph(
-        experiment, before["budget"], before["settings"], before["weights"], new
-    )
-    sha256 = hashlib.sha256((new / PARAGRAPH).read_bytes()).hexdigest()
-    done = {**before, "files": {**before["files"], PARAGRAPH: sha256}}
-    if done == before:
-        shutil.rmtree(new)
-        return False
-    (new / DONE).write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-    replace_folder(new, folder)
-    return True
+        parts.append(evaluated_weights.sentence(done["weights"]))
+    text = experiment.describe(folder, settings).removesuffix(".")
+    parts.append(f"**Budget `{done['budget']}`.** {text[0].upper()}{text[1:]}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The content of `done.json`, or None if it is missing or a file has changed."""
+    """The content of `done.json`, or None if it is missing or a file has changed.
+
+    `paragraph.md` may change: it is written anew with every report.
+    """
     try:
         done = json.loads((folder / DONE).read_text(encoding="utf-8"))
-        same = done["files"] == {
-            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            for name in done["files"]
-        }
+        files = {k: v for k, v in done["files"].items() if k != PARAGRAPH}
+        same = all(_sha256(folder / name) == files[name] for name in files)
         named = all(name in done for name in ("budget", "settings", "weights"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -238,9 +212,5 @@ def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
     return copied
 
 
-def _digest(settings):
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _sentence(text):
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -53,26 +53,24 @@ def network(width: int):
     return keras.Model(inputs, layers.Dense(CLASSES)(x))
 
 
-def measure(
-    optimizer_name: str, weights: str, batch_size: int, width: int, repetitions: int
-) -> dict:
-    """The figures of this process, see the module's docstring."""
+def main(arguments):
+    """Measures and prints."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     import keras
     import tensorflow as tf
 
     from learned_optimizer import HierarchicalRNN
 
     keras.utils.set_random_seed(0)
-    model = network(width)
-    optimizer = (
-        HierarchicalRNN(weights=weights)
-        if optimizer_name == "hierarchical_rnn"
-        else keras.optimizers.Adam()
-    )
+    model = network(FLAGS.width)
+    optimizer = keras.optimizers.Adam()
+    if FLAGS.optimizer == "hierarchical_rnn":
+        optimizer = HierarchicalRNN(weights=FLAGS.weights)
     variables = model.trainable_variables
     optimizer.build(variables)
-    images = tf.random.stateless_normal([batch_size, SIZE, SIZE, 3], (0, 1))
-    labels = tf.range(batch_size) % CLASSES
+    images = tf.random.stateless_normal([FLAGS.batch_size, SIZE, SIZE, 3], (0, 1))
+    labels = tf.range(FLAGS.batch_size) % CLASSES
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function
@@ -86,29 +84,20 @@ def measure(
     for _ in range(2):
         step().numpy()
     seconds = []
-    for _ in range(repetitions):
+    for _ in range(FLAGS.repetitions):
         began = time.perf_counter()
         step().numpy()
         # The optimizer's update may still be under way when the loss is known.
         optimizer.iterations.numpy()
         variables[-1].numpy()
         seconds.append(time.perf_counter() - began)
-    return {
-        "optimizer": optimizer_name,
-        "batch_size": batch_size,
+    found = {
+        "optimizer": FLAGS.optimizer,
+        "batch_size": FLAGS.batch_size,
         "parameters": model.count_params(),
         "milliseconds": statistics.median(seconds) * 1e3,
         "peak_bytes": peak_bytes(),
     }
-
-
-def main(arguments):
-    """Measures and prints."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
-    found = measure(
-        FLAGS.optimizer, FLAGS.weights, FLAGS.batch_size, FLAGS.width, FLAGS.repetitions
-    )
     print(json.dumps(found))
 
 

@@ -43,7 +43,7 @@ def test_claims_are_the_papers_alone():
     ("changes", "rule"),
     [
         ({"name": "cost"}, "must be new"),
-        ({"name": "all"}, "must be none of"),
+        ({"name": "all"}, "none of the command's words"),
         ({"budgets": {}}, "must have"),
     ],
 )

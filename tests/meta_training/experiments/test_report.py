@@ -86,7 +86,6 @@ class TestReport:
         folder = results / "full" / "cost"
         assert "Other words." in (folder / "paragraph.md").read_text()
         assert runner.read_done(folder)
-        assert not runner.rewrite_paragraph(cost, folder)
 
     def test_does_not_show_what_is_damaged(self, results, tmp_path):
         (results / "full" / "cost" / "numbers.csv").write_text("steps\n99\n")
@@ -112,7 +111,7 @@ class TestCommittedResults:
         assert done["budget"] == folder.parent.name
         found = experiment(folder.name)
         paragraph = (folder / "paragraph.md").read_text(encoding="utf-8")
-        assert found.findings(folder, done["settings"]) in paragraph
+        assert paragraph == runner.paragraph(found, done, folder)
         command = f"python -m meta_training.experiments {folder.name}"
         command += f" --budget={done['budget']}"
         if found.evaluates_weights:

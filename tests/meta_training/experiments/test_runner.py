@@ -50,7 +50,7 @@ class TestResuming:
         wanted = "python -m meta_training.experiments counted --budget=small"
         assert done["command"] == f"{wanted} --weights={ALIASES['default']}"
         assert done["weights"]["sha256"] == load_weights("default").card["sha256"]
-        assert set(done["files"]) == {"numbers.csv", "figure.png", "paragraph.md"}
+        assert set(done["files"]) == {"numbers.csv", "figure.png"}
         paragraph = (tmp_path / "counted" / "paragraph.md").read_text()
         assert "A claim." in paragraph and "It took 5 steps" in paragraph
 
@@ -61,7 +61,7 @@ class TestResuming:
         )
         run_experiment(found(), request_of(), tmp_path)
         done = runner.read_done(tmp_path / "counted")
-        assert set(done["files"]) == {"numbers.csv.xz", "figure.png", "paragraph.md"}
+        assert set(done["files"]) == {"numbers.csv.xz", "figure.png"}
         assert read_csv(tmp_path / "counted" / "numbers.csv") == [{"steps": 5.0}]
 
     def test_other_settings_run_again_and_take_the_place(self, tmp_path, request_of):
