@@ -36,33 +36,19 @@ FLAGS = flags.FLAGS
 
 def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_list(
-        "weights",
-        ["default"],
-        "Names or paths of weights, separated by commas.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "tasks",
-        "test",
-        "Held-out networks (test, validation, final) or a task set (default, ...).",
-        values,
-    )
+    for name, default, text in (
+        ("weights", ["default"], "Names or paths of weights, separated by commas."),
+        ("baselines", list(BASELINES), "Baselines; empty: weights alone."),
+    ):
+        flags.DEFINE_list(name, default, text, flag_values=values)
+    for name, default, text in (
+        ("tasks", "test", "A held-out group (test, ...) or a task set (default, ...)."),
+        ("rates_from", None, "A runs.csv with one rate for all of each baseline."),
+        ("output", "evaluation", "Folder of the report."),
+    ):
+        flags.DEFINE_string(name, default, text, values)
     command.define_modules(values)
     define_flags(EvaluationConfig, flag_values=values)
-    flags.DEFINE_list(
-        "baselines",
-        list(BASELINES),
-        "Baselines; empty for the learned one alone.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "rates_from",
-        None,
-        "A runs.csv of training tasks, by which baselines have one rate for all tasks.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("output", "evaluation", "Folder of the report.", values)
 
 
 def find_tasks(name: str):
@@ -90,12 +76,11 @@ def find_weights(names: list[str]) -> list[TrainedWeights]:
     """
     found = [load_trained(name) for name in names]
     counts = collections.Counter(weights.name for weights in found)
-    return [
-        weights
-        if counts[weights.name] == 1
-        else dataclasses.replace(weights, name=name.removesuffix(".npz"))
-        for name, weights in zip(names, found, strict=True)
-    ]
+    for place, weights in enumerate(found):
+        if counts[weights.name] > 1:
+            path = names[place].removesuffix(".npz")
+            found[place] = dataclasses.replace(weights, name=path)
+    return found
 
 
 def main(arguments):

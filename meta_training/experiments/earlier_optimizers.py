@@ -82,28 +82,32 @@ class EarlierOptimizers(Experiment):
     def findings(self, folder, settings):
         table = RunTable(folder)
         trained = settings["steps"] // LONGER
+        curves = read_csv(folder / CURVES, ("optimizer", "setting", "task"))
         rows = []
         for name in table.optimizers:
             short = [
                 row["typical_loss"]
-                for row in read_csv(folder / CURVES, ("optimizer", "setting", "task"))
+                for row in curves
                 if row["optimizer"] == name and row["step"] == trained
             ]
-            rate = table.default_rate(name)
-            runs = [
-                row
-                for row in table.rows
-                if row["optimizer"] == name and row["rate"] == rate
-            ]
+            runs = table.default_rows(name)
             final = [row["final_log_loss"] for row in runs]
+            # Of the loss at the end over the best one; one that is not finite counts
+            # as infinite.
+            ratios = [
+                max(row["final_loss"], LOSS_FLOOR) / max(row["best_loss"], LOSS_FLOOR)
+                for row in runs
+            ]
+            kept = max(ratio if np.isfinite(ratio) else np.inf for ratio in ratios)
+            # At a log-loss of 0 the run ends where it began.
+            not_halved = sum(value > math.log(0.5) for value in final)
             rows.append(
                 [
                     name,
                     f"{np.exp(np.mean(np.log(short))):.3g}",
                     f"{np.mean(final):.2f}",
-                    # At 0 the run ends where it began.
-                    f"{sum(value > math.log(0.5) for value in final)} of {len(final)}",
-                    f"{table.kept(name):.3g}",
+                    f"{not_halved} of {len(final)}",
+                    f"{kept:.3g}",
                 ]
             )
         header = [

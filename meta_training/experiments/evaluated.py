@@ -15,7 +15,6 @@ from learned_optimizer.utils.csv_log import read_csv
 from meta_training.evaluate import find_tasks
 from meta_training.evaluation.comparison import EvaluationConfig, Result, evaluate
 from meta_training.evaluation.figures import write_figures
-from meta_training.evaluation.statistics import LOSS_FLOOR
 from meta_training.evaluation.tables import write_tables
 from meta_training.experiments.experiment import Job
 from meta_training.optimizers import TrainedWeights
@@ -102,40 +101,28 @@ class RunTable:
                 found.setdefault(row["rate"], []).append(row[column])
         return {rate: float(np.mean(values)) for rate, values in found.items()}
 
-    def default_rate(self, optimizer: str) -> float:
-        """Its default learning rate."""
-        return next(
-            row["rate"]
+    def default_rows(self, optimizer: str) -> list[dict]:
+        """Its rows at its default learning rate."""
+        return [
+            row
             for row in self.rows
             if row["optimizer"] == optimizer and row["is_default_rate"]
-        )
+        ]
+
+    def default_rate(self, optimizer: str) -> float:
+        """Its default learning rate."""
+        return self.default_rows(optimizer)[0]["rate"]
 
     def untuned(self, optimizer: str, column: str) -> np.ndarray:
         """`[tasks]` means over seeds at the default rate."""
         rate = self.default_rate(optimizer)
-        return np.array(
-            [self.by_rate(optimizer, task, column)[rate] for task in self.tasks]
-        )
+        rates = (self.by_rate(optimizer, task, column) for task in self.tasks)
+        return np.array([means[rate] for means in rates])
 
     def tuned(self, optimizer: str, column: str) -> np.ndarray:
         """`[tasks]` means over seeds at the rate that is best in the same column."""
-        return np.array(
-            [
-                np.nanmin(list(self.by_rate(optimizer, task, column).values()))
-                for task in self.tasks
-            ]
-        )
-
-    def kept(self, optimizer: str) -> float:
-        """Largest final over best loss at the default rate, floored at `LOSS_FLOOR`."""
-        rate = self.default_rate(optimizer)
-        ratios = [
-            max(row["final_loss"], LOSS_FLOOR) / max(row["best_loss"], LOSS_FLOOR)
-            for row in self.rows
-            if row["optimizer"] == optimizer and row["rate"] == rate
-        ]
-        # A loss that is not finite counts as infinite.
-        return max(ratio if np.isfinite(ratio) else np.inf for ratio in ratios)
+        rates = (self.by_rate(optimizer, task, column) for task in self.tasks)
+        return np.array([np.nanmin(list(means.values())) for means in rates])
 
 
 def count(number: int, noun: str) -> str:

@@ -90,37 +90,26 @@ class HeldOutGatedRecurrentNetwork(HeldOutNetwork, RecurrentNetwork):
     of its three parts, as in Keras.
     """
 
-    @property
-    def parameter_shapes(self):
-        units = self.units
-        return (
-            (self.features, 3 * units),
-            (units, 3 * units),
-            (3 * units,),
-            (units, self.classes),
-            (self.classes,),
-        )
+    parts = 3
 
     def sample_parameters(self, generator):
         # Without the draws of the simple network.
         start = super(RecurrentNetwork, self).sample_parameters(generator)
-        parts = []
-        for _ in range(3):
-            parts.append(np.linalg.qr(generator.normal(size=(self.units,) * 2))[0])
+        parts = [
+            np.linalg.qr(generator.normal(size=(self.units,) * 2))[0]
+            for _ in range(self.parts)
+        ]
         start[1] = np.concatenate(parts, axis=1).astype(np.float32)
         return start
 
     def outputs(self, parameters, data, activate, batch_normalise):
         kernel, recurrent, bias, *readout = parameters
         inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
-        gates, candidate = (
-            recurrent[..., : 2 * self.units],
-            recurrent[..., 2 * self.units :],
-        )
+        sizes = [2 * self.units, self.units]
+        gates, candidate = tf.split(recurrent, sizes, axis=-1)
         state = tf.zeros_like(inputs[0, :, :, : self.units])
         for step in range(self.steps):
-            to_gates = inputs[step, :, :, : 2 * self.units]
-            to_candidate = inputs[step, :, :, 2 * self.units :]
+            to_gates, to_candidate = tf.split(inputs[step], sizes, axis=-1)
             update, reset = tf.split(
                 tf.sigmoid(to_gates + tf.matmul(state, gates)), 2, axis=-1
             )

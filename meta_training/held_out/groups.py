@@ -18,23 +18,11 @@ from meta_training.held_out.final import final
 from meta_training.tasks.base import Task, require_member
 
 
-def large_network() -> HeldOutPerceptron:
-    """A deep batch-normalised ReLU perceptron: a million parameters, 26 tensors."""
-    return HeldOutPerceptron(
-        400,
-        (352,) * 8,
-        FIGURES,
-        "batch",
-        title="Large batch-normalised perceptron",
-        data_set="flat_drawings",
-        activation="relu",
-        initialisation="he_normal",
-        batch_size=48,
-    )
+def _validation() -> list[Task]:
+    """ReLU, tanh with layer norm, convolutions, an autoencoder, and a large one.
 
-
-def validation() -> list[Task]:
-    """ReLU, tanh with layer norm, convolutions, an autoencoder, and a large one."""
+    The large one has a million parameters in 26 tensors.
+    """
     return [
         HeldOutPerceptron(
             30,
@@ -74,11 +62,21 @@ def validation() -> list[Task]:
             activation="tanh",
             batch_size=40,
         ),
-        large_network(),
+        HeldOutPerceptron(
+            400,
+            (352,) * 8,
+            FIGURES,
+            "batch",
+            title="Large batch-normalised perceptron",
+            data_set="flat_drawings",
+            activation="relu",
+            initialisation="he_normal",
+            batch_size=48,
+        ),
     ]
 
 
-def test() -> list[Task]:
+def _test() -> list[Task]:
     """Five kinds of network on scikit-learn's digits."""
     return [
         HeldOutPerceptron(
@@ -126,10 +124,7 @@ def test() -> list[Task]:
     ]
 
 
-# Pytest would take the function for a test wherever it is imported.
-test.__test__ = False
-
-_GROUPS = {"validation": validation, "test": test, "final": final}
+_GROUPS = {"validation": _validation, "test": _test, "final": final}
 
 
 def network_group(name: str) -> list[Task]:

@@ -26,12 +26,16 @@ class RecurrentNetwork(ClassifierNetwork):
     units: int
     classes: int
 
+    # How many vectors a step computes from the state and the input.
+    parts = 1
+
     @property
     def parameter_shapes(self):
+        outputs = self.parts * self.units
         return (
-            (self.features, self.units),
-            (self.units, self.units),
-            (self.units,),
+            (self.features, outputs),
+            (self.units, outputs),
+            (outputs,),
             (self.units, self.classes),
             (self.classes,),
         )
