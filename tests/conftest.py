@@ -21,6 +21,7 @@ cheap.
 
 import importlib.util
 import os
+import pathlib
 import random
 import re
 import shutil
@@ -29,6 +30,7 @@ import sys
 
 import pytest
 
+ROOT = pathlib.Path(__file__).parents[1]
 CHILD = "LEARNED_OPTIMIZER_TEST_CHILD"
 # Whose tests share nothing, since each has a process of its own.
 DEALT_OUT_SINGLY = ("tests/project/test_docs.py", "tests/project/test_own_process.py")
@@ -142,6 +144,18 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     run_in_child(pyfuncitem, environment)
     return True
+
+
+def run_python(*arguments, cwd=None, **environment):
+    """What Python makes of arguments in a process, on TensorFlow unless told else."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd or ROOT,
+        env=inherited_environment() | {"KERAS_BACKEND": "tensorflow"} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
 
 
 def inherited_environment():

@@ -12,6 +12,7 @@ batch is the mean of its `x`. Each way to run an optimizer must then do the same
 
 import dataclasses
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -69,8 +70,9 @@ def apply_all(optimizer, variables, gradients):
             optimizer.apply(tensors, variables)
 
 
+@dataclasses.dataclass
 class OptimizerByHand:
-    """A learned optimizer on a list of NumPy arrays.
+    """A learned optimizer on a list of NumPy arrays; its arguments, and:
 
     Attributes:
         values: The parameters proper.
@@ -81,47 +83,33 @@ class OptimizerByHand:
         skipped_steps: Tensor steps left out for a non-finite gradient.
     """
 
-    def __init__(
-        self,
-        values,
-        weights=None,
-        initial_learning_rate=INITIAL_LEARNING_RATE,
-        learning_rate=1.0,
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        weight_decay=None,
-        excluded_from_weight_decay=(),
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        gradient_accumulation_steps=None,
-        constraints=None,
-    ):
-        self.weights = weights or load_weights("default")
+    values: list
+    weights: Weights | None = None
+    initial_learning_rate: float | list = INITIAL_LEARNING_RATE
+    learning_rate: Any = 1.0
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    weight_decay: float | None = None
+    excluded_from_weight_decay: tuple = ()
+    use_ema: bool = False
+    ema_momentum: float = 0.99
+    ema_overwrite_frequency: int | None = None
+    gradient_accumulation_steps: int | None = None
+    constraints: list | None = None
+    total_steps: int | None = None
+
+    def __post_init__(self):
+        self.weights = self.weights or load_weights("default")
         self.config = self.weights.config
-        self.values = [np.array(value, np.float32) for value in values]
+        self.values = [np.array(value, np.float32) for value in self.values]
         self.attended = [value.copy() for value in self.values]
-        self.learning_rate = learning_rate
-        self.clipnorm = clipnorm
-        self.clipvalue = clipvalue
-        self.global_clipnorm = global_clipnorm
-        self.weight_decay = [
-            0.0
-            if weight_decay is None or index in excluded_from_weight_decay
-            else weight_decay
-            for index in range(len(values))
-        ]
-        self.ema_momentum = ema_momentum if use_ema else None
-        self.ema_overwrite_frequency = ema_overwrite_frequency
-        self.accumulation_steps = gradient_accumulation_steps or 1
-        self.constraints = constraints or [None] * len(values)
+        self.accumulation_steps = self.gradient_accumulation_steps or 1
         self.averages = None
         self.sums = [np.zeros_like(value) for value in self.values]
-        self.calls = 0
-        self.skipped_steps = 0
+        self.calls = self.skipped_steps = 0
         self.meta_parameters = numpy_rule.float64(self.weights.meta_parameters)
-        rates = initial_learning_rate
+        rates = self.initial_learning_rate
         if not isinstance(rates, list):
             rates = [np.log(rates)] * len(self.values)
         sizes = numpy_rule.log_sizes(self.values, self.config.nominal)
@@ -162,14 +150,16 @@ class OptimizerByHand:
             [self.states[i] for i in active],
             self.global_state,
             [gradient.reshape(-1) for gradient in gradients],
+            self.total_steps or 0,
         )
         for i in active:
             state, old = self.states[i], self.values[i]
-            decay = self.weight_decay[i] * state["step_length"] * old.reshape(-1)
+            decay = 0.0 if i in self.excluded_from_weight_decay else self.weight_decay
+            decay = (decay or 0.0) * state["step_length"] * old.reshape(-1)
             step = (state["step"] + decay).reshape(old.shape)
             attended_step = state["attended_step"].reshape(old.shape)
             new = old - rate * step
-            if self.constraints[i] is not None:
+            if self.constraints is not None:
                 new = np.asarray(self.constraints[i](new))
             attended = old - rate * attended_step if self.config.attention else new
             self.values[i] = np.float32(new)
@@ -190,7 +180,7 @@ class OptimizerByHand:
         return gradients
 
     def _average(self):
-        if self.ema_momentum is None:
+        if not self.use_ema:
             return
         # As Keras counts: updates, and momentum 0 until there was one.
         updates = self.calls // self.accumulation_steps
@@ -207,7 +197,7 @@ class OptimizerByHand:
 
     def final_values(self):
         """What a model's variables should hold after `fit`."""
-        return self.averages if self.ema_momentum is not None else self.values
+        return self.averages if self.use_ema else self.values
 
     def slots(self, index):
         """What `optimizer.slots` should return."""
@@ -333,6 +323,7 @@ def sequential(constrained=False):
     return keras.Sequential([keras.Input((sum(SIZES),)), Parameters(constrained)])
 
 
+@keras.saving.register_keras_serializable(package="tests")
 def mean_output(targets, outputs):
     """A loss that is the mean output; one number a row, for Keras to scale.
 
@@ -359,20 +350,23 @@ def fit(model, optimizer, problem, epochs=1, **options):
         if name in options
     }
     model.compile(optimizer, loss=mean_output, **compile_options)
-    return model.fit(
-        problem.inputs,
-        problem.targets,
-        batch_size=2,
-        shuffle=False,
-        epochs=epochs,
-        verbose=0,
-        **options,
-    )
+    return go_on(model, problem, epochs=epochs, **options)
+
+
+def go_on(model, problem, **options):
+    """Fits a model that is compiled on a problem, in its order."""
+    options = dict(batch_size=2, shuffle=False, verbose=0) | options
+    return model.fit(problem.inputs, problem.targets, **options)
 
 
 def numbers(variables):
     """Variables as NumPy arrays."""
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def assert_equal(one, other):
+    """Lists or dicts of arrays or variables are the same to the last bit."""
+    keras.tree.map_structure(np.testing.assert_array_equal, one, other)
 
 
 def assert_same(actual, expected, rtol=2e-5, atol=4e-6, where=""):

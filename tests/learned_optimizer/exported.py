@@ -54,6 +54,10 @@ SLOW_CONFIGS = {
 }
 
 
+# Rounding: a start that differs in its last bit makes half of that within 50 steps.
+SAME = dict(rtol=1e-5, atol=1e-5)
+
+
 @functools.cache
 def weights_of(name):
     """Shipped weights, or perturbed ones of a row of the tables."""
@@ -215,6 +219,27 @@ def follow_export(
         found.append(values.numpy())
         states.append({name: value.numpy() for name, value in state.items()})
     return np.stack(found), states
+
+
+@functools.cache
+def by_keras(name):
+    """The Keras optimizer's trajectory, and optimizer and variables at its end."""
+    return follow_keras(weights_of(name), NoisyQuadratic.make())
+
+
+def good_call(signatures):
+    """Arguments of an update that are in order."""
+    lengths = tf.constant([3, 0, 4], tf.int64)
+    state = signatures["init"](
+        row_lengths=lengths, initial_learning_rate=tf.constant(0.1)
+    )
+    return dict(
+        gradients=tf.ones([7]),
+        values=tf.ones([7]),
+        row_lengths=lengths,
+        learning_rate=tf.constant(1.0),
+        **state,
+    )
 
 
 def foreign_model(path):

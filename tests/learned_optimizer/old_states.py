@@ -3,12 +3,13 @@
     python -m tests.learned_optimizer.old_states FOLDER
 
 writes the files of each training in its middle, and `losses.json`: the losses of the
-steps after it. `data/old_states.tar.xz` holds what commit 0d5d39b wrote.
+steps after it. `data/old_states.tar.xz` holds what commit 0d5d39b wrote. Names of files
+after FOLDER choose among them; `--go_on` trains on from those that are there.
 """
 
+import argparse
 import json
 import pathlib
-import sys
 
 import keras
 import numpy as np
@@ -82,11 +83,11 @@ def checkpoint_of(model):
     return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
 
 
-def write(folder):
+def write(folder, names=OPTIMIZERS):
     """Trains, writes each file in the middle, and the losses after it."""
     after = {}
-    for name, make_optimizer in OPTIMIZERS.items():
-        model = make_model(make_optimizer())
+    for name in names:
+        model = make_model(OPTIMIZERS[name]())
         losses(model, 0, STEPS)
         if name == "checkpoint":
             checkpoint_of(model).write(str(folder / name))
@@ -112,5 +113,16 @@ def load(folder, name):
     return model
 
 
+def go_on(folder, names):
+    """Writes `gone_on.json`, the losses of each training from its file on."""
+    found = {name: losses(load(folder, name), STEPS, 2 * STEPS) for name in names}
+    (folder / "gone_on.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
 if __name__ == "__main__":
-    write(pathlib.Path(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", default=list(OPTIMIZERS))
+    parser.add_argument("--go_on", action="store_true")
+    arguments = parser.parse_args()
+    (go_on if arguments.go_on else write)(arguments.folder, arguments.names)

@@ -1,40 +1,25 @@
 """The benchmark of a step, as a user calls it."""
 
-import json
 import math
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from learned_optimizer import benchmark, load_weights
+from learned_optimizer.utils.child_process import run_module
+from tests.conftest import run_python
 
-ROOT = pathlib.Path(__file__).parents[2]
 PARAMETERS = 20_000
 
 
 @pytest.mark.slow
 def test_the_last_line_is_an_object_with_the_figures():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "learned_optimizer.benchmark",
-            f"--parameters={PARAMETERS}",
-            "--tensors=4",
-            "--ways=hierarchical_rnn,adam",
-            "--repetitions=2",
-            "--json",
-        ],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
-        capture_output=True,
-        text=True,
+    found = run_module(
+        "learned_optimizer.benchmark",
+        parameters=PARAMETERS,
+        tensors=4,
+        repetitions=2,
+        json=True,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
     for name in (
         "ns_per_parameter",
         "adam_ns_per_parameter",
@@ -57,14 +42,8 @@ def test_the_last_line_is_an_object_with_the_figures():
 
 @pytest.mark.slow
 def test_a_step_of_fit_is_timed_beside_adams():
-    done = subprocess.run(
-        [sys.executable, "-m", "learned_optimizer.benchmark", "--fit=dense"]
-        + ["--repetitions=1", "--state_dtype=bfloat16", "--pieces"],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
-        capture_output=True,
-        text=True,
-    )
+    flags = ["--fit=dense", "--repetitions=1", "--state_dtype=bfloat16", "--pieces"]
+    done = run_python("-m", "learned_optimizer.benchmark", *flags)
     assert done.returncode == 0, done.stderr[-4000:]
     found = [line.split()[:2] for line in done.stdout.splitlines()[-2:]]
     assert [name for name, _ in found] == ["hierarchical_rnn", "adam"]
@@ -82,18 +61,15 @@ def test_figures_are_medians_without_the_steps_before(monkeypatch):
     times = {"adam": [5.0, 9.0, 9.0, 0.5, 0.1, 0.2]}
     times["hierarchical_rnn"] = [6.0, 9.0, 9.0, 1.0, 3.0, 2.0]
     waiting = {way: iter(seconds) for way, seconds in times.items()}
-    for name in times:
 
-        def way(variables, gradients, weights, state_dtype, name=name):
-            # 76 or 38 bytes per parameter.
-            size = {"float32": 760, "bfloat16": 380}[state_dtype]
-            return name, size * len(weights)
+    def make_step(way, variables, gradients, weights, state_dtype):
+        # 76 or 38 bytes per parameter.
+        return way, {"float32": 760, "bfloat16": 380}[state_dtype] * len(weights)
 
-        monkeypatch.setitem(benchmark.WAYS, name, way)
+    monkeypatch.setattr(benchmark, "make_step", make_step)
     monkeypatch.setattr(benchmark, "timed", lambda step: next(waiting[step]))
-    found = benchmark.measure(
-        list(times), (None, 40, 2), 3, 2, lambda way: {"peak": way}, "1234", "bfloat16"
-    )
+    peak = {way: {"peak": way} for way in times}.get
+    found = benchmark.measure((None, 40, 2), 3, 2, peak, "1234", "bfloat16")
     for way, seconds in (("adam", 0.2), ("hierarchical_rnn", 2.0)):
         assert found[way] == {
             "parameters": 40,

@@ -1,27 +1,16 @@
 """The benchmark of many models in one process; they cost no more than Adam's."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from learned_optimizer import benchmark_models
-
-FLAGS = ["--parameters=200", "--models=12", "--json"]
+from learned_optimizer.utils.child_process import run_module
 
 
 @pytest.mark.slow
 def test_a_small_model_costs_as_little_as_with_adam():
-    done = subprocess.run(
-        [sys.executable, "-m", "learned_optimizer.benchmark_models", *FLAGS],
-        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
-        capture_output=True,
-        text=True,
+    found = run_module(
+        "learned_optimizer.benchmark_models", parameters=200, models=12, json=True
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
     ours, adam = found["hierarchical_rnn"], found["adam"]
     assert ours["parameters"] == adam["parameters"] == 211
     assert 0 < ours["cpu_seconds"] < 1.5 * adam["cpu_seconds"]

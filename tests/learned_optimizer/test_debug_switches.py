@@ -5,7 +5,7 @@ turned on and off one after the other. `tf.debugging.enable_check_numerics` and
 `tf.config.run_functions_eagerly` are in `keras_step/test_tensorflow_runner.py`.
 """
 
-import contextlib
+import functools
 
 import keras
 import pytest
@@ -19,71 +19,35 @@ BACKENDS = [
 ]
 
 
-@contextlib.contextmanager
-def double_precision():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+def set_float(name):
+    keras.config.set_floatx(name)
+    keras.config.set_dtype_policy(name)
 
 
-def tensorflow_switches():
-    import tensorflow as tf
+def switches_of(backend):
+    """`(function, its argument to turn on, that to turn off)` of each switch."""
+    found = [(set_float, "float64", "float32")]
+    if backend == "tensorflow":
+        import tensorflow as tf
 
-    @contextlib.contextmanager
-    def placement():
-        tf.debugging.set_log_device_placement(True)
-        yield
-        tf.debugging.set_log_device_placement(False)
+        def determinism(on):
+            if on:  # There is no way back.
+                tf.config.experimental.enable_op_determinism()
 
-    @contextlib.contextmanager
-    def tracebacks():
-        tf.debugging.disable_traceback_filtering()
-        yield
-        tf.debugging.enable_traceback_filtering()
+        found.append((tf.debugging.set_log_device_placement, True, False))
+        found.append((determinism, True, False))
+    elif backend == "jax":
+        import jax
 
-    @contextlib.contextmanager
-    def determinism():
-        tf.config.experimental.enable_op_determinism()
-        yield  # There is no way back.
+        for name in ("debug_nans", "debug_infs", "disable_jit", "enable_x64"):
+            switch = functools.partial(jax.config.update, f"jax_{name}")
+            found.append((switch, True, False))
+    else:
+        import torch
 
-    return [placement, tracebacks, double_precision, determinism]
-
-
-def jax_switches():
-    import jax
-
-    @contextlib.contextmanager
-    def switched(name):
-        jax.config.update(name, True)
-        yield
-        jax.config.update(name, False)
-
-    def of(name):
-        return lambda: switched(name)
-
-    names = "jax_debug_nans", "jax_debug_infs", "jax_disable_jit", "jax_enable_x64"
-    return [*map(of, names), double_precision]
-
-
-def torch_switches():
-    import torch
-
-    @contextlib.contextmanager
-    def default_dtype():
-        torch.set_default_dtype(torch.float64)
-        yield
-        torch.set_default_dtype(torch.float32)
-
-    return [torch.autograd.detect_anomaly, default_dtype, double_precision]
-
-
-SWITCHES = {
-    "tensorflow": tensorflow_switches,
-    "jax": jax_switches,
-    "torch": torch_switches,
-}
+        found.append((torch.autograd.set_detect_anomaly, True, False))
+        found.append((torch.set_default_dtype, torch.float64, torch.float32))
+    return found
 
 
 @pytest.mark.slow
@@ -94,18 +58,19 @@ def test_steps_are_the_same_under_each_switch(backend):
     problem = by_hand.Problem.make(steps=3)
     expected = problem.run_by_hand(**options)
     for jit_compile in (False, True) if backend == "tensorflow" else ("auto",):
-        for switch in SWITCHES[backend]():
-            with switch():
-                model = by_hand.make_model(problem)
-                optimizer = HierarchicalRNN(
-                    initial_learning_rate=by_hand.INITIAL_LEARNING_RATE,
-                    jit_compile=jit_compile,
-                    **options,
-                )
-                by_hand.fit(model, optimizer, problem)
-                variables = model.trainable_variables
-                by_hand.assert_same_state(optimizer, variables, expected)
-                by_hand.assert_same(by_hand.numbers(variables), expected.final_values())
+        for switch, on, off in switches_of(backend):
+            switch(on)
+            model = by_hand.make_model(problem)
+            optimizer = HierarchicalRNN(
+                initial_learning_rate=by_hand.INITIAL_LEARNING_RATE,
+                jit_compile=jit_compile,
+                **options,
+            )
+            by_hand.fit(model, optimizer, problem)
+            variables = model.trainable_variables
+            by_hand.assert_same_state(optimizer, variables, expected)
+            by_hand.assert_same(by_hand.numbers(variables), expected.final_values())
+            switch(off)
 
 
 @pytest.mark.slow

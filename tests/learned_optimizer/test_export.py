@@ -1,9 +1,6 @@
 """The command that exports."""
 
 import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -11,8 +8,7 @@ from absl import flags
 
 from learned_optimizer import export as export_command
 from learned_optimizer import load_weights
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.conftest import run_python
 
 
 def test_the_command_exports(tmp_path, capsys):
@@ -40,13 +36,8 @@ def test_what_tensorflow_cannot_write_is_one_line(tmp_path, monkeypatch):
 
 
 def test_the_command_says_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "learned_optimizer.export", "--weights=unknown"]
-    done = subprocess.run(
-        [*command, f"--output={tmp_path / 'model'}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    flags = ["--weights=unknown", f"--output={tmp_path / 'model'}"]
+    done = run_python("-m", "learned_optimizer.export", *flags)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("export: `weights` must be the folder of an exported")

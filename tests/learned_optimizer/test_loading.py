@@ -1,5 +1,6 @@
 """Loading into a model: it goes on, or starts afresh and says so; no model is lost."""
 
+import contextlib
 import copy
 import json
 import tarfile
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
 from tests.learned_optimizer import old_states
-from tests.learned_optimizer.by_hand import numbers
+from tests.learned_optimizer.by_hand import assert_equal, numbers
 from tests.learned_optimizer.old_states import STEPS, everything, losses, make_model
 from tests.learned_optimizer.states import assert_equal_states, state_of
 
@@ -38,30 +39,26 @@ def assert_starts_afresh(model, optimizer=None):
 
 def assert_same_state_of(variable, optimizer, other_variable, other):
     """Two variables have the same state in their optimizers."""
-    slots, others = optimizer.slots(variable), other.slots(other_variable)
-    for name in slots:
-        np.testing.assert_array_equal(slots[name], others[name], err_msg=name)
-    np.testing.assert_array_equal(
-        optimizer.tensor_state(variable), other.tensor_state(other_variable)
-    )
+    assert_equal(optimizer.slots(variable), other.slots(other_variable))
+    assert_equal(optimizer.tensor_state(variable), other.tensor_state(other_variable))
 
 
-class Warned:
-    """Collects the warnings that the optimizer gives of a state."""
+def assert_same_states_of(model, optimizer, other_model, other):
+    """So have all variables of two models."""
+    pairs = zip(model.trainable_variables, other_model.trainable_variables, strict=True)
+    for variable, twin in pairs:
+        assert_same_state_of(variable, optimizer, twin, other)
 
-    def __enter__(self):
-        self._caught = warnings.catch_warnings(record=True)
-        self._all = self._caught.__enter__()
+
+@contextlib.contextmanager
+def warnings_of_states():
+    """Collects the warnings that the optimizer gives of a state, once it is over."""
+    messages = []
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        return self
-
-    def __exit__(self, *error):
-        self._caught.__exit__(*error)
-        self.messages = [
-            str(each.message)
-            for each in self._all
-            if "saved state" in str(each.message)
-        ]
+        yield messages
+    found = (str(each.message) for each in caught)
+    messages.extend(message for message in found if "saved state" in message)
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +86,14 @@ def test_compile_load_fit_goes_on(make_optimizer, tmp_path):
     model = trained(make_optimizer())
     model.save_weights(tmp_path / "a.weights.h5")
     other = make_model(make_optimizer())
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         other.load_weights(tmp_path / "a.weights.h5")
         # It waits, and is saved with what it waits for.
         other.save(tmp_path / "waiting.keras")
         again = keras.models.load_model(tmp_path / "waiting.keras")
         assert_equal_states(state_of(again.optimizer), state_of(model.optimizer))
         assert_goes_on(model, other)
-    assert warned.messages == []
+    assert messages == []
     assert_equal_states(state_of(other.optimizer), state_of(model.optimizer))
 
 
@@ -165,12 +162,12 @@ def test_a_state_that_does_not_fit_is_left_out_with_a_warning(name, built, tmp_p
         for variable in model.trainable_variables:
             variable.assign(100 * variable)
         model.optimizer.build(model.trainable_variables)
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         model.load_weights(tmp_path / "other.weights.h5")
         assert_starts_afresh(model)
-    assert len(warned.messages) == 1
-    assert "starts afresh, from step 0" in warned.messages[0]
-    assert words in warned.messages[0]
+    assert len(messages) == 1
+    assert "starts afresh, from step 0" in messages[0]
+    assert words in messages[0]
 
 
 @pytest.mark.parametrize("how", ["no paths", "no tensor", "damaged"])
@@ -189,9 +186,9 @@ def test_a_state_of_other_shapes_is_left_out_with_a_warning(how):
     if how == "damaged":
         store["mean_squares"] = store["mean_squares"][:2]
     target.build(variables)
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         target.load_own_variables(store)
-    assert len(warned.messages) == 1
+    assert len(messages) == 1
     fresh = HierarchicalRNN()
     fresh.build(variables)
     assert_equal_states(state_of(target), state_of(fresh))
@@ -233,14 +230,12 @@ def test_variables_that_are_left_keep_their_state(
 ):
     model = trained(make_optimizer())
     change(model)
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         other = reload(model, way, tmp_path)
-    assert warned.messages == []
+    assert messages == []
     assert len(other.trainable_variables) == len(model.trainable_variables) < 4
     saved, loaded = model.optimizer, other.optimizer
-    pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
-    for variable, twin in pairs:
-        assert_same_state_of(variable, saved, twin, loaded)
+    assert_same_states_of(model, saved, other, loaded)
     np.testing.assert_array_equal(loaded.global_state, saved.global_state)
     one, two = state_of(saved), state_of(loaded)
     for name in ("iteration", "skipped_steps"):
@@ -261,16 +256,15 @@ def test_variables_that_are_new_start_afresh(make_optimizer, tmp_path):
     model.compile(make_optimizer(), "mse")
     losses(model, 0, STEPS)
     model.layers[0].trainable = True
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         other = reload(model, "file", tmp_path)
-    assert len(warned.messages) == 1
+    assert len(messages) == 1
     for words in ("dense", "/kernel", "/bias starts afresh, the rest goes on"):
-        assert words in warned.messages[0]
+        assert words in messages[0]
     fresh = make_optimizer()
     fresh.build(other.trainable_variables)
-    old, new = model.layers[1].trainable_variables, other.layers[1].trainable_variables
-    for variable, twin in zip(old, new, strict=True):
-        assert_same_state_of(variable, model.optimizer, twin, other.optimizer)
+    layers = model.layers[1], other.layers[1]
+    assert_same_states_of(layers[0], model.optimizer, layers[1], other.optimizer)
     for variable in other.layers[0].trainable_variables:
         assert_same_state_of(variable, fresh, variable, other.optimizer)
     assert int(other.optimizer._iterations) == STEPS
@@ -292,10 +286,8 @@ def test_a_state_of_more_variables_is_taken_into_an_optimizer_with_steps(tmp_pat
     losses(model, 0, 1)
     whole = trained()
     model.load_weights(tmp_path / "a.weights.h5")
-    for variable, twin in zip(
-        whole.layers[1].variables, model.layers[1].variables, strict=True
-    ):
-        assert_same_state_of(variable, whole.optimizer, twin, model.optimizer)
+    layers = whole.layers[1], model.layers[1]
+    assert_same_states_of(layers[0], whole.optimizer, layers[1], model.optimizer)
     # The other way round, the state that it lacks would be lost.
     model.save_weights(tmp_path / "b.weights.h5")
     before = state_of(whole.optimizer)
@@ -319,9 +311,9 @@ def test_a_refusal_names_the_ways_out_and_each_works(tmp_path):
     model.load_weights(tmp_path / "sgd.weights.h5", skip_mismatch=True)
     assert_equal_states(state_of(model.optimizer), before)
     model.optimizer.reset()
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         model.load_weights(tmp_path / "sgd.weights.h5")
-    assert len(warned.messages) == 1
+    assert len(messages) == 1
     assert_starts_afresh(model)
 
 
@@ -373,9 +365,7 @@ def test_a_scaled_state_goes_on(change, tmp_path):
     other = reload(model, "file", tmp_path)
     assert float(other.optimizer.dynamic_scale) == 32.0
     inner, others = model.optimizer.inner_optimizer, other.optimizer.inner_optimizer
-    pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
-    for variable, twin in pairs:
-        assert_same_state_of(variable, inner, twin, others)
+    assert_same_states_of(model, inner, other, others)
     assert int(others.iterations) == STEPS
     if not change:
         # Before it is built, too; the scale then starts anew, as Keras has it.
@@ -398,37 +388,25 @@ def test_a_refused_scaled_state_changes_nothing(tmp_path):
 # By callbacks and other programs.
 
 
-def test_backup_and_restore_of_another_optimizer_starts_afresh(tmp_path):
+def fit(model, epochs, *callbacks):
+    """`fit` on the first of the batches, in halves."""
     inputs, targets = (array[0] for array in old_states.batches())
+    options = dict(epochs=epochs, batch_size=8, shuffle=False, verbose=0)
+    return model.fit(inputs, targets, callbacks=callbacks, **options)
 
-    def fit(model, epochs, *callbacks):
-        history = model.fit(
-            inputs,
-            targets,
-            epochs=epochs,
-            verbose=0,
-            shuffle=False,
-            callbacks=callbacks,
-        )
-        return history.epoch
 
+def test_backup_and_restore_of_another_optimizer_starts_afresh(tmp_path):
     keep = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
     fit(make_model("sgd"), 2, keep)
     model = make_model(HierarchicalRNN())
-    with Warned() as warned:
-        assert fit(model, 3, keras.callbacks.BackupAndRestore(tmp_path)) == [2]
-    assert len(warned.messages) == 1
-    assert int(model.optimizer.iterations) == 1
+    with warnings_of_states() as messages:
+        assert fit(model, 3, keras.callbacks.BackupAndRestore(tmp_path)).epoch == [2]
+    assert len(messages) == 1
+    assert int(model.optimizer.iterations) == 2
 
 
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_what_model_checkpoint_kept_goes_on(weights_only, tmp_path):
-    inputs, targets = (array[0] for array in old_states.batches())
-
-    def fit(model, epochs, *callbacks):
-        options = dict(epochs=epochs, batch_size=8, shuffle=False, verbose=0)
-        return model.fit(inputs, targets, callbacks=callbacks, **options).history
-
     path = tmp_path / ("best.weights.h5" if weights_only else "best.keras")
     keep = keras.callbacks.ModelCheckpoint(
         path, "loss", save_best_only=True, save_weights_only=weights_only
@@ -440,7 +418,7 @@ def test_what_model_checkpoint_kept_goes_on(weights_only, tmp_path):
         other.load_weights(path)
     else:
         other = keras.models.load_model(path)
-    assert fit(other, 2) == fit(model, 2)
+    assert fit(other, 2).history == fit(model, 2).history
     assert int(other.optimizer.iterations) == 5 * 2
 
 
@@ -462,11 +440,11 @@ def test_keras_tuner_gets_the_best_models_and_they_go_on(tmp_path):
         project_name="grid",
     )
     data = dict(x=inputs, y=targets, batch_size=16, shuffle=False, verbose=0)
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         tuner.search(epochs=3, **data)
         best = tuner.get_best_models()[0]
         found = best.fit(epochs=1, **data).history["loss"]
-    assert warned.messages == []
+    assert messages == []
     whole = tuner_model(kt.HyperParameters()).fit(epochs=4, **data).history["loss"]
     np.testing.assert_allclose(found, whole[-1:], rtol=1e-6)
     assert int(best.optimizer.iterations) == 4
@@ -489,8 +467,8 @@ def test_trials_of_keras_tuners_hyperband_resume(tmp_path):
 
     options = dict(max_epochs=2, factor=2, directory=tmp_path)
     tuner = kt.Hyperband(tuner_model, kt.Objective("loss", "min"), **options)
-    with Warned() as warned:
+    with warnings_of_states() as messages:
         tuner.search(inputs, targets, batch_size=16, verbose=0, callbacks=[Count()])
-    assert warned.messages == []
+    assert messages == []
     # Epochs of a step each. The best trial of the first round goes on from its first.
     assert set(counted) == {(1, 1), (1, 2), (2, 2)}

@@ -1,30 +1,16 @@
 """The plugin is registered, read from YAML, and refuses what is wrong, with reasons."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from learned_optimizer import Config, fresh_weights, save_weights
-from tests.conftest import installed
+from tests.conftest import installed, run_python
 from tests.learned_optimizer.garden import (
     build,
     needs_model_garden,
     optimizer_of,
 )
-
-
-def python(code, **environment):
-    """Runs `code` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
 
 
 @pytest.mark.slow
@@ -36,7 +22,7 @@ import learned_optimizer
 assert "tf_keras" not in sys.modules
 import learned_optimizer.model_garden
 """
-    child = python(code)
+    child = run_python("-c", code)
     assert child.returncode == 1
     last = child.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: ")
@@ -46,7 +32,8 @@ import learned_optimizer.model_garden
 @pytest.mark.slow
 @pytest.mark.skipif(not installed("jax"), reason="JAX is not installed")
 def test_another_backend_than_tensorflow_is_refused():
-    child = python("import learned_optimizer.model_garden", KERAS_BACKEND="jax")
+    code = "import learned_optimizer.model_garden"
+    child = run_python("-c", code, KERAS_BACKEND="jax")
     assert child.returncode == 1
     assert "set KERAS_BACKEND=tensorflow. Received: 'jax'" in child.stderr
 
@@ -91,7 +78,7 @@ before = found()
 import learned_optimizer.model_garden
 print(json.dumps([before, found()]))
 """
-    child = python(code)
+    child = run_python("-c", code)
     assert child.returncode == 0, child.stderr
     before, after = json.loads(child.stdout.strip().splitlines()[-1])
     assert {"sgd", "adam", "lamb"} <= set(before)

@@ -7,8 +7,6 @@ and shapes that the golden data list.
 import dataclasses
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,13 +14,10 @@ import tensorflow as tf
 from absl import flags
 
 from learned_optimizer import Config, load_weights, released
-from learned_optimizer.rule import layout as packing
-from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.meta_parameters import to_released_names
 from tests.golden import read_golden
 from tests.learned_optimizer import golden
-from tests.learned_optimizer.by_hand import perturbed_weights
-from tests.learned_optimizer.states import update
+from tests.learned_optimizer.by_hand import assert_equal, perturbed_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
 MANIFEST = read_golden.load_manifest(golden.FOLDER)
@@ -71,41 +66,16 @@ def shapes_of(case):
     return {name: tuple(shape) for name, shape, _ in layout}
 
 
-@pytest.mark.parametrize("name", golden.case_names())
-def test_golden_variables_are_those_of_their_architecture(name):
-    config = golden.GoldenCase(name).config
-    released.check_variables(shapes_of(name), config)
-    sizes = config.level_sizes
-    other = dataclasses.replace(config, level_sizes=(sizes[0] + 1, *sizes[1:]))
-    with pytest.raises(ValueError, match="LOL/update_weights.* instead of"):
-        released.check_variables(shapes_of(name), other)
-
-
 @pytest.mark.parametrize(
     "name", ["a_pert", "b_pert_multi", "c_pert", "f_extreme_indicator_on"]
 )
-def test_a_checkpoint_gives_the_released_trajectory(name, tmp_path):
+def test_a_checkpoint_gives_the_weights_of_the_golden_data(name, tmp_path):
     case = golden.GoldenCase(name)
     prefix = save(case.expected["meta"], tmp_path / "model.ckpt")
     weights = released.read_checkpoint(prefix, **switches_of(case.config))
     assert weights.card["global_step"] == 17
-    layout = Layout.from_shapes(case.shapes, block_size=8)
-    state = case.initial_state(layout)
-    values = packing.pack(case.parameters, layout)
-    step = tf.function(
-        lambda values, gradients, state: update(
-            values, gradients, state, layout, weights.meta_parameters, weights.config
-        ),
-        autograph=False,
-    )
-    for t in range(case.steps):
-        gradients = packing.pack([gradient[t] for gradient in case.gradients], layout)
-        result = step(values, gradients, state)
-        values, state = result.values, result.state
-        for i, value in enumerate(packing.unpack(values, layout)):
-            np.testing.assert_allclose(
-                value, case.expected["params"][i][t], rtol=1e-5, atol=1e-5
-            )
+    assert weights.config == case.config
+    assert_equal(weights.meta_parameters, case.meta_parameters)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +101,12 @@ def test_weights_go_there_and_back(switches, tmp_path):
         "model.ckpt-3.index",
     ]
     wanted = to_released_names(weights.config, weights.meta_parameters)
-    found = restore(prefix, {name: array.shape for name, array in wanted.items()})
-    for name, array in wanted.items():
-        np.testing.assert_array_equal(found[name], array, name)
+    shapes = {name: array.shape for name, array in wanted.items()}
+    assert_equal(restore(prefix, shapes), wanted)
     for path in (prefix, tmp_path / "new"):
         back = released.read_checkpoint(path, **switches)
         assert back.config == weights.config
-        for name, array in weights.meta_parameters.items():
-            np.testing.assert_array_equal(back.meta_parameters[name], array, name)
+        assert_equal(back.meta_parameters, weights.meta_parameters)
 
 
 def test_initial_states_that_are_not_stored_are_drawn(tmp_path):
@@ -295,8 +263,7 @@ def test_the_command_goes_there_and_back(command, tmp_path, capsys):
     )
     command(f"--weights={path}", f"--output_checkpoint={tmp_path / 'back'}")
     found = restore(os.fspath(tmp_path / "back"), shapes_of("f_lr_shortcut_on"))
-    for name, array in case.expected["meta"].items():
-        np.testing.assert_array_equal(found[name], array, name)
+    assert_equal(found, dict(case.expected["meta"]))
 
 
 @pytest.mark.parametrize(
@@ -322,24 +289,6 @@ def test_what_tensorflow_cannot_write_is_one_line(command, tmp_path, monkeypatch
     monkeypatch.setattr(tf.raw_ops, "SaveV2", fail)
     with pytest.raises(SystemExit, match="^released: disk full$"):
         command("--weights=bootstrap-v1", f"--output_checkpoint={tmp_path / 'model'}")
-
-
-@pytest.mark.slow
-def test_it_is_one_line_and_a_status(tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "learned_optimizer.released",
-            "--checkpoint=none",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("released: Flags are")
 
 
 def test_every_switch_of_a_config_has_a_flag():

@@ -1,16 +1,15 @@
 """Weights by name: shipped ones, aliases, and what is no name."""
 
 import hashlib
-import os
 import pathlib
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
 from learned_optimizer import HierarchicalRNN, list_weights, load_weights, weights
+from tests.conftest import run_python
+from tests.learned_optimizer.by_hand import assert_equal
 
 
 def test_shipped_weights_are_named_by_version_and_an_alias():
@@ -70,13 +69,8 @@ def test_shipped_weights_are_found_in_a_zip_file(tmp_path):
         for path in package.rglob("*.*"):
             if path.suffix in (".py", ".npz", ".json"):
                 archive.write(path, path.relative_to(package.parent))
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_ZIP_FILE],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "package.zip")},
-        capture_output=True,
-        text=True,
-    )
+    path = str(tmp_path / "package.zip")
+    done = run_python("-c", IN_A_ZIP_FILE, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr[-4000:]
     sha256 = load_weights("default").card["sha256"]
     assert done.stdout.split() == [*list_weights(), sha256]
@@ -87,6 +81,5 @@ def test_the_seed_says_what_is_drawn():
         HierarchicalRNN(weights=None, seed=seed).weights.meta_parameters
         for seed in (1, 1, 2)
     )
-    for name, array in one.items():
-        np.testing.assert_array_equal(array, same[name])
+    assert_equal(one, same)
     assert np.any(one["direction_weights"] != other["direction_weights"])

@@ -19,6 +19,7 @@ from learned_optimizer.keras_step import model_layout
 from tests.learned_optimizer import by_hand
 
 
+@keras.saving.register_keras_serializable(package="tests")
 class HalvedEverySecondCall(keras.optimizers.schedules.LearningRateSchedule):
     """1, 1, 0.5, 0.5, 0.25, ..."""
 
@@ -121,13 +122,27 @@ BEHAVIOURS = {
         EVERYTHING, switches=dict(attention=True), broken=True, constrained=True
     ),
     "two_levels": Behaviour(
-        EVERYTHING, switches=dict(level_sizes=(5, 7), gradient_timescales=2)
+        EVERYTHING,
+        switches=dict(level_sizes=(5, 7), gradient_timescales=2),
+        broken=True,
     ),
-    "one_level": Behaviour(switches=dict(level_sizes=(6,), extreme_indicator=True)),
+    "one_level": Behaviour(
+        switches=dict(level_sizes=(6,), extreme_indicator=True), broken=True
+    ),
     "no_output_scale": Behaviour(
         dict(weight_decay=0.01, learning_rate=0.01),
         switches=dict(dynamic_output_scale=False, relative_learning_rate=False),
+        broken=True,
     ),
+    "total_steps": Behaviour(dict(total_steps=4)),
+    "total_steps_and_horizon_input": Behaviour(
+        dict(total_steps=8),
+        switches=dict(
+            nominal=dict(ratio=0.1, largest=1.5, shallow_tensors=2.0),
+            horizon_input=True,
+        ),
+    ),
+    "horizon_input": Behaviour(switches=dict(nominal={}, horizon_input=True)),
     "last_tensor": Behaviour(
         switches=dict(global_rnn_input="last_tensor"), broken=True
     ),

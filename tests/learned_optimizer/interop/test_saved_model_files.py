@@ -4,8 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +12,8 @@ import tensorflow as tf
 from learned_optimizer import HierarchicalRNN, load_weights
 from learned_optimizer.interop import saved_model_files
 from learned_optimizer.interop.saved_model_files import CARD, export_weights
-from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.conftest import run_python
+from tests.learned_optimizer.by_hand import assert_equal, perturbed_weights
 from tests.learned_optimizer.exported import (
     CONFIGS,
     DEFAULT,
@@ -43,8 +42,7 @@ def test_it_is_read_back(name, export):
         assert found.config == original.config
         assert found.initial_learning_rate == original.initial_learning_rate
         assert found.card == original.card
-        for key, value in original.meta_parameters.items():
-            np.testing.assert_array_equal(found.meta_parameters[key], value, key)
+        assert_equal(found.meta_parameters, original.meta_parameters)
     # Its configuration holds the numbers, and needs the folder no longer.
     copy = HierarchicalRNN.from_config(optimizer.get_config())
     np.testing.assert_array_equal(copy.weights.to_flat(), original.to_flat())
@@ -58,10 +56,7 @@ def test_it_is_read_under_another_backend(tmp_path):
         "from learned_optimizer.export import export_weights; "
         "export_weights(load_weights('default'), sys.argv[1])"
     )
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
-    subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "model"], env=environment, check=True
-    )
+    run_python("-c", program, tmp_path / "model").check_returncode()
     found = HierarchicalRNN(weights=tmp_path / "model").weights
     np.testing.assert_array_equal(found.to_flat(), load_weights("default").to_flat())
     with pytest.raises(ValueError, match="must be 'tensorflow'.*Received: 'jax'"):

@@ -92,6 +92,10 @@ def test_a_model_of_tf_keras_is_told_from_one_of_keras():
         (dict(seed=True), ValueError, "Received: .*True"),
         (dict(seed=-1), ValueError, "of 0 or more"),
         (dict(unknown=1), ValueError, "unknown"),
+        (dict(jit_compile="yes"), ValueError, "True, False or 'auto'.*Received: .*yes"),
+        (dict(jit_compile=1), ValueError, "must be True, False or 'auto'"),
+        (dict(state_dtype="float16"), ValueError, "Received: state_dtype='float16'"),
+        (dict(state_dtype=None), ValueError, "must be 'float32' or 'bfloat16'"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, error, words):

@@ -189,21 +189,6 @@ def test_a_step_changes_its_sign_with_the_parameters(switches, is_odd):
     assert np.array_equal(attended, mirrored_attended) == is_odd
 
 
-def test_without_a_gradient_an_odd_direction_moves_nothing():
-    weights = perturbed_weights(odd_direction=True)
-    layout = Layout.from_shapes([(4,)], block_size=4)
-    values = np.ones((1, 4), np.float32)
-    state = initial_state(layout, weights.meta_parameters, weights.config, -3.0)
-    for _ in range(3):
-        gradient = np.array([[0.0, 1.0, 0.0, -1.0]], np.float32)
-        result = update(
-            values, gradient, state, layout, weights.meta_parameters, weights.config
-        )
-        moved = np.array(result.values) != np.ones((1, 4))
-        np.testing.assert_array_equal(moved, gradient != 0)
-        values, state = result.values, result.state
-
-
 def test_todays_weights_begin_an_odd_direction_with_their_shortcut():
     weights = load_weights("default-v3")
     config = dataclasses.replace(weights.config, odd_direction=True)

@@ -3,17 +3,20 @@
 import dataclasses
 import math
 
-import keras
 import numpy as np
 import pytest
 
-from learned_optimizer import HierarchicalRNN, load_weights
+from learned_optimizer import load_weights
 from learned_optimizer.rule import nominal_rate as nominal
 from learned_optimizer.rule.layout import Layout, pack, unpack
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.rule.state import initial_state
-from tests.learned_optimizer.by_hand import perturbed_weights
+from tests.learned_optimizer.by_hand import (
+    OptimizerByHand,
+    assert_same,
+    perturbed_weights,
+)
 from tests.learned_optimizer.rule.numpy_rule import log_sizes
 from tests.learned_optimizer.states import update
 
@@ -35,9 +38,6 @@ def values_and_gradients(steps=1, seed=3):
         for _ in range(steps)
     ]
     return values, gradients
-
-
-DEEP = dataclasses.replace(RATE, largest=1.5, shallow_tensors=2.0)
 
 
 @pytest.mark.parametrize("largest", [None, 1.5, 1e9])
@@ -70,98 +70,6 @@ def test_sizes_are_bounded_and_fall_with_the_number_of_tensors(
     np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
 
 
-def trajectory(config, meta, values, gradients, layout, start, total_steps=0):
-    """Packed values and state after a step on each of the gradients."""
-    packed = pack(values, layout)
-    log_size = nominal.log_sizes(packed, layout, config.nominal or RATE)
-    state = initial_state(layout, meta, config, math.log(start), log_size)
-    for step, gradient in enumerate(gradients):
-        horizon = nominal.Horizon(np.float32(total_steps), np.float32(step))
-        gradient = pack(gradient, layout)
-        result = update(packed, gradient, state, layout, meta, config, horizon=horizon)
-        packed, state = result.values, result.state
-    return packed, state
-
-
-@pytest.mark.slow
-def test_the_start_is_forgotten():
-    """After many steps nothing is left of the initial learning rate."""
-    weights = perturbed_weights(nominal=RATE)
-    values, gradients = values_and_gradients(steps=300)
-    layout = Layout.from_shapes(SHAPES, 4)
-    ends = []
-    for start in (1e-6, 1e-1):
-        _, state = trajectory(
-            weights.config, weights.meta_parameters, values, gradients, layout, start
-        )
-        ends.append(np.array(state.log_learning_rate) * np.array(layout.mask()))
-    np.testing.assert_allclose(*ends, atol=1e-2)
-
-
-def test_rescaled_tensors_take_rescaled_steps():
-    """A tensor in other units (its gradient in the inverse ones) moves alike."""
-    weights = perturbed_weights(nominal=RATE, relative_learning_rate=False)
-    values, gradients = values_and_gradients()
-    layout = Layout.from_shapes(SHAPES, 4)
-
-    def steps(factors):
-        scaled = [value * f for value, f in zip(values, factors, strict=True)]
-        slopes = [g / f for g, f in zip(gradients[0], factors, strict=True)]
-        packed = pack(scaled, layout)
-        log_size = np.array(nominal.log_sizes(packed, layout, RATE))
-        state = initial_state(
-            layout,
-            weights.meta_parameters,
-            weights.config,
-            log_size[:, layout.block_tensor, None] - 3.0,
-            log_size,
-        )
-        result = update(
-            packed,
-            pack(slopes, layout),
-            state,
-            layout,
-            weights.meta_parameters,
-            weights.config,
-        )
-        taken = unpack(packed - np.array(result.values), layout)
-        return [np.array(t) / f for t, f in zip(taken, factors, strict=True)]
-
-    # The tensor of zeros is as large as the others' geometric mean.
-    for one, other in zip(steps((1, 1, 1)), steps((8, 4, 2)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("rate", "total_steps", "switches"),
-    [
-        (RATE, None, {}),
-        (DEEP, None, {}),
-        (RATE, 5, {}),
-        (RATE, 3, {"horizon_input": True}),
-        (RATE, None, {"horizon_input": True}),
-    ],
-)
-def test_the_optimizer_does_what_the_rule_does(rate, total_steps, switches):
-    weights = perturbed_weights(nominal=rate, **switches)
-    values, gradients = values_and_gradients(steps=4)
-    variables = [keras.Variable(value) for value in values]
-    optimizer = HierarchicalRNN(
-        weights=weights, initial_learning_rate=0.01, total_steps=total_steps
-    )
-    for gradient in gradients:
-        optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradient], variables)
-    layout = Layout.from_shapes(SHAPES, 1)
-    packed, _ = trajectory(
-        *(weights.config, weights.meta_parameters, values, gradients, layout, 0.01),
-        total_steps or 0,
-    )
-    for variable, wanted in zip(variables, unpack(packed, layout), strict=True):
-        np.testing.assert_allclose(
-            np.array(variable), np.array(wanted), rtol=2e-5, atol=2e-6
-        )
-
-
 def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
     """The new input meets zeros, so it changes nothing by itself."""
     weights = load_weights("bootstrap-v1")
@@ -172,7 +80,12 @@ def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
     layout = Layout.from_shapes(SHAPES, 4)
     ends = []
     for config, meta in ((weights.config, weights.meta_parameters), (wider, widened)):
-        packed, _ = trajectory(config, meta, values, gradients, layout, 1e-2)
+        packed = pack(values, layout)
+        log_size = nominal.log_sizes(packed, layout, loose)
+        state = initial_state(layout, meta, config, math.log(1e-2), log_size)
+        for gradient in gradients:
+            gradient = pack(gradient, layout)
+            packed, _, state = update(packed, gradient, state, layout, meta, config)
         ends.append(np.array(packed))
     np.testing.assert_allclose(*ends, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="all inputs of the other"):
@@ -220,38 +133,23 @@ def test_each_problem_follows_its_own_horizon():
     meta = weights.meta_parameters
     values, gradients = values_and_gradients(steps=4)
     layout = Layout.from_shapes(SHAPES * 3, 4, problems=np.repeat(range(3), 3))
-    alone = Layout.from_shapes(SHAPES, 4)
-
-    def run(layout, copies, **options):
-        packed = pack(values * copies, layout)
-        sizes = nominal.log_sizes(packed, layout, RATE)
-        state = initial_state(layout, meta, weights.config, math.log(1e-2), sizes)
-        for step, gradient in enumerate(gradients):
-            options_here = {k: option(step) for k, option in options.items()}
-            config = options_here.pop("config", weights.config)
-            gradient = pack(gradient * copies, layout)
-            result = update(
-                packed, gradient, state, layout, meta, config, **options_here
-            )
-            packed, state = result.values, result.state
-        return unpack(np.array(packed), layout)
-
+    packed = pack(values * 3, layout)
+    sizes = nominal.log_sizes(packed, layout, RATE)
+    state = initial_state(layout, meta, weights.config, math.log(1e-2), sizes)
     totals = np.array([4, 0, 10], np.float32)
-    found = run(layout, 3, horizon=lambda step: nominal.Horizon(totals, step))
-    for index, total_steps in enumerate((4, None, 10)):
-
-        def at(step, total_steps=total_steps):
-            """An architecture whose nominal rate is constant, at what this step has."""
-            if total_steps is None:
-                return weights.config
-            ratio = scheduled(RATE, step, total_steps)
-            constant = dataclasses.replace(RATE, ratio=ratio, power=0.0)
-            return dataclasses.replace(weights.config, nominal=constant)
-
-        for one, other in zip(
-            found[3 * index :][:3], run(alone, 1, config=at), strict=True
-        ):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for step, gradient in enumerate(gradients):
+        horizon = nominal.Horizon(totals, np.float32(step))
+        gradient = pack(gradient * 3, layout)
+        result = update(
+            packed, gradient, state, layout, meta, weights.config, horizon=horizon
+        )
+        packed, state = result.values, result.state
+    found = unpack(np.array(packed), layout)
+    for index, total_steps in enumerate(totals):
+        expected = OptimizerByHand(values, weights, 1e-2, total_steps=total_steps)
+        for gradient in gradients:
+            expected.call(gradient)
+        assert_same(found[3 * index :][:3], expected.values)
 
 
 def test_fields_of_later_are_written_where_they_differ():

@@ -14,81 +14,58 @@ READ = {
 }
 WORKERS = {"worker": ["a:1", "b:2"]}
 SERVERS = {"chief": ["a:1"], "ps": ["b:1"], "worker": ["c:1", "d:1"]}
-FIRST = {"type": "worker", "index": 0}
+FIRST = "worker", 0
+
+
+def environment(monkeypatch, jobs, kind, index):
+    task = {"type": kind, "index": index}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
 
 
 @pytest.mark.parametrize(
-    "strategy, tf_config, message",
+    "text, message",
     [
+        ("", "must have .*variable TF_CONFIG.*Received: none"),
+        ("{cluster", "must be JSON"),
+        ("[]", "must have a `cluster` and a `task`"),
+        ('{"cluster": {"worker": ["a:1"]}}', "must have a `cluster` and a `task`"),
+    ],
+)
+@pytest.mark.parametrize("strategy", READ)
+def test_what_is_no_cluster_is_refused(strategy, text, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message):
+        READ[strategy]()
+
+
+@pytest.mark.parametrize(
+    "strategy, jobs, task, message",
+    [
+        ("multi_worker", WORKERS, ("boss", 0), "one of worker. Received: 'boss'"),
+        ("multi_worker", WORKERS, ("worker", 2), "between 0 and 1.* Received: 2"),
+        ("multi_worker", WORKERS, ("worker", None), "0 and 1.* Received: None"),
+        ("multi_worker", SERVERS, FIRST, "must be of chief, worker. Received: ps"),
+        ("multi_worker", {"worker": ["a"]}, FIRST, "list of addresses host:port"),
+        ("multi_worker", {"worker": ["a:1"] * 2}, FIRST, "Received: a:1 twice"),
+        ("parameter_server", WORKERS, FIRST, "have 1 of job chief. Received: 0"),
         (
-            "multi_worker",
-            None,
-            "must have .*variable TF_CONFIG.*Received: none",
-        ),
-        ("parameter_server", None, "must have the environment variable TF_CONFIG"),
-        ("multi_worker", "{cluster", "must be JSON"),
-        ("multi_worker", [], "must have a `cluster` and a `task`"),
-        ("multi_worker", {"cluster": WORKERS}, "must have a `cluster` and a `task`"),
-        (
-            "multi_worker",
-            {"cluster": WORKERS, "task": {"type": "boss", "index": 0}},
-            "must be a job of its cluster, one of worker. Received: 'boss'",
-        ),
-        (
-            "multi_worker",
-            {"cluster": WORKERS, "task": {"type": "worker", "index": 2}},
-            "between 0 and 1.* Received: 2",
-        ),
-        (
-            "multi_worker",
-            {"cluster": WORKERS, "task": {"type": "worker"}},
-            "between 0 and 1.* Received: None",
-        ),
-        (
-            "multi_worker",
-            {"cluster": SERVERS, "task": FIRST},
-            "jobs of strategy multi_worker must be of chief, worker. Received: ps",
-        ),
-        (
-            "multi_worker",
-            {"cluster": {"worker": ["a"]}, "task": FIRST},
-            "must be a list of addresses host:port",
-        ),
-        (
-            "multi_worker",
-            {"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST},
-            "Received: a:1 twice",
-        ),
-        (
-            "parameter_server",
-            {"cluster": WORKERS, "task": FIRST},
-            "must have 1 of job chief. Received: 0",
-        ),
-        (
-            "parameter_server",
-            {"cluster": {**SERVERS, "chief": ["e:1", "f:1"]}, "task": FIRST},
+            *("parameter_server", {**SERVERS, "chief": ["e:1", "f:1"]}, FIRST),
             "must have at most 1 of job chief. Received: 2",
         ),
         (
-            "parameter_server",
-            {"cluster": {**SERVERS, "ps": []}, "task": FIRST},
+            *("parameter_server", {**SERVERS, "ps": []}, FIRST),
             "must have 1 or more of job ps. Received: 0",
         ),
     ],
 )
-def test_a_wrong_tf_config_is_refused(monkeypatch, strategy, tf_config, message):
-    if tf_config is None:
-        monkeypatch.delenv("TF_CONFIG", raising=False)
-    else:
-        text = tf_config if isinstance(tf_config, str) else json.dumps(tf_config)
-        monkeypatch.setenv("TF_CONFIG", text)
+def test_a_wrong_cluster_is_refused(strategy, jobs, task, message, monkeypatch):
+    environment(monkeypatch, jobs, *task)
     with pytest.raises(ValueError, match=message):
         READ[strategy]()
 
 
 def test_a_right_tf_config_is_read(monkeypatch):
-    wanted = {"cluster": SERVERS, "task": {"type": "worker", "index": "1"}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(wanted))
+    environment(monkeypatch, SERVERS, "worker", "1")
     found = cluster.parameter_server_cluster()
     assert (found.task_type, found.task_index) == ("worker", 1)
     assert found.spec().as_dict() == SERVERS
@@ -106,7 +83,5 @@ def test_a_right_tf_config_is_read(monkeypatch):
     ],
 )
 def test_the_chief_is_the_first_of_those_in_step(jobs, task, worker, monkeypatch):
-    kind, index = task
-    found = {"cluster": jobs, "task": {"type": kind, "index": index}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(found))
+    environment(monkeypatch, jobs, *task)
     assert READ["multi_worker"]().worker == worker
