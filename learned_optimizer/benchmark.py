@@ -6,11 +6,10 @@
     python -m learned_optimizer.benchmark --fit=embedding
     python -m learned_optimizer.benchmark --all
 
-Three ways take turns on the same variables and gradients: `HierarchicalRNN` as it is
-used, Keras's Adam compiled, and the same update rule tensor by tensor, which is
-what packing saves. Peak memory is read in a child process of each. `--fit` times whole
-steps of `fit` on a small model. `--all` runs the table of `CASES`, each in a process of
-its own. Needs the TensorFlow backend; measure on a quiet machine.
+Two ways take turns on the same variables and gradients: `HierarchicalRNN` as it is
+used, and Keras's Adam compiled. Peak memory is read in a child process of each. `--fit`
+times whole steps of `fit` on a small model. `--all` runs the table of `CASES`, each in
+a process of its own. Needs the TensorFlow backend; measure on a quiet machine.
 """
 
 import functools
@@ -50,11 +49,6 @@ def define_flags():
         "Number of parameters of made-up variables, instead of a model.",
     )
     flags.DEFINE_integer("tensors", 1, "How many variables those are.")
-    flags.DEFINE_list(
-        "ways",
-        ["hierarchical_rnn", "adam", "tensor_by_tensor"],
-        "What takes turns: hierarchical_rnn, adam, tensor_by_tensor.",
-    )
     flags.DEFINE_string(
         "weights", "default", "Name or path of the weights of the learned optimizer."
     )
@@ -155,16 +149,29 @@ def bytes_of(variables) -> int:
     )
 
 
-def hierarchical_rnn(variables, gradients, weights, state_dtype="float32"):
-    """A function that makes one step of the optimizer as users have it."""
+def make_step(way, variables, gradients, weights, state_dtype="float32"):
+    """A function that makes one step as users have it, and the bytes of the state.
+
+    Args:
+        way: One of `WAYS`.
+        variables: What is updated.
+        gradients: One for each, the same at every step.
+        weights: Name or path of those of the learned optimizer.
+        state_dtype: Of its state.
+    """
+    import keras
     import tensorflow as tf
 
     from learned_optimizer import HierarchicalRNN
 
-    optimizer = HierarchicalRNN(weights=weights, state_dtype=state_dtype)
+    if way == "adam":
+        optimizer = keras.optimizers.Adam()
+    else:
+        optimizer = HierarchicalRNN(weights=weights, state_dtype=state_dtype)
     optimizer.build(variables)
 
-    @tf.function
+    # The learned optimizer compiles its step by itself.
+    @tf.function(jit_compile=True if way == "adam" else None)
     def step():
         optimizer.apply(gradients, variables)
         return tf.convert_to_tensor(optimizer.iterations.value)
@@ -172,75 +179,7 @@ def hierarchical_rnn(variables, gradients, weights, state_dtype="float32"):
     return step, bytes_of(optimizer.variables)
 
 
-def adam(variables, gradients, weights, state_dtype="float32"):
-    """The same for Keras's Adam, compiled; it has no weights."""
-    import keras
-    import tensorflow as tf
-
-    del weights, state_dtype
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(variables)
-
-    @tf.function(jit_compile=True)
-    def step():
-        optimizer.apply(gradients, variables)
-        return tf.convert_to_tensor(optimizer.iterations.value)
-
-    return step, bytes_of(optimizer.variables)
-
-
-def tensor_by_tensor(variables, gradients, weights, state_dtype="float32"):
-    """The update rule on each tensor by itself, as a graph.
-
-    Every tensor is a problem of its own here, so its global RNN sees it alone: the
-    arithmetic is the same, its result is not.
-    """
-    import tensorflow as tf
-
-    from learned_optimizer import load_weights
-    from learned_optimizer.rule import state as rule_state
-    from learned_optimizer.rule import update_rule
-    from learned_optimizer.rule.layout import Layout, pack, unpack
-
-    del state_dtype
-    weights = load_weights(weights)
-    start = math.log(weights.initial_learning_rate)
-    layouts, states = [], []
-    for variable in variables:
-        layout = Layout.from_shapes(
-            [tuple(variable.shape)], block_size=max(1, math.prod(variable.shape))
-        )
-        state = rule_state.initial_state(
-            layout, weights.meta_parameters, weights.config, start
-        )
-        layouts.append(layout)
-        states.append([tf.Variable(value) for value in state])
-
-    @tf.function
-    def step():
-        for variable, gradient, layout, state in zip(
-            variables, gradients, layouts, states, strict=True
-        ):
-            result = update_rule.compute_step(
-                pack([gradient], layout),
-                rule_state.State(*(tf.convert_to_tensor(value) for value in state)),
-                layout,
-                weights.meta_parameters,
-                weights.config,
-            )
-            for old, new in zip(state, result.state, strict=True):
-                old.assign(new)
-            variable.assign(variable - unpack(result.step, layout)[0])
-        return tf.constant(0)
-
-    return step, bytes_of(field for state in states for field in state)
-
-
-WAYS = {
-    "hierarchical_rnn": hierarchical_rnn,
-    "adam": adam,
-    "tensor_by_tensor": tensor_by_tensor,
-}
+WAYS = ("hierarchical_rnn", "adam")
 FITTED = ("dense", "embedding")
 _SIZES = (1_000_000, 10_000_000, 30_000_000, 100_000_000)
 # What `--all` measures: a name, and flags of this command.
@@ -277,16 +216,16 @@ def peak_memory(way, problem, weights, state_dtype="float32") -> dict:
     """Peak of this process's memory over three steps, above what must be there.
 
     Args:
-        way: A name of `WAYS`.
+        way: One of `WAYS`.
         problem: Arguments of `variables_of`.
-        weights: Name or path of those of the learned optimizer.
-        state_dtype: Of its state.
+        weights: As in `make_step`.
+        state_dtype: As in `make_step`.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = 4 * sum(math.prod(variable.shape) for variable in variables)
     before = resident_bytes()
-    step, state_bytes = WAYS[way](variables, gradients, weights, state_dtype)
+    step, state_bytes = make_step(way, variables, gradients, weights, state_dtype)
     reset_peak()
     for _ in range(3):
         step().numpy()
@@ -313,40 +252,35 @@ def _peak_in_child(way) -> dict:
 
 
 def measure(
-    ways,
-    problem,
-    repetitions,
-    warm_ups,
-    peak,
-    weights="default",
-    state_dtype="float32",
+    problem, repetitions, warm_ups, peak, weights="default", state_dtype="float32"
 ) -> dict[str, dict]:
     """All figures of each way.
 
     Args:
-        ways: Names of `WAYS`.
         problem: Arguments of `variables_of`.
         repetitions: Counted steps.
         warm_ups: Steps before them, after the one that compiles.
         peak: `(way) -> dict`, see `peak_memory`.
-        weights: Name or path of those of the learned optimizer.
-        state_dtype: Of its state.
+        weights: As in `make_step`.
+        state_dtype: As in `make_step`.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = sum(math.prod(variable.shape) for variable in variables)
-    found = {way: {"parameters": parameters, **peak(way)} for way in ways}
-    steps, seconds = {}, {way: [] for way in ways}
-    for way in ways:
-        steps[way], state_bytes = WAYS[way](variables, gradients, weights, state_dtype)
+    found = {way: {"parameters": parameters, **peak(way)} for way in WAYS}
+    steps, seconds = {}, {way: [] for way in WAYS}
+    for way in WAYS:
+        steps[way], state_bytes = make_step(
+            way, variables, gradients, weights, state_dtype
+        )
         found[way]["state_bytes_per_parameter"] = state_bytes / parameters
         found[way]["first_step_seconds"] = timed(steps[way])
     for turn in range(warm_ups + repetitions):
-        for way in ways:
+        for way in WAYS:
             duration = timed(steps[way])
             if turn >= warm_ups:
                 seconds[way].append(duration)
-    for way in ways:
+    for way in WAYS:
         median = statistics.median(seconds[way])
         found[way]["milliseconds"] = median * 1e3
         found[way]["ns_per_parameter"] = median / parameters * 1e9
@@ -365,7 +299,7 @@ def main(argv):
             print(f"\n{name}:", flush=True)
             subprocess.run(
                 [sys.executable, "-m", "learned_optimizer.benchmark"]
-                + [*case, "--ways=hierarchical_rnn,adam", f"--weights={FLAGS.weights}"],
+                + [*case, f"--weights={FLAGS.weights}"],
                 check=True,
             )
         return
@@ -377,19 +311,12 @@ def main(argv):
     if FLAGS.fit:
         _print_fit()
         return
-    unknown = sorted(set(FLAGS.ways) - set(WAYS))
-    if unknown or "hierarchical_rnn" not in FLAGS.ways:
-        raise app.UsageError(
-            f"--ways must be of {sorted(WAYS)}, hierarchical_rnn among them. "
-            f"Received: {FLAGS.ways}"
-        )
     problem = (FLAGS.model, FLAGS.parameters, FLAGS.tensors)
     if FLAGS.peak:
         peak = peak_memory(FLAGS.peak, problem, FLAGS.weights, FLAGS.state_dtype)
         print(json.dumps(peak))
         return
     found = measure(
-        FLAGS.ways,
         problem,
         FLAGS.repetitions,
         FLAGS.warm_ups,
@@ -412,19 +339,9 @@ def main(argv):
         )
     if FLAGS.json:
         ours = found["hierarchical_rnn"]
-        keys = (
-            "ns_per_parameter",
-            "compile_seconds",
-            "state_bytes_per_parameter",
-            "extra_peak_bytes",
-            "milliseconds",
-            "peak_bytes",
-            "parameters",
-        )
-        summary = {key: ours[key] for key in keys}
-        for way in ("adam", "tensor_by_tensor"):
-            if way in found:
-                summary[f"{way}_ns_per_parameter"] = found[way]["ns_per_parameter"]
+        del ours["first_step_seconds"], ours["parameter_bytes"], ours["state_bytes"]
+        adam = found["adam"]["ns_per_parameter"]
+        summary = {**ours, "adam_ns_per_parameter": adam}
         print(json.dumps(summary))
 
 

@@ -131,7 +131,7 @@ class RecomputeRunningAverages(keras.callbacks.Callback):
     def __init__(self, data, num_batches=100, batch_size=32):
         super().__init__()
         for name, value in (("num_batches", num_batches), ("batch_size", batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_count(value):
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}"
                 )
@@ -253,8 +253,7 @@ class LearnedRates(keras.callbacks.Callback):
 
     def __init__(self, log_dir, update_freq="epoch"):
         super().__init__()
-        is_count = isinstance(update_freq, int) and not isinstance(update_freq, bool)
-        if update_freq != "epoch" and not (is_count and update_freq > 0):
+        if update_freq != "epoch" and not _is_count(update_freq):
             raise ValueError(
                 "`update_freq` must be 'epoch' or a positive integer. "
                 f"Received: update_freq={update_freq!r}"
@@ -316,6 +315,10 @@ class LearnedRates(keras.callbacks.Callback):
                 self._summary.scalar(f"{name}/mean", rates.mean(), step)
                 self._summary.scalar(f"{name}/standard_deviation", rates.std(), step)
         self._writer.flush()
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _learned_optimizer(model, callback) -> HierarchicalRNN:

@@ -47,10 +47,6 @@ def _as_written(function):
     return tf.autograph.experimental.do_not_convert(function)
 
 
-def _from_config(kind, config):
-    return kind.from_config(config)
-
-
 @keras.saving.register_keras_serializable(package="learned_optimizer")
 class HierarchicalRNN(
     StateVariables, StepArguments, TotalSteps, Inspection, keras.optimizers.Optimizer
@@ -370,7 +366,7 @@ class HierarchicalRNN(
 
     def __reduce__(self):
         """What `copy` and `pickle` make of it: as of Keras's own, one not built."""
-        return _from_config, (type(self), self.get_config())
+        return type(self).from_config, (self.get_config(),)
 
     def save_own_variables(self, store):
         """Writes all variables by name, with the layout of what is packed."""

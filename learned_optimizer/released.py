@@ -230,18 +230,16 @@ def define_flags(values=flags.FLAGS):
     flags.DEFINE_integer(
         "seed", None, "Of initial states that are not stored.", flag_values=values
     )
+    kinds = {
+        bool: flags.DEFINE_boolean,
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+    }
     for field in _switches():
-        default = getattr(RELEASED_CONFIG, field.name)
-        text = f"See `Config`; released: {default}."
-        if field.name == "level_sizes":
-            flags.DEFINE_list(field.name, None, text, flag_values=values)
-        elif field.type is bool:
-            flags.DEFINE_boolean(field.name, None, text, values)
-        elif field.type is str:
-            flags.DEFINE_string(field.name, None, text, values)
-        else:
-            define = flags.DEFINE_integer if field.type is int else flags.DEFINE_float
-            define(field.name, None, text, flag_values=values)
+        text = f"See `Config`; released: {getattr(RELEASED_CONFIG, field.name)}."
+        define = kinds.get(field.type, flags.DEFINE_list)
+        define(field.name, None, text, flag_values=values)
 
 
 def _switches():

@@ -12,13 +12,13 @@ import os
 import pathlib
 import shutil
 
-import keras
 import tensorflow as tf
 
 from learned_optimizer.interop.saved_model import ExportedOptimizer
 from learned_optimizer.interop.weight_files import Weights
 from learned_optimizer.rule.config import Config
 from learned_optimizer.utils.atomic_write import replace_folder, temporary_sibling
+from learned_optimizer.utils.backend import check_backend
 
 FORMAT = "learned_optimizer/savedmodel/1"
 # The folder of a SavedModel that its format leaves to others.
@@ -41,11 +41,7 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
         ValueError: If something else is at `path`, or Keras runs on another backend
             than TensorFlow.
     """
-    if keras.config.backend() != "tensorflow":
-        raise ValueError(
-            "The backend of Keras must be 'tensorflow' for a SavedModel. "
-            f"Received: {keras.config.backend()!r}"
-        )
+    check_backend()
     path = pathlib.Path(path).resolve()
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ import tensorflow as tf
 import tqdm
 
 from learned_optimizer.utils.csv_log import CsvLog
-from learned_optimizer.utils.tensorboard import purge_events_after
 
 
 class RunLog:
@@ -40,7 +40,7 @@ class RunLog:
         self._folder = folder
         self._files = files
         self._writer = tf.summary.create_file_writer(os.fspath(folder / "tensorboard"))
-        purge_events_after(self._writer, first_step)
+        _purge_events_after(self._writer, first_step)
         self._bar = tqdm.tqdm(unit="step", smoothing=0.1, **bar)
 
     def write(self, name: str, prefix: str, row: Mapping[str, float]) -> None:
@@ -97,3 +97,15 @@ class SilentLog:
 
     def __getattr__(self, name):
         return lambda *_: None
+
+
+def _purge_events_after(writer: tf.summary.SummaryWriter, step: int) -> None:
+    """Has TensorBoard drop the events of `step` and later in a folder's other files.
+
+    Those steps are done again: their curves would run twice.
+    """
+    # `tf.summary` has no function that writes what older writers of TensorFlow did at
+    # each start, and what readers of their files go by.
+    start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+    event = tf.compat.v1.Event(wall_time=time.time(), step=step, session_log=start)
+    tf.raw_ops.ImportEvent(writer=writer._resource, event=event.SerializeToString())

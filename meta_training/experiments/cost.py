@@ -119,7 +119,7 @@ def _measure(parameters, tensors, repetitions, weights):
         )
 
     problem = (None, parameters, tensors)
-    return measure(WAYS, problem, repetitions, 2, peak, weights)
+    return measure(problem, repetitions, 2, peak, weights)
 
 
 def _beside(rows, key, label):
