@@ -94,14 +94,22 @@ def _walk(nodes):
 
 
 def _keys_of_tables(tree):
-    return {
-        key.value
+    """Keys of dicts at the top, and first entries of the rows of a loop."""
+    keys = [
+        key
         for node in tree.body
         if isinstance(node, ast.Assign | ast.AnnAssign)
         and isinstance(node.value, ast.Dict)
         for key in node.value.keys
-        if isinstance(key, ast.Constant)
-    }
+    ]
+    keys += [
+        row.elts[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple)
+        for row in node.iter.elts
+        if isinstance(row, ast.Tuple)
+    ]
+    return {key.value for key in keys if isinstance(key, ast.Constant)}
 
 
 def _fields_of_dataclasses(tree):
