@@ -127,6 +127,27 @@ def test_textures_differ():
         assert np.abs(drawn[first] - drawn[second]).mean() > 0.1, (first, second)
 
 
+def test_shapes_and_textures_are_those_of_this_format():
+    """Their means, where each place counts otherwise; see the images below."""
+    weights = 2 + GRID_X + 2 * GRID_Y
+    found = [
+        ((shape(GRID_X, GRID_Y) > 0) * weights).mean() for shape in SHAPES.values()
+    ]
+    wanted = [
+        [0.773, 0.483, 0.681, 0.375, 0.420],
+        [0.774, 0.392, 0.760, 0.616, 0.621],
+        [0.538, 0.677, 0.393, 0.740, 0.504],
+        [0.383, 0.349, 0.324, 0.514, 0.365],
+    ]
+    np.testing.assert_allclose(found, np.ravel(wanted), atol=2e-3)
+    found = [
+        (texture(GRID_X, GRID_Y, np.random.default_rng(0)) * weights).mean()
+        for texture in TEXTURES.values()
+    ]
+    wanted = [0.000, 1.511, 0.933, 1.003, 0.510, 0.976, 1.017, 0.713, 0.662, 1.109]
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
 def painted(shape, texture, angle=0.0):
     """A black square of 96 pixels with an object in it; those half covered or more."""
     image = np.zeros((96, 96, 3), np.float32)

@@ -8,8 +8,13 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer.rule.config import Config
-from learned_optimizer.weights import Weights, fresh_weights, load_weights
-from meta_training.evaluate import find_tasks
+from learned_optimizer.weights import (
+    Weights,
+    fresh_weights,
+    load_weights,
+    save_weights,
+)
+from meta_training.evaluate import find_tasks, find_weights
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import statistics, write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
@@ -178,6 +183,14 @@ class Start(Task):
         return self.level + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
 
 
+def test_weights_of_one_name_are_named_by_their_paths(tmp_path):
+    paths = [str(tmp_path / run) for run in ("a.npz", "b.npz")]
+    for path in paths:
+        save_weights(fresh_weights(), path)
+    found = [weights.name for weights in find_weights(["default", *paths])]
+    assert found == ["default-v3", *(path.removesuffix(".npz") for path in paths)]
+
+
 @pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
 def test_starts_without_a_log_loss_are_refused(level, tmp_path):
     settings = EvaluationConfig(steps=1, seeds=1, learning_rates=(0.1,))
@@ -193,6 +206,7 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
             lambda: EvaluationConfig(steps=0),
             "steps must be a whole number, 1 or more. Received: steps=0",
         ),
+        (lambda: EvaluationConfig(records=0), "records must be .* 1 or more"),
         (
             lambda: EvaluationConfig(learning_rates=(1.0, -1.0)),
             "learning_rates must be .* above 0. Received",

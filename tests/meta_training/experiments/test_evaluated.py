@@ -1,10 +1,21 @@
-"""Which tasks an experiment evaluates on."""
+"""Which tasks an experiment evaluates on, and what it reads of its runs."""
 
 import pytest
 
-from meta_training.experiments.evaluated import choose_tasks
+from meta_training.experiments.evaluated import RunTable, choose_tasks
+from tests.meta_training.experiments_by_hand import write_rows, write_runs
 
 
 def test_tasks_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="nothing_like_it"):
         choose_tasks(["test"], ["nothing_like_it"])
+
+
+def test_each_optimizer_has_its_own_default_rate(tmp_path):
+    defaults = {"Adam": 0.1, "SGD momentum": 1.0}
+    rows = write_runs(tmp_path, defaults, ["net", "bowl"], list(defaults.values()))
+    for row in rows:
+        row["is_default_rate"] = int(row["rate"] == defaults[row["optimizer"]])
+    write_rows(tmp_path, rows)
+    table = RunTable(tmp_path)
+    assert {name: table.default_rate(name) for name in defaults} == defaults

@@ -241,6 +241,9 @@ def test_how_much_a_task_counts_goes_by_what_is_random_in_it():
     # Of two things the minibatches decide.
     both = SoftmaxRegression(2, rows=8, batch_size=4, noise_stdev=0.3)
     assert config.weight(both) == 5.0
+    kinds = (Bowl(5.0), Bowl(5.0, noise_stdev=0.3), both)
+    assert [TrainingConfig().weight(task) for task in kinds] == [1.0, 1.0, 1.0]
+    assert [preset("default").weight(task) for task in kinds] == [0.5, 1.0, 2.0]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path):

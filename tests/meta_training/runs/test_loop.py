@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
@@ -34,6 +35,11 @@ def test_noise_and_zeros_are_drawn_once_a_draw():
     assert not np.array_equal(zero[0], zero[1])
     # The task beside it has neither.
     np.testing.assert_allclose(disturbance[3:], 0, atol=2e-3)
+
+
+@pytest.mark.parametrize("rows, size", [(10, 6), (1000, 3), (2000, 2), (5000, 1)])
+def test_as_many_runs_at_once_as_fit(rows, size):
+    assert loop_module.group_size(6, rows) == size
 
 
 def test_large_instances_are_shared_by_runs(monkeypatch):

@@ -35,6 +35,25 @@ def test_labelled_data_can_be_learned(name):
     assert np.mean(scores) > 0.35
 
 
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("gaussian_mixture", 0.635311),
+        ("teacher_labels", 0.561247),
+        ("pattern_images", 0.589010),
+        ("grating_images", 0.963729),
+        ("wave_sequences", 1.21207),
+        ("marked_tokens", 1.11183),
+    ],
+)
+def test_data_stay_what_weights_were_trained_on(name, size):
+    shape, options = LABELLED[name]
+    arguments = (shape,) if options.get("is_shape") else shape
+    draw = getattr(random_data, name)
+    data, _ = draw(np.random.default_rng(0), 600, *arguments, 4)
+    assert np.abs(data).mean() == pytest.approx(size, rel=1e-4)
+
+
 def test_label_noise_changes_the_given_fraction():
     generator = np.random.default_rng(0)
     labels = generator.integers(5, size=20_000)
