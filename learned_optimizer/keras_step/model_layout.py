@@ -22,9 +22,11 @@ BLOCK_SIZE = 256
 SMALLEST_BLOCK_SIZE = 64
 # Padding costs as much time and memory as parameters do.
 LARGEST_PADDING = 0.25
-# 8,192 parameters: what the update of one chunk reads and writes stays in the cache of
-# a core (measured: BUILD_NOTES.md).
+# 8,192 parameters: shards are a whole number of such chunks.
 CHUNK_SIZE = 32 * BLOCK_SIZE
+# A turn of the loop takes a part of a chunk, at least so many parameters: what is
+# computed for them stays in the cache of a core (docs/what_was_tried.md).
+SMALLEST_TURN = 4 * BLOCK_SIZE
 # Half a million parameters: some 0.5 GB while they are passed over, and enough to keep
 # an accelerator busy.
 PIECE_SIZE = 64 * CHUNK_SIZE
@@ -70,9 +72,16 @@ def _layout(shapes, block_size, blocks_per_chunk, shards, blocks_per_piece):
     layout = Layout.from_shapes(
         shapes, block_size=block_size, blocks_per_chunk=blocks_per_chunk, shards=shards
     )
-    if blocks_per_piece is None:
+    if blocks_per_piece is not None:
+        return layout.in_pieces(blocks_per_piece)
+    if layout.blocks_per_chunk is None:
         return layout
-    return layout.in_pieces(blocks_per_piece)
+    # Turns that do not overlap: those that do write some blocks twice.
+    blocks = layout.num_chunks * layout.blocks_per_chunk
+    sizes = range(math.ceil(SMALLEST_TURN / block_size), layout.blocks_per_chunk)
+    return layout.in_pieces(
+        next((size for size in sizes if blocks % size == 0), layout.blocks_per_chunk)
+    )
 
 
 def runs_by_chunks() -> bool:

@@ -22,6 +22,8 @@ from learned_optimizer.rule.state import PARAMETER_FIELDS
 # In elements. Larger ones are the pieces of an accelerator.
 LARGEST_CACHED_CHUNK = 65_536
 STEPS = ("step", "attended_step", "decay")
+# Floats that are added to one another at once.
+LANES = 32
 
 
 class ParameterPass(NamedTuple):
@@ -103,7 +105,7 @@ def _pass_at_once(arrays, blocks, levels, config, fenced=False):
         gradients, rates, blocks.get("mean_log_learning_rate"), config, nominal
     )
     kernels = levels.kernels("parameter")
-    fence = _fence(hidden, blocks) if fenced else None
+    fence = _fence(hidden, gradients.scaled, blocks) if fenced else None
     hidden = gru_step(kernels, inputs, hidden, blocks["bias"], gates_from_hidden, fence)
     directions = read_directions(hidden, gradients.scaled, levels, config)
     outputs = {
@@ -124,11 +126,11 @@ def _pass_at_once(arrays, blocks, levels, config, fenced=False):
     outputs = rounded(outputs, blocks.get("rounding"))
     outputs |= unnormalized_steps(directions, rate, decay, levels)
     return outputs | {
-        "sums": _sum_over_elements(ops.concatenate(sums, axis=0), blocks["elements"]),
+        "sums": _sum_over_elements(sums, blocks["elements"]),
     }
 
 
-def _fence(hidden, blocks):
+def _fence(hidden, scaled, blocks):
     """Calls the function that computes a cell's gates within a conditional.
 
     What goes into a matrix product XLA would write to an array of two axes by a loop
@@ -136,7 +138,14 @@ def _fence(hidden, blocks):
     """
     # It always is, which XLA does not know.
     is_true = ops.max(blocks["started"]) >= 0
-    return lambda gate: ops.cond(is_true, gate, lambda: (hidden, hidden, hidden))
+    size, *shape = hidden.shape
+
+    def never():
+        # And so XLA computes scaled gradients once, not in each loop that reads them.
+        others = [ops.broadcast_to(scaled[:1], (n * size, *shape)) for n in (2, 3)]
+        return hidden, *others
+
+    return lambda gate: ops.cond(is_true, gate, never)
 
 
 def read_decays(hidden, levels, config):
@@ -261,10 +270,20 @@ def unnormalized_steps(directions, rate, decay, levels):
     return steps
 
 
-def _sum_over_elements(x, elements):
-    """`[features, blocks, 1]` sums over the real elements of each block."""
-    positions = ops.arange(x.shape[-1], dtype="float32")
-    return ops.sum(ops.where(positions < elements, x, 0.0), axis=-1, keepdims=True)
+def _sum_over_elements(xs, elements):
+    """`[features, blocks, 1]` sums over the real elements of each block.
+
+    Args:
+        xs: A list of `[..., blocks, block_size]`; their features follow one another.
+        elements: `[1, blocks, 1]`, how many of each block are real.
+    """
+    width = xs[0].shape[-1]
+    is_real = ops.arange(width, dtype="float32") < elements
+    xs = [ops.where(is_real, x, 0.0) for x in xs]
+    # By lanes first: XLA has no vectors for sums along the last axis.
+    if width > 2 * LANES and width % LANES == 0:
+        xs = [sum(x[..., i : i + LANES] for i in range(0, width, LANES)) for x in xs]
+    return ops.sum(ops.concatenate(xs, axis=0), axis=-1, keepdims=True)
 
 
 def _keep_inactive(outputs, arrays, blocks):

@@ -61,6 +61,16 @@ def test_shards_are_as_large_and_chunks_no_larger_than_wanted(shapes, shards):
     assert len({rows.stop - rows.start for rows in layout.shard_blocks}) == 1
 
 
+@pytest.mark.parametrize(
+    "blocks, turn", [(32, None), (2 * 32, 4), (3 * 31, 31), (5 * 27, 5), (8 * 496, 4)]
+)
+def test_turns_are_the_smallest_that_do_not_overlap(blocks, turn):
+    layout = model_layout([(blocks * BLOCK_SIZE,)])
+    assert layout.blocks_per_chunk == turn
+    # A saved state has no more padding than before its turns were made smaller.
+    assert len(layout.block_tensor) == blocks
+
+
 @pytest.mark.parametrize("size", [1_000, 8 * PIECE_SIZE, 50_000_003])
 def test_an_accelerator_has_larger_chunks_and_the_same_arrangement(size):
     chunks, pieces = (model_layout([(size,)], in_chunks) for in_chunks in (True, False))
