@@ -26,7 +26,10 @@ class _ResidualNetwork(ClassifierNetwork):
     @property
     @abc.abstractmethod
     def block_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Shapes of the kernels of each block: two, and perhaps a shortcut's."""
+        """Shapes of the kernels of each block: two, and perhaps a shortcut's.
+
+        A block with a shortcut's kernel has stride 2.
+        """
 
     @property
     @abc.abstractmethod
@@ -46,14 +49,11 @@ class _ResidualNetwork(ClassifierNetwork):
 
     def sample_parameters(self, generator):
         start = super().sample_parameters(generator)
-        for scale in self._scales(start):
+        vectors = [tensor for tensor in start if tensor.ndim == 1]
+        # The last is the bias of the dense layer.
+        for scale in vectors[:-1:2]:
             scale[...] = 1
         return start
-
-    def _scales(self, parameters):
-        vectors = [tensor for tensor in parameters if tensor.ndim == 1]
-        # The last is the bias of the dense layer.
-        return vectors[:-1:2]
 
     @abc.abstractmethod
     def layer(self, values, kernel, stride=1):
@@ -62,10 +62,6 @@ class _ResidualNetwork(ClassifierNetwork):
     @abc.abstractmethod
     def features(self, values):
         """`[tasks, rows, units]` of what the last block gives."""
-
-    def strides(self):
-        """The stride of each block."""
-        return [1] * len(self.block_shapes)
 
     @property
     def statistics_shapes(self):
@@ -82,11 +78,12 @@ class _ResidualNetwork(ClassifierNetwork):
             return activate(batch_normalise(values, scale, offset))
 
         hidden = self.layer(data, next(remaining))
-        for kernels, stride in zip(self.block_shapes, self.strides(), strict=True):
+        for kernels in self.block_shapes:
+            stride = 2 if len(kernels) > 2 else 1
             before = normalised(hidden)
             inner = self.layer(before, next(remaining), stride)
             added = self.layer(normalised(inner), next(remaining))
-            if len(kernels) > 2:
+            if stride == 2:
                 hidden = self.layer(before, next(remaining), stride)
             hidden = hidden + added
         features = self.features(normalised(hidden))
@@ -171,13 +168,6 @@ class ResidualImageNetwork(_ResidualNetwork):
                 shapes.append(kernels)
                 before = units
         return tuple(shapes)
-
-    def strides(self):
-        return [
-            2 if stage and not block else 1
-            for stage in range(len(self.filters))
-            for block in range(self.blocks)
-        ]
 
     def sample_data(self, generator):
         draw = random_data.IMAGE_SOURCES[self.source]
