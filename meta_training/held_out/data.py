@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from meta_training.tasks.base import require_member
+from meta_training.tasks.released.datasets import sklearn_datasets
 
 _SPLIT_SEED = 0
 
@@ -56,14 +57,14 @@ def training_rows(name: str) -> int:
 
 def _digits(shape, as_targets=False):
     """scikit-learn's 1,797 digits of 8 x 8 pixels in [0, 1]; 360 of them to test."""
-    data = _sklearn_datasets().load_digits()
+    data = sklearn_datasets().load_digits()
     images = (data.images / 16.0).reshape(-1, *shape).astype(np.float32)
     return _split(images, images if as_targets else data.target, 360, data.target)
 
 
 def _breast_cancer():
     """569 rows of 30 features of very different sizes, standardised; two classes."""
-    data = _sklearn_datasets().load_breast_cancer()
+    data = sklearn_datasets().load_breast_cancer()
     inputs = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
     return _split(inputs.astype(np.float32), data.target, 114, data.target)
 
@@ -211,7 +212,7 @@ def _diabetes():
 
     With two degrees of freedom its variance is infinite.
     """
-    data = _sklearn_datasets().load_diabetes(scaled=False)
+    data = sklearn_datasets().load_diabetes(scaled=False)
     inputs = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
     target = (data.target - data.target.mean()) / data.target.std()
     noise = np.random.default_rng(3).standard_t(2, target.shape)
@@ -232,17 +233,6 @@ def _split(inputs, targets, test_rows, labels) -> SplitData:
     if not np.issubdtype(np.asarray(targets).dtype, np.floating):
         targets = np.asarray(targets, np.int32)
     return SplitData(inputs[training], targets[training], inputs[test], targets[test])
-
-
-def _sklearn_datasets():
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError(
-            "held-out networks must have scikit-learn for their data: "
-            "pip install 'hierarchical-rnn-optimizer[meta]'"
-        ) from error
-    return datasets
 
 
 _LOADERS = {

@@ -33,6 +33,22 @@ def _dataset(data, labels) -> Dataset:
     return Dataset(data.astype(np.float32), labels.astype(np.int32))
 
 
+def sklearn_datasets():
+    """The module `sklearn.datasets`, imported where it is needed.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise ImportError(
+            "softmax regression tasks and held-out networks must have scikit-learn for "
+            "their data: pip install 'hierarchical-rnn-optimizer[meta]'"
+        ) from error
+    return datasets
+
+
 def noisy_parity(
     rows, random_state, classes=2, context=5, noise_probability=0.25
 ) -> Dataset:
@@ -50,14 +66,7 @@ def random_classification(
     features, rows, random_state, classes=2, separation=1.0
 ) -> Dataset:
     """`sklearn.datasets.make_classification`, all features informative (`random`)."""
-    try:
-        from sklearn.datasets import make_classification
-    except ImportError as error:
-        raise ImportError(
-            "softmax regression tasks must have scikit-learn for their data: "
-            "pip install 'hierarchical-rnn-optimizer[meta]'"
-        ) from error
-    data, labels = make_classification(
+    data, labels = sklearn_datasets().make_classification(
         n_samples=rows,
         n_features=features,
         n_informative=features,

@@ -87,6 +87,10 @@ class RowTask(Task):
 
     row_arrays: ClassVar[tuple[str, ...]] = ("data",)
 
+    @property
+    def parameter_shapes(self):
+        return ((1, self.dimension),)
+
     def sample_instance(self, generator):
         random_state = datasets.legacy_random_state(generator)
         return {"data": self.dataset(self.dimension, self.rows, random_state).data}
@@ -129,10 +133,6 @@ class SumOfQuadratics(RowTask):
     def positive(self):
         return self.batch_size is None
 
-    @property
-    def parameter_shapes(self):
-        return ((1, self.dimension),)
-
     def objective(self, parameters, instance):
         data = instance["data"]
         distances = tf.reduce_sum(tf.square(parameters[0] - data), axis=[1, 2])
@@ -144,10 +144,6 @@ class ProjectionQuadratic(RowTask):
     """The sum over rows d of |x ∘ d|^2: each step probes some directions."""
 
     dataset = staticmethod(datasets.random_symmetric)
-
-    @property
-    def parameter_shapes(self):
-        return ((1, self.dimension),)
 
     def objective(self, parameters, instance):
         return tf.reduce_sum(tf.square(parameters[0] * instance["data"]), axis=[1, 2])
