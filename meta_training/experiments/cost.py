@@ -1,6 +1,6 @@
 """Time and memory of a step against batch size and parameters, compared with Adam."""
 
-from learned_optimizer.benchmark import measure
+from learned_optimizer.benchmark import WAYS, measure
 from learned_optimizer.utils.child_process import run_module
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
@@ -9,7 +9,6 @@ from meta_training.experiments.evaluated import link
 from meta_training.experiments.experiment import Experiment
 from meta_training.optimizers import save_trained
 
-WAYS = ("hierarchical_rnn", "adam")
 LABELS = {"hierarchical_rnn": "HierarchicalRNN", "adam": "Adam"}
 _LOOKS = {"hierarchical_rnn": "#d1495b", "adam": "#30638e"}
 _TEXT = ("optimizer",)
