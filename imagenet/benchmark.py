@@ -6,11 +6,12 @@ r"""Compares optimizers on ImageNet, or on images drawn on the spot.
 Every optimizer meets the same batches from the same start. Baselines are tried at
 several rates for some steps, and go on at the best; `HierarchicalRNN()` has none to
 try. The report in `--output` has the curves against steps and wall clock (PNG, CSV),
-where the time of a step goes, and the optimizer's share as the batch grows. Started
-again with the same flags, it goes on where it was interrupted.
+and where the time of a step goes as the batch grows. Started again with the same
+flags, it goes on where it was interrupted.
 """
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -24,8 +25,7 @@ from imagenet.comparison.report import write_report
 from imagenet.comparison.runs import ComparisonConfig, Run, run_all
 from imagenet.input.data import open_images
 from imagenet.models import checked_image_size
-from imagenet.run.step_times import checked_batch_sizes
-from imagenet.run.termination import STATUS_TERMINATED, Terminated
+from imagenet.run.config import STATUS_TERMINATED, Terminated
 from imagenet.run.timing import time_steps
 from imagenet.run.training import resolve_optimizer
 from learned_optimizer.utils.backend import check_backend
@@ -33,11 +33,7 @@ from learned_optimizer.utils.flags import define_flags, flag_settings
 
 FLAGS = flags.FLAGS
 define_flags(ComparisonConfig)
-flags.DEFINE_list(
-    "timing_batches", ["1", "4", "16", "64"], "Batch sizes whose steps are timed."
-)
 flags.DEFINE_string("output", "comparison", "Folder of the report and the runs.")
-flags.DEFINE_string("module", "imagenet.train", "That trains.")
 # Settings of a single run; given to the comparison they would mean nothing.
 _OWN = ("model", "optimizer", "learning_rate", "seed", "model_dir", "stop_after")
 _OWN += ("epochs", "eval_only")
@@ -48,12 +44,10 @@ _GIVEN = ("batch_size", "train_steps")
 def main(arguments):
     """Runs the comparison and writes the report."""
     if len(arguments) > 1:
-        raise app.UsageError(
-            f"The arguments must be flags alone. Received: {arguments[1:]}"
-        )
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     try:
         check_backend()
-        comparison, sizes = _checked()
+        comparison = _checked()
         # Made once, before runs are started that would all want to.
         images = open_images(_first(comparison))
         comparison = dataclasses.replace(
@@ -61,7 +55,7 @@ def main(arguments):
         )
         comparison.write_or_verify()
         runs = run_all(comparison)
-        text = _report(comparison, runs, images, sizes)
+        text = _report(comparison, runs, images)
     except Terminated as error:
         print(f"imagenet.benchmark: {error}", file=sys.stderr)
         sys.exit(STATUS_TERMINATED)
@@ -72,7 +66,7 @@ def main(arguments):
 
 
 def _checked():
-    """The comparison and the batch sizes to time, after all was checked that can be.
+    """The comparison, after all was checked that can be.
 
     The steps of an epoch are not known before the images are; no rule depends on them.
     """
@@ -87,7 +81,6 @@ def _checked():
         checked_image_size(model, FLAGS.image_size)
     if FLAGS.train_steps is None:
         raise ValueError("--train_steps must be given. Received: none")
-    sizes = checked_batch_sizes(FLAGS.timing_batches)
     shared = [
         flag.serialize()
         for flag in FLAGS.flags_by_module_dict()[train.__name__]
@@ -102,25 +95,21 @@ def _checked():
         steps_per_epoch=1.0,
         flags=tuple(shared),
         folder=pathlib.Path(FLAGS.output),
-        module=FLAGS.module,
     )
     comparison.verify()
-    for model in comparison.models:
-        for optimizer in comparison.optimizers:
-            for run in sum(comparison.candidates(model, optimizer), []):
-                config = _config_of(comparison, run)
-                train.check_optimizer(config)
-                # One that has ended is not started again, and would not say so.
-                config.verify(pathlib.Path(config.model_dir))
-    return comparison, sizes
+    for case in itertools.product(comparison.models, comparison.optimizers):
+        for run in itertools.chain(*comparison.candidates(*case)):
+            config = _config_of(comparison, run)
+            train.check_optimizer(config)
+            # One that has ended is not started again, and would not say so.
+            config.verify(pathlib.Path(config.model_dir))
+    return comparison
 
 
 def _config_of(comparison, run):
     """The settings that a run's process will have."""
-    FLAGS["model"].value = run.model
-    FLAGS["optimizer"].value = run.optimizer
-    FLAGS["learning_rate"].value = run.learning_rate
-    FLAGS["seed"].value = run.seed
+    for name, value in vars(run).items():
+        FLAGS[name].value = value
     FLAGS["model_dir"].value = str(comparison.folder / run.name)
     return train.config_from_flags()
 
@@ -133,7 +122,7 @@ def _first(comparison, **changes):
     return _config_of(comparison, dataclasses.replace(first, **changes))
 
 
-def _report(comparison, runs, images, sizes):
+def _report(comparison, runs, images):
     specs = {
         optimizer: resolve_optimizer(
             _first(comparison, optimizer=optimizer), images.num_train_images
@@ -141,12 +130,13 @@ def _report(comparison, runs, images, sizes):
         for optimizer in comparison.optimizers
     }
     shares = {}
-    for model in comparison.models if sizes else ():
+    for model in comparison.models if comparison.timing_batches else ():
         for optimizer, spec in specs.items():
-            # Measured now, one after the other.
             logging.info("timing %s with %s", model, optimizer)
             config = _first(comparison, model=model, optimizer=optimizer)
-            shares[model, optimizer] = time_steps(config, spec, images, sizes)
+            shares[model, optimizer] = time_steps(
+                config, spec, images, comparison.timing_batches
+            )
     data = (
         f"{FLAGS.dataset} images of {images.config.image_size} px, "
         f"{images.num_classes} classes, {images.num_train_images} for training, "

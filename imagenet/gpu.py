@@ -4,17 +4,15 @@ r"""Measures and compares on a GPU that has JAX and no TensorFlow.
     python -m imagenet.gpu --stage=resnet
     python -m imagenet.gpu --stage=inception
 
-`step`: a step of the optimizer on the variables of ResNet50V2 and ViT-B/16 beside
-Adam's and beside what the device's bandwidth allows, and its share of a training step.
-`resnet`, `inception`: training from the start on drawn images, `HierarchicalRNN` beside
-NAdamW with a cosine at two rates.
-
-A call takes `--minutes` at most and writes its CSVs as it goes. It ends with status 75
-where something is left to do: the same command goes on. `report.md` is written anew by
-each call.
+What the stages are stands in docs/imagenet.md. A call takes `--minutes` at most and
+writes its CSVs as it goes. It ends with status 75 where something is left to do: the
+same command goes on. `report.md` is written anew by each call.
 """
 
+import csv
 import dataclasses
+import functools
+import itertools
 import os
 import pathlib
 import sys
@@ -28,16 +26,14 @@ import numpy as np
 from absl import app, logging
 
 from imagenet.accelerator.images import DeviceImages
-from imagenet.accelerator.report import write_report
-from imagenet.accelerator.rows import append_row, read_rows
+from imagenet.accelerator.report import read_rows, write_report
 from imagenet.accelerator.step_cost import copy_bandwidth, step_cost
 from imagenet.accelerator.training import OutOfTime, TrainingStep, train
 from imagenet.comparison.runs import Run
-from imagenet.models import MODELS, PRECISIONS, build_model, checked_image_size
+from imagenet.models import MODELS, build_model, checked_image_size
 from imagenet.optimizers import OPTIMIZERS, resolve
-from imagenet.run.config import SETTINGS_FILE, weights_identity
+from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, weights_identity
 from imagenet.run.step_times import median_seconds
-from imagenet.run.termination import STATUS_TERMINATED
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.flags import (
@@ -75,19 +71,16 @@ class GpuConfig:
     num_images: int = setting(20_000, "Training images, on the device.", at_least=1)
     num_validation_images: int = setting(2_000, "Validation images.", at_least=1)
     precision: str = setting(
-        "mixed_bfloat16", "Policy of the network's layers.", choices=PRECISIONS
+        "mixed_bfloat16",
+        "Policy of the network's layers.",
+        choices=("float32", "mixed_bfloat16"),
     )
     weights: str = setting("default", "Of the learned optimizer: a name or a path.")
     seed: int = setting(0, "Of initial weights, images and order.", at_least=0)
 
     def __post_init__(self):
         check_settings(self)
-        if self.precision == "mixed_float16":
-            raise ValueError(
-                "precision must be one without a loss scale. Received: mixed_float16"
-            )
-        model = self.model or STAGES[self.stage]
-        size = checked_image_size(model, self.image_size)
+        size = checked_image_size(self.network, self.image_size)
         object.__setattr__(self, "image_size", size)
 
     @property
@@ -108,13 +101,6 @@ class GpuConfig:
         }
 
 
-def learned(config: GpuConfig, train_steps: int, learning_rate=1.0) -> HierarchicalRNN:
-    """The learned optimizer, which knows how long the run is."""
-    return HierarchicalRNN(
-        learning_rate, weights=config.weights, total_steps=train_steps
-    )
-
-
 def measure_steps(config: GpuConfig, deadline: float) -> None:
     """The stage `step`: a row of `step.csv` each, and `training_step.csv`.
 
@@ -125,32 +111,43 @@ def measure_steps(config: GpuConfig, deadline: float) -> None:
     folder = pathlib.Path(config.output) / "step"
     run_folder.write_or_verify(folder / SETTINGS_FILE, config.identity(), {})
     makers = {
-        "hierarchical_rnn": lambda: learned(config, config.train_steps),
-        "adam": lambda: keras.optimizers.Adam(),
+        "hierarchical_rnn": lambda: HierarchicalRNN(
+            weights=config.weights, total_steps=config.train_steps
+        ),
+        "adam": keras.optimizers.Adam,
     }
-    bandwidth = None
+    batch_size = TIMED_BATCH if config.model is None else config.batch_size
+    bandwidth = functools.cache(copy_bandwidth)
+
+    def of_step(network, name):
+        return step_cost(network, name, makers[name](), bandwidth())
+
+    def of_training(network, name):
+        milliseconds = _training_milliseconds(config, makers[name](), batch_size)
+        row = {"network": network, "optimizer": name, "batch_size": batch_size}
+        return {**row, "milliseconds": milliseconds}
+
     networks = [config.network] if config.model else ["resnet_v2_50", "vit_b16"]
-    done = {
-        (row["network"], row["optimizer"]) for row in read_rows(folder / "step.csv")
-    }
-    for network in networks:
-        for name, make in makers.items():
-            if (network, name) in done:
-                continue
-            _check_time(deadline, f"a step of {name} on {network}")
-            bandwidth = bandwidth or copy_bandwidth()
-            cost = step_cost(network, name, make(), bandwidth)
-            append_row(folder / "step.csv", dataclasses.asdict(cost))
-    path = folder / "training_step.csv"
-    done = {row["optimizer"] for row in read_rows(path)}
-    for name, make in makers.items():
-        if name in done:
-            continue
-        _check_time(deadline, f"a training step with {name}")
-        batch_size = TIMED_BATCH if config.model is None else config.batch_size
-        row = {"network": config.network, "optimizer": name, "batch_size": batch_size}
-        row["milliseconds"] = _training_milliseconds(config, make(), batch_size)
-        append_row(path, row)
+    for file, of_networks, measure in (
+        ("step.csv", networks, of_step),
+        ("training_step.csv", [config.network], of_training),
+    ):
+        done = {(r["network"], r["optimizer"]) for r in read_rows(folder / file)}
+        for case in itertools.product(of_networks, makers):
+            if case not in done:
+                _check_time(deadline, f"{file}: {' on '.join(reversed(case))}")
+                _append_row(folder / file, measure(*case))
+
+
+def _append_row(path, row):
+    """Adds a row, which is on disk then; all rows have the same columns."""
+    is_new = not path.is_file()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+    logging.info("%s", row)
 
 
 def _training_milliseconds(config, optimizer, batch_size):
@@ -186,9 +183,9 @@ def compare(config: GpuConfig, deadline: float) -> None:
     runs = [run for run in runs if not (folder / run.name / "eval.csv").is_file()]
     if not runs:
         return
-    size, seconds = config.image_size, 0.0
+    seconds, size, classes = 0.0, config.image_size, config.num_classes
     images, validation = (
-        DeviceImages.drawn(first, count, size, config.num_classes, config.seed)
+        DeviceImages.drawn(first, count, size, classes, config.seed)
         for first, count in (
             (0, config.num_images),
             (config.num_images, config.num_validation_images),
@@ -206,15 +203,10 @@ def compare(config: GpuConfig, deadline: float) -> None:
             weights=config.weights,
         )
         logging.info("%s", spec.describe())
-        model = build_model(
-            run.model, config.num_classes, size, config.precision, seed=run.seed
-        )
+        model = build_model(run.model, classes, size, config.precision, seed=run.seed)
+        optimizer = spec.make(model)
         if spec.is_learned:
-            optimizer = learned(config, config.train_steps, spec.rate())
-            optimizer.build(model.trainable_variables)
-        else:
-            optimizer = spec.make(model)
-        rate = spec.rate()
+            optimizer.total_steps = config.train_steps
         train(
             TrainingStep(model, optimizer),
             images,
@@ -223,7 +215,7 @@ def compare(config: GpuConfig, deadline: float) -> None:
             batch_size=config.batch_size,
             train_steps=config.train_steps,
             seed=config.seed,
-            rate=lambda step, rate=rate: float(rate(step) if callable(rate) else rate),
+            rate=spec.rate_at,
             deadline=deadline,
         )
         # As long as the next one will take.
@@ -238,22 +230,19 @@ def _check_time(deadline, what):
 def main(arguments):
     """Does what is left of a stage, as far as the time goes."""
     if len(arguments) > 1:
-        raise app.UsageError(
-            f"The arguments must be flags alone. Received: {arguments[1:]}"
-        )
+        raise app.UsageError(f"Arguments must be flags. Received: {arguments[1:]}")
     began, left = time.monotonic(), None
     try:
         config = GpuConfig(**flag_settings(GpuConfig))
-        deadline = began + 60 * config.minutes
+        run_stage = measure_steps if config.stage == "step" else compare
         try:
-            (measure_steps if config.stage == "step" else compare)(config, deadline)
+            run_stage(config, began + 60 * config.minutes)
         except OutOfTime as error:
             left = error
-        text = write_report(pathlib.Path(config.output))
+        print(write_report(pathlib.Path(config.output)))
     except (ValueError, OSError) as error:
         print(f"imagenet.gpu: {error}", file=sys.stderr)
         sys.exit(1)
-    print(text)
     if left:
         print(f"imagenet.gpu: the same command goes on: {left}", file=sys.stderr)
         sys.exit(STATUS_TERMINATED)

@@ -21,26 +21,33 @@ class ModelSpec:
         constructor: Its function in `keras.applications`.
         image_size: Height and width in pixels that it was made for.
         smallest_image_size: The least that it can take.
-        scaling: How pixels are scaled, in the terms of `keras.applications`.
     """
 
     constructor: Callable
     image_size: int
     smallest_image_size: int
-    scaling: str = "tf"
 
 
 def narrow_resnet(**arguments) -> keras.Model:
     """ResNet50V2 with an eighth of the filters: as deep, and quick to try."""
     model = keras.applications.ResNet50V2(**arguments)
 
-    def narrowed(layer):
+    def narrow(config):
+        config["filters"] //= 8
+
+    return _changed(model, keras.layers.Conv2D, narrow)
+
+
+def _changed(model, layer_class, change):
+    """The same network with other settings of some layers, and fresh weights."""
+
+    def clone(layer):
         config = layer.get_config()
-        if isinstance(layer, keras.layers.Conv2D):
-            config["filters"] //= 8
+        if isinstance(layer, layer_class):
+            change(config)
         return layer.__class__.from_config(config)
 
-    return keras.models.clone_model(model, clone_function=narrowed)
+    return keras.models.clone_model(model, clone_function=clone)
 
 
 MODELS = {
@@ -52,31 +59,22 @@ MODELS = {
 }
 
 
-def model_spec(name: str) -> ModelSpec:
-    """The network of that name.
+def checked_image_size(name: str, image_size: int | None) -> int:
+    """An image size that the network can take; None: the one it was made for.
 
     Raises:
-        ValueError: There is none.
+        ValueError: It is too small, or there is no such network.
     """
     if name not in MODELS:
         raise ValueError(
             f"the model must be one of {', '.join(MODELS)}. Received: {name!r}"
         )
-    return MODELS[name]
-
-
-def checked_image_size(name: str, image_size: int | None) -> int:
-    """An image size that the network can take; None: the one it was made for.
-
-    Raises:
-        ValueError: It is too small.
-    """
-    kind = model_spec(name)
+    spec = MODELS[name]
     if image_size is None:
-        return kind.image_size
-    if image_size < kind.smallest_image_size:
+        return spec.image_size
+    if image_size < spec.smallest_image_size:
         raise ValueError(
-            f"{name} must have {kind.smallest_image_size} pixels a side or more. "
+            f"{name} must have {spec.smallest_image_size} pixels a side or more. "
             f"Received: {image_size}"
         )
     return image_size
@@ -108,11 +106,6 @@ def build_model(
         ValueError: An argument breaks a rule.
     """
     image_size = checked_image_size(name, image_size)
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"the precision must be one of {', '.join(PRECISIONS)}. "
-            f"Received: {precision!r}"
-        )
     if num_classes < 2:
         raise ValueError(f"num_classes must be 2 or more. Received: {num_classes}")
     if seed is not None:
@@ -121,14 +114,18 @@ def build_model(
     # The constructors of keras.applications take no dtype.
     keras.config.set_dtype_policy(precision)
     try:
-        model = model_spec(name).constructor(
+        model = MODELS[name].constructor(
             weights=None,
             classes=num_classes,
             input_shape=(image_size, image_size, 3),
             classifier_activation=None,
         )
         if synchronized_batch_normalization:
-            model = _synchronized(model)
+            model = _changed(
+                model,
+                keras.layers.BatchNormalization,
+                lambda config: config.update(synchronized=True),
+            )
     finally:
         keras.config.set_dtype_policy(before)
     if precision == "float32":
@@ -146,15 +143,3 @@ def _with_float32_logits(model):
     logits = precise(last.input)
     precise.set_weights(last.get_weights())
     return keras.Model(model.inputs[0], logits, name=model.name)
-
-
-def _synchronized(model):
-    """The same network with batch statistics over all replicas, and fresh weights."""
-
-    def clone(layer):
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.BatchNormalization):
-            config["synchronized"] = True
-        return layer.__class__.from_config(config)
-
-    return keras.models.clone_model(model, clone_function=clone)

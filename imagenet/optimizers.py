@@ -7,7 +7,6 @@ extension, and the gradient clipping of its work is left out).
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import keras
@@ -98,18 +97,10 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer with every setting resolved.
+    """An optimizer with every setting resolved, see `OptimizerDefaults` and `resolve`.
 
-    Attributes:
-        name: A key of `OPTIMIZERS`.
-        learning_rate: At its highest.
-        schedule: `"constant"`, `"cosine"` or `"exponential"`.
-        warmup_steps: Steps of the rise.
-        train_steps: Steps of the run, to which the cosine is stretched.
-        steps_per_epoch: By which the exponential decay counts.
-        weight_decay: Of kernels.
-        weights: Name or path of the learned optimizer's; None for the others.
-        state_dtype: Of the learned optimizer's state; None for the others.
+    `learning_rate` is the highest one, `train_steps` is what a cosine is stretched to;
+    `weights` and `state_dtype` are of the learned optimizer.
     """
 
     name: str
@@ -119,8 +110,8 @@ class OptimizerSpec:
     train_steps: int
     steps_per_epoch: float
     weight_decay: float
-    weights: str | None
-    state_dtype: str | None
+    weights: str
+    state_dtype: str
 
     @property
     def is_learned(self) -> bool:
@@ -154,17 +145,17 @@ class OptimizerSpec:
             parts.append(f"weight decay of kernels {self.weight_decay:g}, {how}")
         return ", ".join(parts) + f" ({defaults.source})"
 
-    def rate(self) -> "float | keras.optimizers.schedules.LearningRateSchedule":
+    def rate(self) -> "float | WarmUp":
         """The learning rate, or its schedule."""
         if self.schedule == "constant" and not self.warmup_steps:
             return self.learning_rate
-        return WarmUp(
-            self.learning_rate,
-            self.schedule,
-            self.warmup_steps,
-            self.train_steps,
-            self.steps_per_epoch,
-        )
+        names = ("learning_rate", "schedule", "warmup_steps", "train_steps")
+        return WarmUp(*(getattr(self, n) for n in (*names, "steps_per_epoch")))
+
+    def rate_at(self, step: int) -> float:
+        """What multiplies the step after `step` others."""
+        rate = self.rate()
+        return float(rate(step) if callable(rate) else rate)
 
     def make(self, model: keras.Model) -> keras.optimizers.Optimizer:
         """The optimizer, built for the model's variables.
@@ -250,66 +241,50 @@ def resolve(
         batch_size: Images a step, over all devices.
         train_steps: Steps of the run.
         steps_per_epoch: Steps of an epoch.
-        learning_rate: None: the usual one for that batch.
+        learning_rate: Above 0; None: the usual one for that batch.
         schedule: One of `SCHEDULES`.
         warmup_steps: None: as usual, but a tenth of the run at most.
-        weight_decay: None: the usual one.
+        weight_decay: 0 or more; None: the usual one.
         weights: Of the learned optimizer.
         state_dtype: Of the learned optimizer.
 
     Raises:
-        ValueError: An argument breaks a rule.
+        ValueError: A name is unknown, or the warm-up is longer than the run.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(
-            f"the optimizer must be one of {', '.join(OPTIMIZERS)}. Received: {name!r}"
-        )
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"the schedule must be one of {', '.join(SCHEDULES)}. "
-            f"Received: {schedule!r}"
-        )
+    for what, value, known in (
+        ("optimizer", name, OPTIMIZERS),
+        ("schedule", schedule, SCHEDULES),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
+            )
     defaults = OPTIMIZERS[name]
     if learning_rate is None:
         learning_rate = defaults.learning_rate
         if defaults.batch_size:
             learning_rate *= batch_size / defaults.batch_size
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(
-            f"the learning rate must be positive. Received: {learning_rate}"
-        )
-    if schedule == "usual":
-        schedule = defaults.schedule
     if warmup_steps is None:
-        warmup_steps = min(
-            max(
-                round(defaults.warmup_epochs * steps_per_epoch),
-                round(defaults.warmup_fraction * train_steps),
-            ),
-            train_steps // 10,
+        usual = max(
+            round(defaults.warmup_epochs * steps_per_epoch),
+            round(defaults.warmup_fraction * train_steps),
         )
+        warmup_steps = min(usual, train_steps // 10)
     if not 0 <= warmup_steps <= train_steps:
         raise ValueError(
             "the warm-up must lie within the run. Received: "
             f"{warmup_steps} steps of {train_steps}"
         )
-    if weight_decay is None:
-        weight_decay = defaults.weight_decay
-    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
-        raise ValueError(
-            f"the weight decay must be 0 or more. Received: {weight_decay}"
-        )
-    is_learned = name == "hierarchical_rnn"
     return OptimizerSpec(
         name,
         float(learning_rate),
-        schedule,
-        int(warmup_steps),
-        int(train_steps),
-        float(steps_per_epoch),
-        float(weight_decay),
-        weights if is_learned else None,
-        state_dtype if is_learned else None,
+        defaults.schedule if schedule == "usual" else schedule,
+        warmup_steps,
+        train_steps,
+        steps_per_epoch,
+        defaults.weight_decay if weight_decay is None else weight_decay,
+        weights,
+        state_dtype,
     )
 
 
@@ -326,11 +301,6 @@ def with_loss_scale(
     scaled = keras.optimizers.LossScaleOptimizer(optimizer)
     scaled.build(model.trainable_variables)
     return scaled
-
-
-def has_loss_scale(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether it is wrapped in a loss scale."""
-    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -19,10 +19,9 @@ from absl import app, flags, logging
 
 from imagenet.input.config import GENERATED
 from imagenet.input.data import open_images
-from imagenet.run.checkpoints import newest_checkpoint
-from imagenet.run.config import RunConfig
+from imagenet.run.checkpoints import first_line, newest_checkpoint
+from imagenet.run.config import STATUS_TERMINATED, RunConfig, Terminated
 from imagenet.run.devices import devices_of
-from imagenet.run.termination import STATUS_TERMINATED, Terminated
 from imagenet.run.training import Training, check_start, resolve_optimizer
 from learned_optimizer import load_weights
 from learned_optimizer.keras_step.arguments import checked_total_steps
@@ -65,20 +64,30 @@ def main(arguments):
         tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     try:
         check_backend()
-        _check_threads()
+        if FLAGS.threads == 1 and os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+            # What oneDNN writes beyond its memory with, see `imagenet`.
+            raise ValueError(
+                "one thread must be asked for by TF_NUM_INTRAOP_THREADS=1 in the "
+                "environment, before TensorFlow sets up oneDNN, which then is left "
+                "off. Received: --threads=1"
+            )
         config = config_from_flags()
         check_optimizer(config)
-        if FLAGS.eval_only:
-            _check_evaluation(config)
+        folder = pathlib.Path(config.model_dir) / "checkpoints"
+        if FLAGS.eval_only and newest_checkpoint(folder) is None:
+            raise ValueError(
+                f"--eval_only must find a checkpoint. Received: none in {folder}"
+            )
         # Waits for the other processes, if there are any.
         devices = devices_of(config)
         check_start(config, devices)
         # May take hours, where they are to be prepared.
         training = Training(config, devices, open_images(config))
         if FLAGS.eval_only:
-            _evaluate_only(training)
-            return
-        training.train(FLAGS.stop_after)
+            row = training.evaluate()
+            print(", ".join(f"{name} {value:.6g}" for name, value in row.items()))
+        else:
+            training.train(FLAGS.stop_after)
     except (ValueError, OSError) as error:
         _leave(str(error), 1)
     except Terminated as error:
@@ -90,23 +99,12 @@ def main(arguments):
     ) as error:
         _leave(
             "another process of the run is gone; started again, all with the same "
-            f"flags, the run goes on from its last checkpoint ({_first_line(error)})",
+            f"flags, the run goes on from its last checkpoint ({first_line(error)})",
             STATUS_LOST,
         )
     except tf.errors.OpError as error:
         # A full disk while TensorBoard's file is written, a damaged TFRecord.
-        _leave(f"{type(error).__name__}: {_first_line(error)}", 1)
-
-
-def _check_threads():
-    """Refuses what oneDNN writes beyond its memory with, see `imagenet`."""
-    one_dnn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"
-    if FLAGS.threads == 1 and one_dnn:
-        raise ValueError(
-            "one thread must be asked for by TF_NUM_INTRAOP_THREADS=1 in the "
-            "environment, before TensorFlow sets up oneDNN, which then is left off. "
-            "Received: --threads=1"
-        )
+        _leave(f"{type(error).__name__}: {first_line(error)}", 1)
 
 
 def check_optimizer(config: RunConfig) -> None:
@@ -127,23 +125,6 @@ def check_optimizer(config: RunConfig) -> None:
         checked_total_steps(1, load_weights(config.weights).config)
 
 
-def _first_line(error):
-    return str(error).strip().split("\n")[0][:300]
-
-
-def _check_evaluation(config):
-    folder = pathlib.Path(config.model_dir)
-    if newest_checkpoint(folder / "checkpoints") is None:
-        raise ValueError(
-            f"--eval_only must find a checkpoint. Received: none in model_dir, {folder}"
-        )
-
-
-def _evaluate_only(training):
-    row = training.evaluate()
-    print(", ".join(f"{name} {value:.6g}" for name, value in row.items()))
-
-
 def _leave(message, status):
     """Ends the process now: threads of lost processes may hang on its exit."""
     print(f"imagenet.train: {message}", file=sys.stderr)
@@ -157,11 +138,9 @@ def set_up_logging() -> None:
     """Shows what a run says, but not what TensorFlow says of each checkpoint."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_logger().addFilter(_is_news)
-
-
-def _is_news(record):
-    return not str(record.msg).startswith("Sharding callback duration")
+    logging.get_absl_logger().addFilter(
+        lambda record: not str(record.msg).startswith("Sharding callback duration")
+    )
 
 
 def run():

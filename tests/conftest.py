@@ -66,20 +66,6 @@ def c_compiler():
     return shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 
 
-def pytest_report_header():
-    """Says which optional things are there, so that skips are no surprise."""
-    found = {title: installed(name) for name, title in OPTIONAL_BACKENDS.items()}
-    found["C compiler"] = c_compiler() is not None
-    absent = [title for title, there in found.items() if not there]
-    present = [title for title, there in found.items() if there]
-    line = f"optional: found {', '.join(present) or 'none'}"
-    if absent:
-        line += f"; tests that need {' or '.join(absent)} are skipped"
-    if not all(map(installed, OPTIONAL_BACKENDS)):
-        line += " (`make backends` installs the backends)"
-    return line
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Puts the longest tests in front, before anything divides them into parts."""

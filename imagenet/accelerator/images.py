@@ -29,32 +29,22 @@ class DeviceImages:
     def drawn(
         cls, first: int, count: int, size: int, num_classes: int, seed: int
     ) -> "DeviceImages":
-        """Images drawn by all processors.
-
-        Args:
-            first: Index of the first image.
-            count: How many there are; image i has the label i modulo the classes.
-            size: Height and width in pixels.
-            num_classes: Classes.
-            seed: Of the images.
-        """
+        """The drawn images from number `first` on, see `drawn_jpegs`."""
         indices = range(first, first + count)
         files = drawn_jpegs(indices, num_classes, seed, size=size)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             images = np.stack(list(pool.map(_decoded, files)))
-        return cls(images, (np.arange(first, first + count) % num_classes).astype("i4"))
+        return cls(images, (np.array(indices) % num_classes).astype("i4"))
 
     def rows(self, step: int, batch_size: int, seed: int) -> np.ndarray:
         """Which images are in the batch of a step; each epoch has its own order."""
         places = np.arange(step * batch_size, (step + 1) * batch_size)
-        epochs, places = np.divmod(places, len(self))
-        orders = {
-            epoch: np.random.default_rng([seed, epoch]).permutation(len(self))
-            for epoch in set(epochs.tolist())
-        }
-        return np.array(
-            [orders[epoch][place] for epoch, place in zip(epochs, places, strict=True)]
-        )
+        first, last = places[[0, -1]] // len(self)
+        orders = [
+            np.random.default_rng([seed, epoch]).permutation(len(self))
+            for epoch in range(first, last + 1)
+        ]
+        return np.concatenate(orders)[places - first * len(self)]
 
 
 def _decoded(content):
@@ -79,8 +69,7 @@ def augmented(images, rows, key):
     down, right = jnp.clip(jnp.arange(size) + shifts, 0, size - 1)
     flipped = jax.random.bernoulli(of_flip, shape=(len(rows), 1))
     right = jnp.where(flipped, right[:, ::-1], right)
-    parts = images[rows[:, None, None], down[:, :, None], right[:, None, :]]
-    return scaled(parts)
+    return scaled(images[rows[:, None, None], down[:, :, None], right[:, None, :]])
 
 
 def scaled(images):

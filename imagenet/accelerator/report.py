@@ -5,8 +5,6 @@ import pathlib
 
 import numpy as np
 
-from imagenet.accelerator.rows import read_rows
-from imagenet.accelerator.step_cost import StepCost
 from imagenet.run.config import SETTINGS_FILE
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
@@ -14,6 +12,11 @@ from learned_optimizer.utils.markdown import markdown_table
 
 # Steps over which a loss is the mean.
 _WIDTH = 100
+
+
+def read_rows(path: pathlib.Path) -> list[dict]:
+    """The rows of a CSV about networks and optimizers, none where there is no file."""
+    return read_csv(path, ("network", "optimizer")) if path.is_file() else []
 
 
 def write_report(folder: pathlib.Path) -> str:
@@ -26,9 +29,8 @@ def write_report(folder: pathlib.Path) -> str:
             f"{settings['device']}, Keras on JAX; weights {settings['weights']}, "
             f"sha256 {settings['weights_sha256'][:12]}.",
         ]
-        sections += (_steps if path.parent.name == "step" else _runs)(
-            path.parent, settings
-        )
+        write = _steps if path.parent.name == "step" else _runs
+        sections += write(path.parent, settings)
     text = "\n\n".join(sections) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "report.md", text.encode())
@@ -36,19 +38,19 @@ def write_report(folder: pathlib.Path) -> str:
 
 
 def _steps(folder, settings):
-    costs = [StepCost.from_row(row) for row in read_rows(folder / "step.csv")]
+    costs = read_rows(folder / "step.csv")
     if costs:
         yield markdown_table(
             ["network, optimizer", "ms a step", "least ms", "times the least"]
             + ["temporary MB", "state bytes per parameter"],
             [
                 [
-                    f"{cost.network}, {cost.optimizer}",
-                    f"{cost.milliseconds:.2f}",
-                    f"{cost.least_milliseconds:.2f}",
-                    f"{cost.milliseconds / cost.least_milliseconds:.2f}",
-                    f"{cost.temporary_bytes / 1e6:.0f}",
-                    f"{cost.state_bytes / cost.parameters:.1f}",
+                    f"{cost['network']}, {cost['optimizer']}",
+                    f"{cost['milliseconds']:.2f}",
+                    f"{cost['least_milliseconds']:.2f}",
+                    f"{cost['milliseconds'] / cost['least_milliseconds']:.2f}",
+                    f"{cost['temporary_bytes'] / 1e6:.0f}",
+                    f"{cost['state_bytes'] / cost['parameters']:.1f}",
                 ]
                 for cost in costs
             ],
@@ -56,16 +58,16 @@ def _steps(folder, settings):
         yield (
             "The least time reads and writes parameters and state once and reads "
             "gradients, at the bandwidth of a copy on the device, "
-            f"{costs[0].gigabytes_a_second:.0f} GB/s."
+            f"{costs[0]['gigabytes_a_second']:.0f} GB/s."
         )
-    steps = {(cost.network, cost.optimizer): cost.milliseconds for cost in costs}
+    steps = {(row["network"], row["optimizer"]): row["milliseconds"] for row in costs}
     table = []
     for row in read_rows(folder / "training_step.csv"):
-        whole, own = float(row["milliseconds"]), (row["network"], row["optimizer"])
-        images = int(row["batch_size"])
-        share = f"{steps[own] / whole:.1%}" if own in steps else ""
-        rate = f"{1e3 * images / whole:.0f}"
-        table.append([", ".join(own), str(images), f"{whole:.1f}", rate, share])
+        name, whole = (row["network"], row["optimizer"]), row["milliseconds"]
+        share = f"{steps[name] / whole:.1%}" if name in steps else ""
+        rate = f"{1e3 * row['batch_size'] / whole:.0f}"
+        images = f"{row['batch_size']:.0f}"
+        table.append([", ".join(name), images, f"{whole:.1f}", rate, share])
     if table:
         yield markdown_table(
             ["training step", "images", "ms", "images a second", "optimizer's share"],
@@ -82,13 +84,9 @@ def _runs(folder, settings):
         losses = np.array([row["loss"] for row in rows])
         rate = np.median([row["images_per_second"] for row in rows])
         means = [losses[max(0, mark - _WIDTH) : mark].mean() for mark in marks]
-        table.append(
-            [
-                path.parent.name,
-                *(f"{mean:.4f}" for mean in means),
-                *(f"{end['top_1']:.2%}", f"{end['loss']:.4f}", f"{rate:.0f}"),
-            ]
-        )
+        figures = [*(f"{mean:.4f}" for mean in means), f"{end['top_1']:.2%}"]
+        figures += [f"{end['loss']:.4f}", f"{rate:.0f}"]
+        table.append([path.parent.name, *figures])
     head = [f"loss at step {mark}" for mark in marks]
     yield markdown_table(
         ["run", *head, "top-1", "validation loss", "images a second"], table

@@ -4,7 +4,6 @@ The least time is that of moving what must be moved: parameters and state are re
 written, gradients are read. The bandwidth is that of a copy on the device.
 """
 
-import dataclasses
 import math
 
 import jax
@@ -18,42 +17,6 @@ from learned_optimizer.benchmark import vit_b16_shapes
 
 REPETITIONS = 20
 _COPIED_BYTES = 1 << 30
-
-
-@dataclasses.dataclass(frozen=True)
-class StepCost:
-    """Of one step of one optimizer on the variables of one network.
-
-    Attributes:
-        network: Its name.
-        optimizer: Its name.
-        parameters: That are updated.
-        milliseconds: Median time of a step.
-        temporary_bytes: What the compiled step needs beside its arguments.
-        state_bytes: Of the optimizer's variables.
-        moved_bytes: That must be read and written.
-        gigabytes_a_second: Of a copy on the device, reading and writing.
-    """
-
-    network: str
-    optimizer: str
-    parameters: int
-    milliseconds: float
-    temporary_bytes: int
-    state_bytes: int
-    moved_bytes: int
-    gigabytes_a_second: float
-
-    @classmethod
-    def from_row(cls, row: dict[str, str]) -> "StepCost":
-        """From the row of a CSV."""
-        kinds = {field.name: field.type for field in dataclasses.fields(cls)}
-        return cls(**{name: kinds[name](value) for name, value in row.items()})
-
-    @property
-    def least_milliseconds(self) -> float:
-        """To move what must be moved."""
-        return self.moved_bytes / self.gigabytes_a_second / 1e6
 
 
 def copy_bandwidth() -> float:
@@ -79,8 +42,14 @@ def shapes_of(network: str) -> list[tuple[int, ...]]:
 
 def step_cost(
     network: str, name: str, optimizer: keras.optimizers.Optimizer, bandwidth: float
-) -> StepCost:
-    """Measures a step on variables of the shapes of a network."""
+) -> dict:
+    """Measures a step on variables of the shapes of a network.
+
+    Returns:
+        A row of `step.csv`: beside the times of a step, the bytes that the compiled
+        step needs beside its arguments, those of the optimizer's variables, those that
+        must be read and written, and the bandwidth in gigabytes a second.
+    """
     random = np.random.default_rng(0)
     variables = [
         keras.Variable(0.02 * random.standard_normal(shape, np.float32))
@@ -103,22 +72,24 @@ def step_cost(
 
     step = jax.jit(advance, donate_argnums=(0, 1)).lower(*values, gradients).compile()
     state_bytes, parameter_bytes = (sum(v.nbytes for v in some) for some in values)
+    moved_bytes = 2 * state_bytes + 3 * parameter_bytes
 
     def run():
         nonlocal values
         values = step(*values, gradients)
         return values
 
-    return StepCost(
-        network,
-        name,
-        sum(math.prod(variable.shape) for variable in variables),
-        1e3 * _median(run),
-        step.memory_analysis().temp_size_in_bytes,
-        state_bytes,
-        2 * state_bytes + 3 * parameter_bytes,
-        bandwidth,
-    )
+    return {
+        "network": network,
+        "optimizer": name,
+        "parameters": sum(math.prod(variable.shape) for variable in variables),
+        "milliseconds": 1e3 * _median(run),
+        "least_milliseconds": moved_bytes / bandwidth / 1e6,
+        "temporary_bytes": step.memory_analysis().temp_size_in_bytes,
+        "state_bytes": state_bytes,
+        "moved_bytes": moved_bytes,
+        "gigabytes_a_second": bandwidth,
+    }
 
 
 def _median(run):

@@ -11,8 +11,7 @@ import numpy as np
 from absl import logging
 
 from imagenet.accelerator.images import DeviceImages, augmented, scaled
-from imagenet.comparison.ranking import ranks_of
-from imagenet.run.columns import EVAL_COLUMNS, TRAIN_COLUMNS
+from imagenet.run.config import EVAL_COLUMNS, TRAIN_COLUMNS
 from learned_optimizer.utils.csv_log import CsvLog
 
 LABEL_SMOOTHING = 0.1
@@ -120,14 +119,9 @@ def train(
         figures = np.array(pending, np.float32)
         seconds, began = time.monotonic() - began, time.monotonic()
         first = number + 1 - len(figures)
-        for index, (loss, accuracy) in enumerate(figures):
-            values = (
-                first + index + 1,
-                loss,
-                accuracy,
-                rate(first + index),
-                batch_size * len(figures) / seconds,
-            )
+        speed = batch_size * len(figures) / seconds
+        for done, (loss, accuracy) in enumerate(figures, first):
+            values = (done + 1, loss, accuracy, rate(done), speed)
             log.write(dict(zip(TRAIN_COLUMNS, values, strict=True)))
         log.flush()
         pending = []
@@ -142,10 +136,18 @@ def train(
     labels = np.asarray(validation.labels)
     logits = step.logits(validation, batch_size)
     ranks = ranks_of(labels, logits)
-    shifted = logits - logits.max(-1, keepdims=True)
-    of_labels = np.take_along_axis(shifted, labels[:, None], 1)[:, 0]
-    losses = np.log(np.exp(shifted).sum(-1)) - of_labels
+    losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(len(labels)), labels]
     row = (train_steps, (ranks < 1).mean(), (ranks < 5).mean(), losses.mean())
     log = CsvLog(folder / "eval.csv", EVAL_COLUMNS, 0)
     log.write(dict(zip(EVAL_COLUMNS, (*row, len(labels)), strict=True)))
     log.close()
+
+
+def ranks_of(labels, logits) -> np.ndarray:
+    """How many other classes are not surely below the label's, `[images]`.
+
+    Ties count against the label, and so does what is not a number.
+    """
+    of_labels = np.take_along_axis(logits, labels[:, None], axis=1)
+    # The label's own class is not below itself.
+    return (~(logits < of_labels)).sum(axis=1) - 1

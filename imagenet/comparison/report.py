@@ -1,13 +1,10 @@
-"""The report of a comparison: Markdown, with curves and times as PNG and CSV.
-
-No TensorFlow is imported: the JAX program writes the same report.
-"""
+"""The report of a comparison: Markdown, with curves and times as PNG and CSV."""
 
 import dataclasses
 
 import numpy as np
 
-from imagenet.comparison.figures import label_of, plot_curves, plot_shares
+from imagenet.comparison.figures import label_of, plot_curves
 from imagenet.comparison.runs import (
     LAST_STEPS,
     ComparisonConfig,
@@ -17,7 +14,6 @@ from imagenet.comparison.runs import (
     write_curves,
 )
 from imagenet.optimizers import OptimizerSpec
-from imagenet.run.step_times import StepTimes
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
@@ -27,7 +23,7 @@ def write_report(
     config: ComparisonConfig,
     runs: list[Run],
     specs: dict[str, OptimizerSpec],
-    shares: dict[tuple[str, str], list[StepTimes]],
+    shares: dict[tuple[str, str], list[dict[str, float]]],
     command: str,
     data: str,
 ) -> str:
@@ -36,7 +32,11 @@ def write_report(
     Returns:
         The text.
     """
-    footer = _footer(config, runs)
+    footer = "; ".join(
+        f"HierarchicalRNN: weights {name}, sha256 {sha256}"
+        for name, sha256 in dict.fromkeys(map(config.weights_of, runs))
+        if sha256
+    )
     write_curves(config, runs, config.folder / "curves.csv")
     lines = [
         "# Comparison of optimizers",
@@ -48,28 +48,17 @@ def write_report(
         "",
     ]
     for model in config.models:
-        plot_curves(config, model, runs, config.folder / f"{model}.png", footer)
+        plot_curves(config, model, runs, footer)
         lines += [f"## {model}", "", f"![{model}]({model}.png)", ""]
         lines += _losses(config, model, runs)
         lines += _probes(config, model)
     if shares:
-        plot_shares(shares, config.folder / "shares.png", footer)
         lines += _times(config, shares)
     lines += ["## The optimizers", ""]
     lines += _descriptions(config, runs, specs)
     text = "\n".join(lines) + "\n"
     atomic_write(config.folder / "report.md", text.encode())
     return text
-
-
-def _footer(config, runs):
-    """Where the learned weights are from, empty if there are none."""
-    found = dict.fromkeys(config.weights_of(run) for run in runs)
-    return "; ".join(
-        f"HierarchicalRNN: weights {name}, sha256 {sha256}"
-        for name, sha256 in found
-        if sha256
-    )
 
 
 def _descriptions(config, runs, specs):
@@ -102,7 +91,8 @@ def _losses(config, model, runs):
         cells = [label_of(mine[0])]
         for mark in marks:
             cells.append(_mean(losses[:, max(0, mark - width) : mark].mean(1), ".4f"))
-        cells.append(_mean([_top_1(config, run) for run in mine], ".1%"))
+        ends = [read_csv(config.folder / run.name / "eval.csv")[-1] for run in mine]
+        cells.append(_mean([end["top_1"] for end in ends], ".1%"))
         minutes = [wall_clock(config, run)[-1] / 60 for run in mine]
         table.append([*cells, _mean(minutes, ".1f")])
     return [
@@ -115,66 +105,42 @@ def _losses(config, model, runs):
     ]
 
 
-def _top_1(config, run):
-    return read_csv(config.folder / run.name / "eval.csv")[-1]["top_1"]
-
-
 def _probes(config, model):
     """What was tried: the losses by which rates were chosen."""
     lines = []
     for optimizer in config.optimizers:
         candidates = config.candidates(model, optimizer)
-        if len(candidates) > 1:
-            tried = ", ".join(
-                f"{runs[0].learning_rate:.3g} ({probe_loss(config, runs):.4f})"
-                for runs in candidates
-            )
-            lines.append(f"- {optimizer}: {tried}")
-    if not lines:
-        return []
-    return [
-        f"Rates tried for {config.probe_steps} steps, with the mean loss at their end:",
-        "",
-        *lines,
-        "",
-    ]
+        tried = ", ".join(
+            f"{runs[0].learning_rate:.3g} ({probe_loss(config, runs):.4f})"
+            for runs in candidates
+            if len(candidates) > 1
+        )
+        lines += [f"- {optimizer}: {tried}"] if tried else []
+    what = f"Rates tried for {config.probe_steps} steps, with the mean loss at their "
+    return [f"{what}end:", "", *lines, ""] if lines else []
 
 
 def _times(config, shares):
     rows = [
-        {
-            "model": model,
-            "optimizer": optimizer,
-            "batch_size": times.batch_size,
-            "input_seconds": times.input_seconds,
-            "gradient_seconds": times.gradient_seconds,
-            "optimizer_seconds": times.optimizer_seconds,
-            "optimizer_share": times.share,
-            "state_bytes_per_parameter": times.state_bytes_per_parameter,
-        }
+        {"model": model, "optimizer": optimizer, **times}
         for (model, optimizer), found in shares.items()
         for times in found
     ]
     write_csv(config.folder / "timing.csv", rows[0], [row.values() for row in rows])
     head = ["network, optimizer", "batch", "input", "forward, backward", "optimizer"]
-    table = []
-    for row in rows:
-        seconds = (
-            row[f"{part}_seconds"] for part in ("input", "gradient", "optimizer")
-        )
-        table.append(
-            [
-                f"{row['model']}, {row['optimizer']}",
-                str(row["batch_size"]),
-                *(f"{1e3 * each:.0f} ms" for each in seconds),
-                f"{row['optimizer_share']:.0%}",
-                f"{row['state_bytes_per_parameter']:.1f}",
-            ]
-        )
+    parts = [f"{part}_seconds" for part in ("input", "gradient", "optimizer")]
+    table = [
+        [
+            f"{row['model']}, {row['optimizer']}",
+            str(row["batch_size"]),
+            *(f"{1e3 * row[part]:.0f} ms" for part in parts),
+            f"{row['optimizer_share']:.0%}",
+            f"{row['state_bytes_per_parameter']:.1f}",
+        ]
+        for row in rows
+    ]
     return [
         "## The time of a step",
-        "",
-        "![shares](shares.png)",
         "",
         markdown_table([*head, "share", "state bytes per parameter"], table),
         "",

@@ -6,6 +6,7 @@ each the beginning of the whole run; the rate with the lowest loss there goes on
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -18,28 +19,22 @@ from absl import logging
 
 from imagenet.models import MODELS
 from imagenet.optimizers import OPTIMIZERS, resolve
-from imagenet.run.config import SETTINGS_FILE
-from imagenet.run.termination import Terminated
+from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, Terminated
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.flags import check_settings, setting
 
 COMPARISON_FILE = "comparison.json"
+# That trains.
+MODULE = "imagenet.train"
 # What the loss of a run is judged by, at any step.
 LAST_STEPS = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a comparison.
-
-    Attributes:
-        model: Its network.
-        optimizer: A key of `imagenet.optimizers.OPTIMIZERS`.
-        learning_rate: None: the usual one.
-        seed: Of its start and data.
-    """
+    """One run of a comparison; a learning rate of None is the usual one."""
 
     model: str
     optimizer: str
@@ -63,7 +58,6 @@ class ComparisonConfig:
         steps_per_epoch: Of the data.
         flags: Of `imagenet.train`, the same for all runs.
         folder: Where the runs are.
-        module: That is run.
 
     Raises:
         ValueError: A number is out of its range or a name is unknown.
@@ -82,13 +76,15 @@ class ComparisonConfig:
         above=0,
     )
     probe_steps: int = setting(300, "Steps after which a rate is chosen.", at_least=1)
+    timing_batches: tuple[int, ...] = setting(
+        (1, 4, 16, 64), "Batch sizes whose steps are timed.", at_least=1
+    )
     _: dataclasses.KW_ONLY
     train_steps: int
     batch_size: int
     steps_per_epoch: float
     flags: tuple[str, ...]
     folder: pathlib.Path
-    module: str = "imagenet.train"
 
     def __post_init__(self):
         check_settings(self)
@@ -130,13 +126,9 @@ class ComparisonConfig:
         Raises:
             ValueError: They are as long as another one has them.
         """
-        found = run_folder.read_identity(self.folder / COMPARISON_FILE)
-        if found and found.get("train_steps") != self.train_steps:
-            raise ValueError(
-                "output must be new, or that of a comparison of as many steps. "
-                f"Received: {self.folder}, of {found.get('train_steps')} steps, for "
-                f"train_steps={self.train_steps}"
-            )
+        path = self.folder / COMPARISON_FILE
+        if path.is_file():
+            run_folder.verify(path, {"train_steps": self.train_steps}, {})
 
     def write_or_verify(self) -> None:
         """Makes the folder that of the comparison.
@@ -150,21 +142,13 @@ class ComparisonConfig:
         atomic_write(self.folder / COMPARISON_FILE, content.encode())
 
     def weights_of(self, run: Run) -> tuple[str, str]:
-        """Name and sha256 of the weights with which a run was made.
+        """Name and sha256 of the weights with which a run was made, empty for others.
 
-        What their name stands for now may be others. Both are empty for a baseline.
-
-        Raises:
-            ValueError: The run does not say.
+        What their name stands for now may be others.
         """
         if run.optimizer != "hierarchical_rnn":
             return "", ""
-        found = run_folder.read_identity(self.folder / run.name / SETTINGS_FILE) or {}
-        if "weights_sha256" not in found:
-            raise ValueError(
-                "a run of the learned optimizer must say which weights it had. "
-                f"Received: none in {self.folder / run.name}"
-            )
+        found = run_folder.read_identity(self.folder / run.name / SETTINGS_FILE)
         return found["weights"], found["weights_sha256"]
 
 
@@ -179,19 +163,21 @@ def run_all(config: ComparisonConfig) -> list[Run]:
         RuntimeError: A run failed.
     """
     finished = []
-    for model in config.models:
-        for optimizer in config.optimizers:
-            candidates = config.candidates(model, optimizer)
-            chosen = candidates[0]
-            if len(candidates) > 1:
-                for runs in candidates:
-                    for run in runs:
-                        _advance(config, run, config.probe_steps)
-                chosen = min(candidates, key=lambda runs: probe_loss(config, runs))
-                _drop_checkpoints(config, candidates, chosen)
-            for run in chosen:
-                _advance(config, run, config.train_steps)
-            finished += chosen
+    for model, optimizer in itertools.product(config.models, config.optimizers):
+        candidates = config.candidates(model, optimizer)
+        chosen = candidates[0]
+        if len(candidates) > 1:
+            for run in itertools.chain(*candidates):
+                _advance(config, run, config.probe_steps)
+            chosen = min(candidates, key=lambda runs: probe_loss(config, runs))
+            for run in itertools.chain(*candidates):
+                if run not in chosen:
+                    # Hundreds of megabytes of what will not go on.
+                    checkpoints = config.folder / run.name / "checkpoints"
+                    shutil.rmtree(checkpoints, ignore_errors=True)
+        for run in chosen:
+            _advance(config, run, config.train_steps)
+        finished += chosen
     return finished
 
 
@@ -213,7 +199,7 @@ def _advance(config, run, until):
     ):
         return
     command = [
-        *(sys.executable, "-m", config.module),
+        *(sys.executable, "-m", MODULE),
         *config.flags,
         f"--model={run.model}",
         f"--optimizer={run.optimizer}",
@@ -227,7 +213,7 @@ def _advance(config, run, until):
         command.append(f"--learning_rate={run.learning_rate!r}")
     logging.info("%s until step %d", run.name, until)
     status, terminated = _run_child(command)
-    if terminated:
+    if terminated or status == STATUS_TERMINATED:
         raise Terminated(
             f"the run {run.name} was left at its last checkpoint, as SIGTERM asks"
         )
@@ -240,15 +226,10 @@ def _advance(config, run, until):
 
 
 def _run_child(command):
-    """Runs a process; SIGTERM goes on to it, so that it saves, and is waited for.
-
-    Returns:
-        Its exit status, and whether SIGTERM came.
-    """
+    """The exit status, and whether SIGTERM came: the child saves, and is waited for."""
     process, terminated = None, False
 
-    def terminate(number, frame):
-        del number, frame
+    def terminate(*_):
         nonlocal terminated
         terminated = True
         if process is not None:
@@ -259,22 +240,12 @@ def _run_child(command):
         process = subprocess.Popen(command)
         if terminated:
             process.terminate()  # It came in between.
-        status = process.wait()
-        return status, terminated
-    except BaseException:
+        return process.wait(), terminated
+    finally:
         if process is not None:
             process.terminate()
             process.wait()
-        raise
-    finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _drop_checkpoints(config, candidates, chosen):
-    """Frees the disk of what will not go on: hundreds of megabytes a run."""
-    for runs in candidates:
-        for run in runs if runs is not chosen else ():
-            shutil.rmtree(config.folder / run.name / "checkpoints", ignore_errors=True)
 
 
 def write_curves(config: ComparisonConfig, runs: list[Run], path: pathlib.Path) -> None:

@@ -110,3 +110,8 @@ def distort_colours(image, seed):
     image = tf.image.stateless_random_hue(image, 0.2, seeds[2])
     image = tf.image.stateless_random_contrast(image, 0.5, 1.5, seeds[3])
     return tf.clip_by_value(image, 0.0, 1.0) * 255.0
+
+
+def scale(image):
+    """From 0..255 to [-1, 1], as Inception V3 and ResNet V2 of Keras take it."""
+    return image / 127.5 - 1.0

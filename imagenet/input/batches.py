@@ -137,20 +137,14 @@ def evaluation_iterator(config: RunConfig, devices: Devices, images: ImageData):
 
     def dataset(context):
         here = context.num_replicas_in_sync // context.num_input_pipelines
+        shards = context.num_input_pipelines
         batches = images.evaluation_batches(
-            size,
-            shard=context.input_pipeline_id,
-            num_shards=context.num_input_pipelines,
+            size, shard=context.input_pipeline_id, num_shards=shards
         )
-        nothing = tf.data.Dataset.from_tensors(
-            tuple(
-                tf.zeros([size, *spec.shape[1:]], spec.dtype)
-                for spec in batches.element_spec
-            )
-        )
-        batches = batches.concatenate(nothing.repeat())
+        zeros = (tf.zeros([size, *s.shape[1:]], s.dtype) for s in batches.element_spec)
+        nothing = tf.data.Dataset.from_tensors(tuple(zeros)).repeat()
         # `take` before the images are read that nobody asks for.
-        return batches.take(steps * here).prefetch(2)
+        return batches.concatenate(nothing).take(steps * here).prefetch(2)
 
     if devices.asynchronous:
         return iter(dataset(tf.distribute.InputContext())), steps

@@ -7,8 +7,6 @@ from learned_optimizer.utils.flags import check_settings, same_setting, setting
 
 GENERATED, IMAGENET, FOLDER = "generated", "imagenet2012", "folder:"
 MIN_IMAGE_SIZE = 32
-# From 0..255: `keras.applications` calls them by the same names.
-SCALINGS = {"tf": lambda images: images / 127.5 - 1.0, "none": lambda images: images}
 _GENERATED_ALONE = ("num_classes", "num_images", "num_validation_images")
 _MAX_SEED = 2**31 - 2
 
@@ -17,8 +15,7 @@ _MAX_SEED = 2**31 - 2
 class DataConfig:
     """What `imagenet.input.data.open_images` opens and how its batches are made.
 
-    The help of each field says what it is. `scaling` is "tf", to [-1, 1], as Inception
-    V3 and ResNet V2 of `keras.applications` take it, or "none", 0 to 255.
+    The help of each field says what it is.
 
     Raises:
         ValueError: A setting is out of its range, or two contradict each other.
@@ -52,28 +49,25 @@ class DataConfig:
     seed: int = setting(
         0, "Of initial weights, order and augmentation.", at_least=0, at_most=_MAX_SEED
     )
-    scaling: str = "tf"
 
     def __post_init__(self):
         check_settings(self)
         if not self.data_dir:
             raise ValueError("data_dir must name a folder. Received: data_dir=''")
-        if self.scaling not in SCALINGS:
-            raise ValueError(
-                f"scaling must be one of {', '.join(SCALINGS)}. "
-                f"Received: scaling={self.scaling!r}"
-            )
+        given = self._given()
         if self.dataset == GENERATED:
             self.generated()
-            return
-        given = {name: getattr(self, name) for name in _GENERATED_ALONE}
-        given = {name: value for name, value in given.items() if value is not None}
-        if given:
+        elif given:
             raise ValueError(
                 f"{', '.join(given)} must be left out: only dataset={GENERATED} is "
                 "drawn as asked for, another has its own images and classes. "
                 f"Received: dataset={self.dataset!r}, {given}"
             )
+
+    def _given(self):
+        """The settings of generated images that were given."""
+        values = {name: getattr(self, name) for name in _GENERATED_ALONE}
+        return {name: value for name, value in values.items() if value is not None}
 
     def generated(self) -> GeneratedConfig:
         """The settings of the generated set.
@@ -81,5 +75,4 @@ class DataConfig:
         Raises:
             ValueError: One is out of its range.
         """
-        given = {name: getattr(self, name) for name in _GENERATED_ALONE}
-        return GeneratedConfig(**{k: v for k, v in given.items() if v is not None})
+        return GeneratedConfig(**self._given())

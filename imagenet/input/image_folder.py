@@ -38,16 +38,9 @@ def folder_builder(folder: str, data_dir: str):
     config = f"{root.resolve().name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
     records = pathlib.Path(data_dir) / NAME / config / VERSION
     if not records.exists():
-        builder = tfds.dataset_builders.AdhocBuilder(
-            name=NAME,
-            version=VERSION,
-            config=config,
-            features=_features(listing),
-            split_datasets={
-                split: list(_examples(root, names)) for split, names in listing.items()
-            },
-            data_dir=data_dir,
-            description=json.dumps(described),
+        description = json.dumps(described)
+        builder = _builder(
+            root, listing, config=config, data_dir=data_dir, description=description
         )
         prepare_alone(
             builder, data_dir, lambda: _write(builder, data_dir, root, listing)
@@ -105,11 +98,8 @@ def _listing(root) -> Listing:
 
 
 def _folders(folder):
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in visible if path.is_dir())
 
 
 def _images(folder):
@@ -123,28 +113,32 @@ def _describe(root, listing):
         for name, _ in names:
             digest.update(f"{split}/{name}:{(root / name).stat().st_size}\n".encode())
     count = sum(map(len, listing.values()))
-    return {
-        "folder": str(root.resolve()),
-        "images": count,
-        "sha256": digest.hexdigest(),
-    }
+    digest = digest.hexdigest()
+    return {"folder": str(root.resolve()), "images": count, "sha256": digest}
 
 
-def _features(listing):
+def _builder(root, listing, **arguments):
     labels = sorted({label for names in listing.values() for _, label in names})
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            "label": tfds.features.ClassLabel(names=labels),
-            "file_name": tfds.features.Text(),
-        }
+    features = {
+        "image": tfds.features.Image(),
+        "label": tfds.features.ClassLabel(names=labels),
+        "file_name": tfds.features.Text(),
+    }
+    # TFDS reads the file of a path, as it is.
+    examples = {
+        split: [
+            (name, {"image": root / name, "label": label, "file_name": name})
+            for name, label in names
+        ]
+        for split, names in listing.items()
+    }
+    return tfds.dataset_builders.AdhocBuilder(
+        name=NAME,
+        version=VERSION,
+        features=tfds.features.FeaturesDict(features),
+        split_datasets=examples,
+        **arguments,
     )
-
-
-def _examples(root, names):
-    for name, label in names:
-        # TFDS reads the file of a path, as it is.
-        yield name, {"image": root / name, "label": label, "file_name": name}
 
 
 def _write(builder, data_dir, root, listing):

@@ -59,17 +59,12 @@ def _check_tars(data_dir):
     manual = data_dir / "downloads" / "manual"
     tars = {name: manual / name for name in (TRAIN_TAR, VALIDATION_TAR)}
     missing = [name for name, path in tars.items() if not path.exists()]
-    if len(missing) == len(tars):
+    if missing:
         raise ValueError(
             f"--data_dir must hold {NAME}, or the two files {TRAIN_TAR} and "
             f"{VALIDATION_TAR} in {str(manual)!r} (from image-net.org, after "
-            "registration). Received: a folder without any of these. Without ImageNet: "
-            "--dataset=generated"
-        )
-    if missing:
-        raise ValueError(
-            f"{str(manual)!r} must hold both {TRAIN_TAR} and {VALIDATION_TAR}. "
-            f"Received: a folder without {missing[0]}. Download it, too"
+            f"registration). Received: a folder without {' and '.join(missing)}. "
+            "Without ImageNet: --dataset=generated"
         )
     for name, path in tars.items():
         _check_tar(path, r"n\d{8}\.tar" if name == TRAIN_TAR else r".*\.JPEG")

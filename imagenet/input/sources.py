@@ -26,14 +26,7 @@ _RECORD_FRAME = 16
 
 @dataclasses.dataclass(frozen=True)
 class ImageSource:
-    """Records of labelled images.
-
-    Attributes:
-        builder: Of TFDS; its records are there.
-        train_split: As TFDS names splits and slices of them.
-        validation_split: The same.
-        num_classes: Labels are below it.
-    """
+    """Records of labelled images; splits and their slices are named as TFDS does."""
 
     builder: tfds.core.DatasetBuilder
     train_split: str
@@ -51,10 +44,8 @@ def open_source(config: DataConfig) -> ImageSource:
     """
     num_classes = None
     if config.dataset == GENERATED:
-        builder, num_classes = (
-            _generated_builder(config),
-            config.generated().num_classes,
-        )
+        builder = _generated_builder(config)
+        num_classes = config.generated().num_classes
     elif config.dataset == IMAGENET:
         builder = imagenet_builder(config.data_dir)
     elif re.split("[:/]", config.dataset)[0] == IMAGENET:
@@ -63,8 +54,7 @@ def open_source(config: DataConfig) -> ImageSource:
             f"read. Received: {config.dataset!r}"
         )
     elif config.dataset.startswith(FOLDER):
-        folder = config.dataset.removeprefix(FOLDER)
-        builder = folder_builder(folder, config.data_dir)
+        builder = folder_builder(config.dataset.removeprefix(FOLDER), config.data_dir)
     else:
         builder = _tfds_builder(config)
     _check_format(builder)
@@ -86,22 +76,22 @@ def _generated_builder(config):
 
 def _tfds_builder(config):
     builder = tfds_builder(config.dataset, config.data_dir)
-    if not epath.Path(builder.data_dir).exists():
+    if epath.Path(builder.data_dir).exists():
+        return builder
 
-        def write():
-            logging.info("TFDS prepares %s in %s", config.dataset, builder.data_dir)
-            try:
-                prepare(builder)
-            except Exception as error:
-                # Of a download, an extraction or the set's own code: any of many.
-                raise OSError(
-                    f"{config.dataset} must be in {config.data_dir!r}, or TFDS must be "
-                    f"able to prepare it there. Received: {one_line(error)}"
-                ) from error
+    def write():
+        logging.info("TFDS prepares %s in %s", config.dataset, builder.data_dir)
+        try:
+            prepare(builder)
+        except Exception as error:
+            # Of a download, an extraction or the set's own code: any of many.
+            raise OSError(
+                f"{config.dataset} must be in {config.data_dir!r}, or TFDS must be "
+                f"able to prepare it there. Received: {one_line(error)}"
+            ) from error
 
-        prepare_alone(builder, config.data_dir, write)
-        builder = tfds_builder(config.dataset, config.data_dir)
-    return builder
+    prepare_alone(builder, config.data_dir, write)
+    return tfds_builder(config.dataset, config.data_dir)
 
 
 def _check_format(builder):
@@ -119,18 +109,10 @@ def _check_format(builder):
 
 
 def _check_features(builder):
-    """The feature of the labels.
-
-    Raises:
-        ValueError: The records have other features than an image and its class.
-    """
+    """The feature of the labels; refuses other features than an image and its class."""
     features = builder.info.features
-    image, label = (
-        features[name]
-        if hasattr(features, "keys") and name in features.keys()
-        else None
-        for name in ("image", "label")
-    )
+    by_name = features if hasattr(features, "keys") else {}
+    image, label = (by_name[n] if n in by_name else None for n in ("image", "label"))
     is_image = isinstance(image, tfds.features.Image) and (
         np.dtype(image.np_dtype).name in ("uint8", "uint16")
         and image.shape[-1] in (1, 3, 4)

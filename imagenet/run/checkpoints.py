@@ -18,12 +18,11 @@ from imagenet.run.devices import Devices
 
 
 class Checkpoints:
-    """Saves and restores.
+    """Saves and restores; all processes must save together.
 
     Args:
         config: Of the run.
-        devices: Of the run. All its processes must save together: some values lie
-            on all of them.
+        devices: Of the run.
         step: Variable that counts the steps.
         **parts: What else is saved, by name.
     """
@@ -34,18 +33,14 @@ class Checkpoints:
         self._size = sum(size_of(part) for part in parts.values())
         self._checkpoint = tf.train.Checkpoint(step=step, **parts)
         self._is_chief = devices.is_chief
-        self._keep = config.keep_checkpoints
         folder = self._folder
         if not self._is_chief:
-            # Written, since all must take part, and thrown away.
+            # Written, for some values lie on all processes, and thrown away.
             name = f"imagenet_worker_{os.getpid()}_{secrets.token_hex(4)}"
             folder = pathlib.Path(tempfile.gettempdir()) / name
-            self._keep = 1
+        self._keep = config.keep_checkpoints if self._is_chief else 1
         self._manager = tf.train.CheckpointManager(
-            self._checkpoint,
-            str(folder),
-            max_to_keep=self._keep,
-            checkpoint_name="step",
+            self._checkpoint, str(folder), self._keep, checkpoint_name="step"
         )
 
     def check_room(self) -> None:
@@ -54,11 +49,9 @@ class Checkpoints:
         Raises:
             ValueError: It has not.
         """
-        wanted = 1
-        if self._is_chief:
-            # A new one is whole before the oldest goes.
-            there = len(self._manager.checkpoints)
-            wanted = self._keep + 1 - min(there, self._keep)
+        # A new one is whole before the oldest goes.
+        there = len(self._manager.checkpoints)
+        wanted = self._keep + self._is_chief - min(there, self._keep)
         folder = pathlib.Path(self._manager.directory)
         free = shutil.disk_usage(existing_folder(folder)).free
         if free < wanted * self._size:
@@ -93,7 +86,7 @@ class Checkpoints:
         except (AssertionError, ValueError, IndexError, tf.errors.OpError) as error:
             raise ValueError(
                 f"{newest} must be a whole checkpoint of this model and this "
-                f"optimizer. Received: {_first_line(error)}"
+                f"optimizer. Received: {first_line(error)}"
             ) from error
         return int(self._step.numpy())
 
@@ -113,7 +106,7 @@ class Checkpoints:
             raise OSError(
                 f"the checkpoint of step {step} could not be written to "
                 f"{self._manager.directory}; older ones are as they were. "
-                f"Received: {_first_line(error)}"
+                f"Received: {first_line(error)}"
             ) from error
         finally:
             if not self._is_chief:
@@ -153,5 +146,6 @@ def size_of(part) -> int:
     return sum(t.shape.num_elements() * t.dtype.size for t in tensors)
 
 
-def _first_line(error):
+def first_line(error: Exception) -> str:
+    """For a message; TensorFlow's have more lines."""
     return str(error).strip().split("\n")[0][:300]

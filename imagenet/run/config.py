@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from imagenet.input.config import DataConfig
-from imagenet.models import MODELS, PRECISIONS, checked_image_size, model_spec
+from imagenet.models import MODELS, PRECISIONS, checked_image_size
 from imagenet.optimizers import OPTIMIZERS, SCHEDULES
 from learned_optimizer import load_weights
 from learned_optimizer.keras_step.arguments import STATE_DTYPES
@@ -18,15 +18,22 @@ STRATEGIES = ("one_device", "mirrored", "multi_worker", "parameter_server", "tpu
 SETTINGS_FILE = "settings.json"
 # Held by the process that trains there.
 LOCK_FILE = ".lock"
+TRAIN_COLUMNS = ("step", "loss", "accuracy", "learning_rate", "images_per_second")
+EVAL_COLUMNS = ("step", "top_1", "top_5", "loss", "images")
+STATUS_TERMINATED = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 # What a run may change when it goes on: how long it is, what it logs and on which
 # devices it is. All other settings belong to it, and the learned weights by their own
 # name and sha256.
 MAY_CHANGE = (
     *("data_dir", "model_dir", "train_steps", "epochs", "steps_per_loop"),
     *("eval_every", "eval_batch_size", "eval_images", "checkpoint_every"),
-    *("keep_checkpoints", "strategy", "replicas", "jit_compile", "scaling", "weights"),
+    *("keep_checkpoints", "strategy", "replicas", "jit_compile", "weights"),
     "horizon",
 )
+
+
+class Terminated(Exception):
+    """SIGTERM came; the run is saved and can be started again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +89,14 @@ class RunConfig(DataConfig):
         "without.",
     )
     learning_rate: float | None = setting(
-        None, "By default the usual one of the optimizer."
+        None, "By default the usual one of the optimizer.", above=0
     )
     schedule: str = setting("usual", "Of the learning rate.", choices=SCHEDULES)
     warmup_steps: int | None = setting(
         None, "In which the rate rises; by default the usual number."
     )
     weight_decay: float | None = setting(
-        None, "Of kernels; by default the usual one of the optimizer."
+        None, "Of kernels; by default the usual one of the optimizer.", at_least=0
     )
     label_smoothing: float = setting(
         0.1, "Share of a label that goes to all classes alike.", at_least=0, below=1
@@ -119,7 +126,6 @@ class RunConfig(DataConfig):
         check_settings(self)
         size = checked_image_size(self.model, self.image_size)
         object.__setattr__(self, "image_size", size)
-        object.__setattr__(self, "scaling", model_spec(self.model).scaling)
         super().__post_init__()
         if (self.train_steps is None) == (self.epochs is None):
             raise ValueError(
@@ -134,11 +140,12 @@ class RunConfig(DataConfig):
             )
         if self.strategy == "parameter_server":
             # Its variables are elsewhere, and its workers step without each other.
-            self._refuse("strategy=parameter_server", accumulation_steps=1)
-            self._refuse("strategy=parameter_server", input_shards=None)
-            self._refuse("strategy=parameter_server", jit_compile=False)
             self._refuse(
-                "strategy=parameter_server", synchronized_batch_normalization=False
+                "strategy=parameter_server",
+                accumulation_steps=1,
+                input_shards=None,
+                jit_compile=False,
+                synchronized_batch_normalization=False,
             )
         if self.jit_compile:
             # XLA compiles what one replica does by itself.
@@ -147,12 +154,12 @@ class RunConfig(DataConfig):
             self._refuse(f"strategy={self.strategy}", replicas=None)
 
     def _refuse(self, under, **allowed):
-        ((name, value),) = allowed.items()
-        if getattr(self, name) != value:
-            raise ValueError(
-                f"{name} must be {value} under {under}. "
-                f"Received: {name}={getattr(self, name)}"
-            )
+        for name, value in allowed.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} must be {value} under {under}. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
 
     def identity(self) -> dict[str, Any]:
         """What a run keeps when it goes on.

@@ -1,13 +1,4 @@
-"""Where a run computes: the strategy, this process's part in it, and its input.
-
-| strategy | processes | a step |
-|---|---|---|
-| `one_device` | one | on the first GPU, or the CPU |
-| `mirrored` | one | divided over its devices |
-| `multi_worker` | several, `TF_CONFIG` | divided over the devices of all |
-| `parameter_server` | several, `TF_CONFIG` | each worker does its own; none waits |
-| `tpu` | one | divided over the TPU's cores |
-"""
+"""Where a run computes: the strategy and this process's part, see docs/clusters.md."""
 
 import dataclasses
 import json
@@ -30,7 +21,7 @@ class Devices:
     """A strategy and what this process is in it.
 
     Attributes:
-        strategy: Of TensorFlow's.
+        strategy: Of TensorFlow.
         num_replicas: Devices that share one step.
         num_workers: Processes that read images.
         worker: Number of this one among them.
@@ -73,19 +64,15 @@ def devices_of(config: RunConfig) -> Devices:
     Raises:
         ValueError: There are no such devices, or TF_CONFIG describes no such cluster.
     """
+    if config.strategy in ("one_device", "mirrored"):
+        _check_alone(config)
     devices = _MAKERS[config.strategy](config)
     # Before any other process is waited for.
     devices.per_replica(config.batch_size, config.accumulation_steps)
     return devices
 
 
-def _one_device(config):
-    _check_alone(config)
-    return Devices(tf.distribute.get_strategy(), 1)
-
-
 def _mirrored(config):
-    _check_alone(config)
     found = local_devices(config.replicas)
     # Several logical CPUs run out of threads for the usual way when many steps are in
     # one program.
@@ -152,7 +139,7 @@ def _tpu(config):
 
 
 _MAKERS = {
-    "one_device": _one_device,
+    "one_device": lambda _: Devices(tf.distribute.get_strategy(), 1),
     "mirrored": _mirrored,
     "multi_worker": _multi_worker,
     "parameter_server": _parameter_server,

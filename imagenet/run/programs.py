@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from imagenet.optimizers import OptimizerSpec, has_loss_scale, kernels_of, unwrapped
+from imagenet.optimizers import OptimizerSpec, kernels_of, unwrapped
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
 
@@ -21,8 +21,8 @@ class Programs:
         train: From an iterator and a number of steps to `[steps, 4]` figures: sums of
             loss and of right answers, of weights, and the mean log of the learned
             rates (0 where there are none).
-        evaluate: From an iterator and a number of steps to `[4]` sums: loss, answers
-            that were right, those among the first five, images.
+        evaluate: From an iterator and a number of steps to `[4]` sums: answers that
+            were right, those among the first five, loss, images.
         gradients: From images, labels, weights and the number of images, to the
             gradients of a replica, and its sums of loss, right answers, weights.
     """
@@ -136,7 +136,8 @@ class Programs:
                 gradients, self._decays, self._variables_of_tape(), strict=True
             )
         ]
-        if has_loss_scale(self._optimizer) and self._devices.num_replicas > 1:
+        scaled = isinstance(self._optimizer, keras.optimizers.LossScaleOptimizer)
+        if scaled and self._devices.num_replicas > 1:
             decayed = _agreeing(decayed)
         self._optimizer.apply(decayed, self._variables)
 
@@ -187,9 +188,9 @@ class Programs:
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         return tf.stack(
             [
-                tf.reduce_sum(weights * loss),
                 tf.reduce_sum(weights * _is_among(labels, logits, 1)),
                 tf.reduce_sum(weights * _is_among(labels, logits, 5)),
+                tf.reduce_sum(weights * loss),
                 tf.reduce_sum(weights),
             ]
         )

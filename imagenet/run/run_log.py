@@ -1,12 +1,8 @@
-"""The log of a run of training.
-
-`train.csv` has a row for each step, on disk as soon as its loop is done; `eval.csv` one
-for each evaluation.
-"""
+"""The log of a run: `train.csv`, a row a step, and `eval.csv`, a row an evaluation."""
 
 import pathlib
 
-from imagenet.run.columns import EVAL_COLUMNS, TRAIN_COLUMNS
+from imagenet.run.config import EVAL_COLUMNS, TRAIN_COLUMNS
 from learned_optimizer.utils import run_log
 from learned_optimizer.utils.csv_log import CsvLog
 
@@ -28,11 +24,8 @@ class RunLog(run_log.RunLog):
         for row in rows:
             self.write("train", "train/", row)
         self.flush()
-        last = rows[-1]
-        shown = {
-            "loss": f"{last['loss']:.3f}",
-            "images_per_second": f"{last['images_per_second']:.1f}",
-        }
+        formats = {"loss": ".3f", "images_per_second": ".1f"}
+        shown = {name: format(rows[-1][name], f) for name, f in formats.items()}
         self.advance(len(rows), shown)
 
     def evaluation(self, row: dict[str, float]) -> None:

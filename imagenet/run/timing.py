@@ -6,6 +6,7 @@ of a step falls as the batch grows.
 """
 
 import time
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -16,7 +17,7 @@ from imagenet.run.checkpoints import size_of
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
-from imagenet.run.step_times import StepTimes, median_seconds
+from imagenet.run.step_times import median_seconds
 
 # Of which the median is taken.
 _REPETITIONS = 5
@@ -26,9 +27,9 @@ def time_steps(
     config: RunConfig,
     spec: OptimizerSpec,
     images: ImageData,
-    batch_sizes: list[int],
-) -> list[StepTimes]:
-    """Times the parts of a step on one device, for each batch size."""
+    batch_sizes: Iterable[int],
+) -> list[dict[str, float]]:
+    """Times the parts of a step on one device, a row of `timing.csv` a batch size."""
     devices = Devices(tf.distribute.get_strategy(), 1)
     model = build_model(
         config.model,
@@ -42,34 +43,29 @@ def time_steps(
     parameters = sum(v.shape.num_elements() for v in model.trainable_variables)
     gradients_of = tf.function(programs.gradients)
     apply = tf.function(programs.apply)
-    found = []
-    optimizer_seconds = None
+    rows, of_optimizer = [], None
     for batch_size in batch_sizes:
-        batches = iter(images.training_batches(batch_size))
-        batch = next(batches)
-        count = tf.reduce_sum(batch[2])
-        gradients, _ = gradients_of(*batch, count)
-        gradient_seconds = _median(
-            lambda batch=batch, count=count: gradients_of(*batch, count)
+        batch = next(iter(images.training_batches(batch_size)))
+        arguments = (*batch, tf.reduce_sum(batch[2]))
+        gradients, _ = gradients_of(*arguments)
+        of_gradients = _median(gradients_of, *arguments)
+        of_optimizer = of_optimizer or _median(apply, gradients)
+        rows.append(
+            {
+                "batch_size": batch_size,
+                "input_seconds": _input_seconds(images, batch_size),
+                "gradient_seconds": of_gradients,
+                "optimizer_seconds": of_optimizer,
+                "optimizer_share": of_optimizer / (of_optimizer + of_gradients),
+                "state_bytes_per_parameter": size_of(optimizer) / parameters,
+            }
         )
-        if optimizer_seconds is None:
-            optimizer_seconds = _median(lambda gradients=gradients: apply(gradients))
-        found.append(
-            StepTimes(
-                batch_size,
-                _input_seconds(images, batch_size),
-                gradient_seconds,
-                optimizer_seconds,
-                parameters,
-                size_of(optimizer),
-            )
-        )
-    return found
+    return rows
 
 
-def _median(run):
+def _median(function, *arguments):
     def to_the_end():
-        run()
+        function(*arguments)
         # On a GPU the call returns before the work is done.
         tf.test.experimental.sync_devices()
 
@@ -79,8 +75,7 @@ def _median(run):
 def _input_seconds(images, batch_size):
     """Seconds a batch at full speed, once what was read ahead is used up."""
     batches = iter(images.training_batches(batch_size))
-    ahead = max(4, 256 // batch_size)
-    for _ in range(ahead):
+    for _ in range(max(4, 256 // batch_size)):
         next(batches)
     count = max(_REPETITIONS, 256 // batch_size)
     began = time.perf_counter()

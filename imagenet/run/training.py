@@ -23,11 +23,10 @@ from imagenet.input.data import ImageData
 from imagenet.models import build_model
 from imagenet.optimizers import OptimizerSpec, resolve, unwrapped, with_loss_scale
 from imagenet.run.checkpoints import Checkpoints, existing_folder
-from imagenet.run.config import LOCK_FILE, RunConfig
+from imagenet.run.config import EVAL_COLUMNS, LOCK_FILE, RunConfig, Terminated
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
 from imagenet.run.run_log import RunLog
-from imagenet.run.termination import Terminated
 from learned_optimizer.utils.batch_normalization import RunningAverages
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
@@ -55,8 +54,7 @@ class Training:
         self._devices = devices
         self._images = images
         self.spec = resolve_optimizer(config, images.num_train_images)
-        self.train_steps = self.spec.train_steps
-        self._rate = self.spec.rate()
+        self.train_steps = self._until = self.spec.train_steps
         self._folder = pathlib.Path(config.model_dir)
         check_start(config, devices)
         with devices.strategy.scope():
@@ -104,7 +102,6 @@ class Training:
                 devices.strategy
             )
         self._terminated = False
-        self._until = self.train_steps
 
     def _set_total_steps(self):
         """Lets the learned rates end with the run, unless it began without."""
@@ -146,12 +143,17 @@ class Training:
                 self._set_total_steps()
             if self._devices.is_chief:
                 self.config.write_or_verify(self._folder)
-                stack.enter_context(_exclusive_lock(self._folder))
+                busy = (
+                    "model_dir must be that of no other running process (several "
+                    "processes of one run are started with --strategy=multi_worker or "
+                    "parameter_server and TF_CONFIG). Received: "
+                    f"{self._folder}, which one is training in"
+                )
+                stack.enter_context(exclusive_lock(self._folder / LOCK_FILE, busy))
                 self._checkpoints.drop_unfinished()
             self._train(until)
 
     def _train(self, until):
-        self._until = self.train_steps
         if until is not None:
             self._until = min(until, self.train_steps)
         # Of the checkpoint: killed, the run may have saved but not evaluated.
@@ -172,17 +174,16 @@ class Training:
             with contextlib.closing(log), self._handle_sigterm():
                 if unevaluated:
                     log.evaluation(self.evaluate())
-                self._loops(log)
+                if self.step < self._until:
+                    iterator = training_iterator(
+                        self.config, self._devices, self._images, self.step
+                    )
+                while self.step < self._until:
+                    self._loop(iterator, log)
         if self.step >= self.train_steps:
-            self._finish()
-
-    def _loops(self, log):
-        if self.step < self._until:
-            iterator = training_iterator(
-                self.config, self._devices, self._images, self.step
-            )
-        while self.step < self._until:
-            self._loop(iterator, log)
+            with self._true_values():
+                self._recompute_averages()
+                self._save_model()
 
     def _loop(self, iterator, log):
         began, first = time.monotonic(), self.step
@@ -254,16 +255,12 @@ class Training:
             "step": step + 1,
             "loss": loss / max(weight, 1.0),
             "accuracy": right / max(weight, 1.0),
-            "learning_rate": self._learning_rate(step),
+            "learning_rate": self.spec.rate_at(step),
             "images_per_second": steps_per_second * self.config.batch_size,
         }
         if self.spec.is_learned:
             figures["mean_learned_rate"] = math.exp(log_rate)
         return figures
-
-    def _learning_rate(self, step):
-        """What multiplied the step after `step` others."""
-        return float(self._rate(step) if callable(self._rate) else self._rate)
 
     # Evaluation, and the end.
 
@@ -275,21 +272,13 @@ class Training:
             iterator, steps = evaluation_iterator(
                 self.config, self._devices, self._images
             )
-            loss, top_1, top_5, count = self._programs.evaluate(
-                iterator, tf.constant(steps)
-            ).numpy()
-        row = {
-            "step": self.step,
-            "top_1": top_1 / max(count, 1.0),
-            "top_5": top_5 / max(count, 1.0),
-            "loss": loss / max(count, 1.0),
-            "images": count,
-        }
+            *sums, count = self._programs.evaluate(iterator, tf.constant(steps)).numpy()
+        values = (self.step, *(value / max(count, 1.0) for value in sums), count)
         logging.info(
             "step %d: top-1 %.4f, top-5 %.4f, loss %.4f on %d validation images",
-            *(row[name] for name in ("step", "top_1", "top_5", "loss", "images")),
+            *values,
         )
-        return row
+        return dict(zip(EVAL_COLUMNS, values, strict=True))
 
     @contextlib.contextmanager
     def _true_values(self):
@@ -325,18 +314,6 @@ class Training:
             self._averages = RunningAverages(self.model)
         self._averages.recompute(batch[0] for batch in itertools.islice(batches, count))
         self._averaged = self.step
-
-    def _finish(self):
-        skipped = self._images.skipped_images()
-        if skipped:
-            logging.warning(
-                "%d images could not be decoded and were left out: %s",
-                len(skipped),
-                ", ".join(sorted(skipped)[:20]),
-            )
-        with self._true_values():
-            self._recompute_averages()
-            self._save_model()
 
     def _save_model(self):
         # All processes take part: some values lie on all of them.
@@ -405,16 +382,6 @@ def _warn_if_slow(results):
     finally:
         ended.set()
         thread.join()
-
-
-def _exclusive_lock(folder):
-    """No other process writes to the folder of a run meanwhile."""
-    return exclusive_lock(
-        folder / LOCK_FILE,
-        "model_dir must be that of no other running process (several processes of "
-        "one run are started with --strategy=multi_worker or parameter_server and "
-        f"TF_CONFIG). Received: {folder}, which one is training in",
-    )
 
 
 def check_start(config: RunConfig, devices: Devices) -> None:

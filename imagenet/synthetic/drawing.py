@@ -56,46 +56,23 @@ def combination(label: int) -> Combination:
     return Combination(list(SHAPES)[shape], list(TEXTURES)[texture], list(HUES)[hue])
 
 
-def draw(label, index, num_classes, size=None, seed=0) -> np.ndarray:
+def draw(label, index, size=None, seed=0) -> np.ndarray:
     """One image of a class.
 
     Args:
-        label: from 0 to `num_classes` - 1.
-        index: which of the images of this label, from 0.
-        num_classes: from 2 to `MAX_CLASSES`.
-        size: side in pixels, or `(height, width)`; by default both are drawn from
+        label: From 0 to `MAX_CLASSES` - 1.
+        index: Which of the images of this label, from 0.
+        size: Height and width in pixels, 8 or more; by default both are drawn from
             `MIN_SIDE` to `MAX_SIDE`.
-        seed: not negative; another seed draws other images of the same classes.
+        seed: Not negative; another seed draws other images of the same classes.
 
     Returns:
         uint8 `[height, width, 3]`, RGB, the same for the same arguments.
-
-    Raises:
-        ValueError: if an argument is out of its range.
     """
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise ValueError(
-            f"`num_classes` must be from 2 to {MAX_CLASSES}. Received: {num_classes}"
-        )
-    if not 0 <= label < num_classes:
-        raise ValueError(
-            f"`label` must be from 0 to {num_classes - 1}. Received: {label}"
-        )
-    if index < 0 or seed < 0:
-        raise ValueError(
-            "`index` and `seed` must not be negative. "
-            f"Received: index={index}, seed={seed}"
-        )
     random = np.random.default_rng([seed, label, index])
+    height = width = size
     if size is None:
-        height, width = random.integers(MIN_SIDE, MAX_SIDE + 1, 2)
-    else:
-        height, width = (size, size) if np.ndim(size) == 0 else size
-    if min(height, width) < 8:
-        raise ValueError(
-            f"`size` must be 8 pixels or more a side. Received: {(height, width)}"
-        )
-    height, width = int(height), int(width)
+        height, width = map(int, random.integers(MIN_SIDE, MAX_SIDE + 1, 2))
     image = _background(height, width, random)
     behind, before = random.integers(3, 8), random.integers(0, 3)
     for _ in range(behind):
@@ -134,7 +111,8 @@ def _subject(combination, height, width, random):
 
 
 def _distractor(height, width, random):
-    names = (list(names)[random.integers(len(names))] for names in _NAMES)
+    tables = (SHAPES, TEXTURES, HUES)
+    names = (list(names)[random.integers(len(names))] for names in tables)
     return _Object(
         Combination(*names),
         random.uniform(0, height),
@@ -142,9 +120,6 @@ def _distractor(height, width, random):
         min(height, width) * random.uniform(0.06, 0.14),
         random.uniform(0, 2 * np.pi),
     )
-
-
-_NAMES = (SHAPES, TEXTURES, HUES)
 
 
 def _paint(image, thing, random):

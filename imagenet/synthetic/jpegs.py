@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from PIL import Image
 
 from imagenet.synthetic.drawing import draw
@@ -24,13 +23,6 @@ _LENGTH = struct.Struct("<I")
 # With fewer images the start of a process costs more than it saves.
 _IMAGES_A_PROCESS = 500
 _MAX_PROCESSES = 16
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    """A uint8 image `[height, width, 3]` as a JPEG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 def drawn_jpegs(
@@ -43,15 +35,15 @@ def drawn_jpegs(
     """JPEG files of the images of these indices, in their order.
 
     Args:
-        indices: a range; image i has the label i modulo `num_classes`.
-        num_classes: of `imagenet.synthetic.drawing.draw`.
-        seed: of `imagenet.synthetic.drawing.draw`.
-        processes: how many draw; by default as many as there are processors, and
+        indices: A range; image i has the label i modulo `num_classes`.
+        num_classes: See `imagenet.synthetic.drawing.draw`.
+        seed: The same.
+        processes: How many draw; by default as many as there are processors, and
             none but this one where it is not worth their start.
-        size: height and width in pixels; by default drawn, too.
+        size: Height and width in pixels; by default drawn, too.
 
     Raises:
-        ChildProcessError: a child ended early.
+        ChildProcessError: A child ended early.
     """
     if processes is None:
         worthwhile = len(indices) // _IMAGES_A_PROCESS
@@ -64,23 +56,26 @@ def drawn_jpegs(
         children = []
         for first in range(processes):
             part = indices[first::processes]
-            children.append(_start(part, num_classes, seed, size))
-            stack.callback(_end, children[-1])
+            numbers = (part.start, part.stop, part.step, num_classes, seed, size or 0)
+            children.append(_start(numbers))
+            stack.enter_context(children[-1])
+            stack.callback(children[-1].kill)
         for position in range(len(indices)):
             yield _read(children[position % processes])
 
 
 def _drawn_jpeg(index, num_classes, seed, size):
-    return jpeg(draw(index % num_classes, index, num_classes, size, seed))
+    image = draw(index % num_classes, index, size, seed)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
-def _start(part, num_classes, seed, size):
-    arguments = (part.start, part.stop, part.step, num_classes, seed, size or 0)
+def _start(numbers):
     # The child finds this package where this process did.
-    root = pathlib.Path(__file__).parents[2]
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    paths = [str(pathlib.Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-m", "imagenet.synthetic.jpegs", *map(str, arguments)],
+        [sys.executable, "-m", "imagenet.synthetic.jpegs", *map(str, numbers)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env={
@@ -91,12 +86,6 @@ def _start(part, num_classes, seed, size):
             "OPENBLAS_NUM_THREADS": "1",
         },
     )
-
-
-def _end(child):
-    child.kill()
-    child.stdout.close()
-    child.wait()
 
 
 def _read(child):
@@ -115,13 +104,12 @@ def _read(child):
 def main(arguments) -> None:
     """What a child does: `start stop step num_classes seed size`; size 0: drawn."""
     start, stop, step, num_classes, seed, size = map(int, arguments)
-    output = sys.stdout.buffer
     # When the reader is gone, writing fails: there is nothing left to do.
     with contextlib.suppress(BrokenPipeError):
         for index in range(start, stop, step):
             content = _drawn_jpeg(index, num_classes, seed, size or None)
-            output.write(_LENGTH.pack(len(content)) + content)
-        output.flush()
+            sys.stdout.buffer.write(_LENGTH.pack(len(content)) + content)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

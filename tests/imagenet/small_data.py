@@ -35,6 +35,17 @@ def smooth_picture(height=70, width=110):
     return (np.stack(channels, -1) * 255).astype(np.uint8)
 
 
+def in_the_middle(picture, size):
+    """The central crop by PIL: an independent computation, scaled to [-1, 1]."""
+    height, width = picture.shape[:2]
+    picture = np.broadcast_to(picture, (height, width, 3))
+    side = round(0.875 * min(height, width))
+    top, left = (height - side) // 2, (width - side) // 2
+    cropped = Image.fromarray(picture[top : top + side, left : left + side])
+    resized = cropped.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.float32) / 127.5 - 1
+
+
 def encoded(picture, image_format="JPEG", mode="RGB", **options) -> bytes:
     """A picture as a file."""
     buffer = io.BytesIO()
@@ -64,18 +75,14 @@ def image_files(picture) -> dict[str, bytes]:
     }
 
 
-def _add(archive, name, content):
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))
-
-
 def tar_of(files: dict[str, bytes]) -> bytes:
     """A tar file in memory."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
-            _add(archive, name, content)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
@@ -84,7 +91,7 @@ def train_tar(images_each=4, synsets=SYNSETS) -> bytes:
     inner = {}
     for label, synset in enumerate(synsets):
         files = {
-            f"{synset}_{number}.JPEG": encoded(draw(label, number, 1000, 40))
+            f"{synset}_{number}.JPEG": encoded(draw(label, number, 40))
             for number in range(images_each)
         }
         bad = files[f"{synset}_0.JPEG"]

@@ -6,6 +6,7 @@ from imagenet.input.data import open_images
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import devices_of
 from imagenet.run.training import Training
+from learned_optimizer.utils.csv_log import read_csv
 from tests.imagenet import tiny
 
 # The network of these runs: its import puts it in the table of those there are.
@@ -46,3 +47,11 @@ def contents(folder):
 
 def values(training):
     return [np.array(variable) for variable in training.model.trainable_variables]
+
+
+def curve(folder):
+    """The rows of `train.csv`, but for the speed."""
+    rows = read_csv(folder / "train.csv")
+    for row in rows:
+        del row["images_per_second"]
+    return rows

@@ -6,15 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from imagenet.optimizers import OPTIMIZERS, OptimizerSpec, WarmUp, kernels_of, resolve
+from imagenet.optimizers import OPTIMIZERS, WarmUp, kernels_of, resolve
 from learned_optimizer import HierarchicalRNN
 
 RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
-
-
-def rate_at(spec, step):
-    rate = spec.rate()
-    return float(rate(step)) if callable(rate) else rate
 
 
 @pytest.mark.parametrize(
@@ -42,7 +37,7 @@ def rate_at(spec, step):
     ],
 )
 def test_usual_rates(name, step, expected):
-    assert rate_at(resolve(name, **RUN), step) == pytest.approx(
+    assert resolve(name, **RUN).rate_at(step) == pytest.approx(
         expected, rel=1e-6, abs=1e-9
     )
 
@@ -50,7 +45,7 @@ def test_usual_rates(name, step, expected):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_given_rate_is_taken_as_it_is(name):
     spec = resolve(name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0)
-    assert [rate_at(spec, step) for step in (0, 500)] == [0.7, 0.7]
+    assert [spec.rate_at(step) for step in (0, 500)] == [0.7, 0.7]
 
 
 def test_a_short_run_warms_up_over_a_tenth():
@@ -95,57 +90,29 @@ def test_only_kernels_decay(name):
     assert decayed_choice.gradient_decay == (0.0 if decoupled else 0.1)
     kernels = {v.path for v in kernels_of(network())}
     assert len(kernels) == 1
-    for variable, one, other in zip(
-        network().trainable_variables, plain, decayed, strict=True
-    ):
+    variables = network().trainable_variables
+    for variable, one, other in zip(variables, plain, decayed, strict=True):
         # What goes into the gradient is added by the training step, not here.
         changes = decoupled and variable.name == "kernel"
         assert (one != other).any() == changes, variable.path
 
 
-def test_each_is_what_it_says():
-    kinds = {
-        "hierarchical_rnn": HierarchicalRNN,
-        "rmsprop": keras.optimizers.RMSprop,
-        "adam": keras.optimizers.Adam,
-        "adamw": keras.optimizers.AdamW,
-        "nadamw": keras.optimizers.Nadam,
-        "momentum": keras.optimizers.SGD,
-    }
-    assert set(kinds) == set(OPTIMIZERS)
-    for name, kind in kinds.items():
-        spec = resolve(name, **RUN)
-        assert type(spec.make(network())) is kind
-        assert name == "hierarchical_rnn" or name in spec.describe()
-
-
 @pytest.mark.parametrize(
-    ("name", "decay", "schedule"),
+    ("name", "kind", "decay", "schedule"),
     [
-        ("hierarchical_rnn", 0.0, "constant"),
-        ("rmsprop", 4e-5, "exponential"),
-        ("adam", 0.0, "cosine"),
-        ("adamw", 0.05, "cosine"),
-        ("nadamw", 0.05, "cosine"),
-        ("momentum", 1e-4, "cosine"),
+        ("hierarchical_rnn", HierarchicalRNN, 0.0, "constant"),
+        ("rmsprop", keras.optimizers.RMSprop, 4e-5, "exponential"),
+        ("adam", keras.optimizers.Adam, 0.0, "cosine"),
+        ("adamw", keras.optimizers.AdamW, 0.05, "cosine"),
+        ("nadamw", keras.optimizers.Nadam, 0.05, "cosine"),
+        ("momentum", keras.optimizers.SGD, 1e-4, "cosine"),
     ],
 )
-def test_decay_and_schedule_are_those_of_the_works_named(name, decay, schedule):
+def test_each_is_that_of_the_work_named(name, kind, decay, schedule):
     spec = resolve(name, **RUN)
+    assert type(spec.make(network())) is kind
+    assert name == "hierarchical_rnn" or name in spec.describe()
     assert (spec.weight_decay, spec.schedule) == (decay, schedule)
-
-
-def moments_of_rmsprop(square, momentum, gradient):
-    square = 0.9 * square + 0.1 * gradient**2
-    # Keras adds epsilon under the root.
-    return square, 0.9 * momentum + gradient / np.sqrt(square + 1.0)
-
-
-def moments_of_adam(first, second, gradient, step):
-    first = 0.9 * first + 0.1 * gradient
-    second = 0.999 * second + 0.001 * gradient**2
-    ratio = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-7)
-    return first, second, ratio
 
 
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "momentum"])
@@ -155,19 +122,22 @@ def test_two_steps_of_a_baseline_by_hand(name):
     model = network()
     optimizer = spec.make(model)
     variable = model.trainable_variables[1]
-    before = np.array(variable)
+    expected = np.array(variable).astype(float)
     one = two = np.zeros(3)
-    expected = before.astype(float)
     for step, gradient in enumerate(([0.5, -2.0, 10.0], [1.0, 3.0, -0.1]), 1):
         gradient = np.array(gradient)
         if name == "rmsprop":
-            one, two = moments_of_rmsprop(one, two, gradient)
-            move = two
+            one = 0.9 * one + 0.1 * gradient**2
+            # Keras adds epsilon under the root.
+            two = move = 0.9 * two + gradient / np.sqrt(one + 1.0)
         elif name == "adam":
-            one, two, move = moments_of_adam(one, two, gradient, step)
+            one = 0.9 * one + 0.1 * gradient
+            two = 0.999 * two + 0.001 * gradient**2
+            root = np.sqrt(two / (1 - 0.999**step))
+            move = one / (1 - 0.9**step) / (root + 1e-7)
         else:
             one = move = 0.9 * one + gradient
-        expected = expected - 0.1 * move
+        expected -= 0.1 * move
         zeros = [np.zeros(v.shape, np.float32) for v in model.trainable_variables]
         zeros[1] = gradient.astype(np.float32)
         optimizer.apply(zeros, model.trainable_variables)
@@ -179,10 +149,7 @@ def test_two_steps_of_a_baseline_by_hand(name):
     [
         ({"name": "sgd"}, "optimizer must be one of"),
         ({"name": "adam", "schedule": "linear"}, "schedule must be one of"),
-        ({"name": "adam", "learning_rate": 0.0}, "learning rate must be positive"),
-        ({"name": "adam", "learning_rate": math.nan}, "learning rate must be positive"),
         ({"name": "adam", "warmup_steps": 1001}, "warm-up must lie within the run"),
-        ({"name": "adam", "weight_decay": -1.0}, "weight decay must be 0 or more"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -198,6 +165,6 @@ def test_the_state_of_the_learned_optimizer_may_take_half_the_memory():
 
 
 def test_unknown_weights_are_refused():
-    spec: OptimizerSpec = resolve("hierarchical_rnn", **RUN, weights="no_such_weights")
+    spec = resolve("hierarchical_rnn", **RUN, weights="no_such_weights")
     with pytest.raises(ValueError, match="no_such_weights"):
         spec.make(network())

@@ -8,20 +8,28 @@ import pytest
 
 from tests.project.test_repository import ROOT
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
-def test_digits_demo(tmp_path):
-    figure = tmp_path / "new" / "digits.png"
-    command = [sys.executable, "examples/digits.py", "--steps=100"]
+
+def output_of(command, **options):
     result = subprocess.run(
-        [*command, f"--output={figure}"],
+        command,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        **options,
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    rows = {line[:28].strip(): line[28:].split() for line in result.stdout.splitlines()}
+    return result.stdout
+
+
+def test_digits_demo(tmp_path):
+    figure = tmp_path / "new" / "digits.png"
+    output = output_of(
+        [sys.executable, "examples/digits.py", "--steps=100", f"--output={figure}"]
+    )
+    rows = {line[:28].strip(): line[28:].split() for line in output.splitlines()}
     assert rows["training loss at step 0"][0] == rows["training loss at step 0"][1]
     for loss in rows["training loss at step 100"]:
         # Far below the ln 10 = 2.3 of a network that has learned nothing.
@@ -29,7 +37,6 @@ def test_digits_demo(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_imagenet_demo(tmp_path):
     """The command of `make demo`, with fewer steps."""
     flags = [
@@ -41,30 +48,18 @@ def test_imagenet_demo(tmp_path):
     # Newer than all that the environment is made from, else make would make it anew.
     installed = tmp_path / "installed"
     installed.touch()
-    command = subprocess.run(
+    command = output_of(
         [
             *("make", "--dry-run", "--no-print-directory", "demo"),
             *(f"BIN={binaries}", f"INSTALLED={installed}", f"ARGS={' '.join(flags)}"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    result = subprocess.run(
-        command,
-        shell=True,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
+        ]
     )
-    assert result.returncode == 0, result.stderr[-4000:]
-    table = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    output = output_of(command, shell=True)
+    table = [line for line in output.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in table[1:]] == [
         "HierarchicalRNN()",
         "rmsprop, usual rate",
     ]
     picture = tmp_path / "demo" / "resnet_v2_50.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert str(tmp_path / "demo" / "report.md") in result.stdout
+    assert str(tmp_path / "demo" / "report.md") in output

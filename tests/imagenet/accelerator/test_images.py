@@ -19,7 +19,7 @@ def test_they_are_the_drawn_ones(images):
     assert images.images.shape == (12, 32, 32, 3) and images.images.dtype == "uint8"
     assert images.labels.tolist() == [3, 0, 1, 2] * 3
     for place, image in enumerate(np.asarray(images.images)):
-        drawn = draw((3 + place) % 4, 3 + place, 4, 32, seed=5)
+        drawn = draw((3 + place) % 4, 3 + place, 32, seed=5)
         # JPEG loses a little.
         assert np.abs(image.astype(float) - drawn).mean() < 18
 

@@ -25,12 +25,10 @@ def test_adam_on_a_network():
     shapes = module.shapes_of("tiny")
     parameters = sum(map(math.prod, shapes))
     cost = module.step_cost("tiny", "adam", keras.optimizers.Adam(), 2.0)
-    assert cost.parameters == parameters
+    assert cost["parameters"] == parameters
     # Two moments, a counter and a rate.
-    assert cost.state_bytes == 8 * parameters + 8
+    assert cost["state_bytes"] == 8 * parameters + 8
     # Parameters and state twice, gradients once.
-    assert cost.moved_bytes == 28 * parameters + 16
-    assert cost.least_milliseconds == pytest.approx(cost.moved_bytes / 2e6)
-    assert cost.milliseconds > 0
-    row = {name: str(value) for name, value in vars(cost).items()}
-    assert module.StepCost.from_row(row) == cost
+    assert cost["moved_bytes"] == 28 * parameters + 16
+    assert cost["least_milliseconds"] == pytest.approx(cost["moved_bytes"] / 2e6)
+    assert cost["milliseconds"] > 0

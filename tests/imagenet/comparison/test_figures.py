@@ -1,22 +1,10 @@
 """What the curves of a figure show."""
 
 import numpy as np
-import pytest
 
 from imagenet.comparison import figures
 from imagenet.comparison.runs import Run
-from imagenet.run.step_times import StepTimes
 from tests.imagenet.comparison.test_runs import plan, write_run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that would be written."""
-    found = []
-    monkeypatch.setattr(figures, "_save", lambda figure, *_: found.append(figure))
-    yield found
-    for figure in found:
-        figures.plt.close(figure)
 
 
 def test_smoothing_is_the_mean_over_the_last():
@@ -24,7 +12,7 @@ def test_smoothing_is_the_mean_over_the_last():
     np.testing.assert_allclose(figures.smoothed(values, 2), [4.0, 3.0, 4.0, 7.0])
 
 
-def test_curves_are_those_of_the_runs_of_a_network(tmp_path, drawn):
+def test_curves_are_those_of_the_runs_of_a_network(tmp_path, monkeypatch):
     """Against steps and minutes; seeds of one optimizer share a label."""
     mine = plan(tmp_path, seeds=(0, 1), train_steps=80)
     runs = [Run("resnet_v2_50", "hierarchical_rnn", None, seed) for seed in (0, 1)]
@@ -32,7 +20,9 @@ def test_curves_are_those_of_the_runs_of_a_network(tmp_path, drawn):
     runs += [Run("inception_v3", "adam", None, 0)]
     for number, run in enumerate(runs):
         write_run(tmp_path, run, [4.0 - number, 2.0, 1.0])
-    figures.plot_curves(mine, "resnet_v2_50", runs, tmp_path / "a.png", "footer")
+    drawn = []
+    monkeypatch.setattr(figures.plt, "close", drawn.append)
+    figures.plot_curves(mine, "resnet_v2_50", runs, "footer")
     (figure,) = drawn
     (loss, loss_in_time), (accuracy, _) = np.reshape(figure.axes, (2, 2))
     assert len(loss.lines) == len(accuracy.lines) == 3
@@ -49,23 +39,3 @@ def test_curves_are_those_of_the_runs_of_a_network(tmp_path, drawn):
     assert labels == ["HierarchicalRNN()", "adam, 0.004"]
     assert figure.get_suptitle() == "resnet_v2_50, means over 2 steps"
     assert figures.label_of(runs[-1]) == "adam, usual rate"
-
-
-def test_shares_are_percents_and_networks_differ_in_their_lines(tmp_path, drawn):
-    shares = {
-        (model, optimizer): [
-            StepTimes(size, 0.5, own * size, 0.1, 100, 7600) for size in (1, 4)
-        ]
-        for model, own in (("resnet_v2_50", 0.3), ("inception_v3", 0.1))
-        for optimizer in ("hierarchical_rnn", "adam")
-    }
-    figures.plot_shares(shares, tmp_path / "a.png", "footer")
-    ((axis,),) = (figure.axes for figure in drawn)
-    looks = [(line.get_linestyle(), line.get_color()) for line in axis.lines]
-    colours = [figures.COLOURS[name] for name in ("hierarchical_rnn", "adam")]
-    assert looks == [(line, colour) for line in ("-", "--") for colour in colours]
-    for line, own in zip(axis.lines, (0.3, 0.3, 0.1, 0.1), strict=True):
-        wanted = [100 * 0.1 / (0.1 + own * size) for size in (1, 4)]
-        np.testing.assert_allclose(line.get_ydata(), wanted)
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "4"]
-    assert axis.get_ylim()[0] == 0

@@ -7,11 +7,8 @@ import tensorflow as tf
 from imagenet.input import batches as batches_module
 from imagenet.input.batches import asynchronous_batches, evaluation_iterator
 from imagenet.input.data import open_images
-from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices, devices_of
 from tests.imagenet import small_runs
-
-SIZE = 32
 
 
 def arrays(batches, count):
@@ -19,15 +16,8 @@ def arrays(batches, count):
 
 
 def asynchronous_run(settings):
-    return RunConfig(
-        model="resnet_v2_50",
-        image_size=SIZE,
-        data_dir=settings.data_dir,
-        model_dir="unused",
-        train_steps=1,
-        batch_size=4,
-        strategy="parameter_server",
-    )
+    changes = {"batch_size": 4, "strategy": "parameter_server"}
+    return small_runs.settings(settings.data_dir, "unused", **changes)
 
 
 def test_asynchronous_workers_have_batches_of_their_own(settings, data):

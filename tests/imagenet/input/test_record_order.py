@@ -31,23 +31,14 @@ def parts(tmp_path_factory):
     skips, takes = np.zeros(37, np.int64), counts.copy()
     skips[0], takes[0], takes[-1] = 2, 1, 2
     total = int(counts.sum())
+    large = write_files(folder / "many", [1500])
+    start, last = np.array([0]), total - int(counts[-1]) + 2
     return {
-        "one file": (Part(one, np.array([0]), np.array([13]), 9.0), range(13)),
-        "many files": (
-            Part(many, skips, takes, 9.0),
-            range(2, total - int(counts[-1]) + 2),
-        ),
+        "one file": (Part(one, start, np.array([13]), 9.0), range(13)),
+        "many files": (Part(many, skips, takes, 9.0), range(2, last)),
         "one record": (Part(one, np.array([4]), np.array([1]), 9.0), range(4, 5)),
         # A shuffle that holds 1,000 records of these sees a part of them only.
-        "large": (
-            Part(
-                write_files(folder / "many", [1500]),
-                np.array([0]),
-                np.array([1500]),
-                1e9,
-            ),
-            range(1500),
-        ),
+        "large": (Part(large, start, np.array([1500]), 1e9), range(1500)),
     }
 
 
@@ -100,12 +91,10 @@ def test_files_of_an_epoch_are_mixed(parts):
 @pytest.mark.parametrize("name", ["one file", "many files", "large"])
 def test_a_number_that_is_drawn_gives_an_order_of_its_own(parts, name):
     part, wanted = parts[name]
+    drawn = tf.constant([1, 2], tf.int64)
     one, other = (
-        numbers(
-            shuffled_records(part, 0, extra_seed=tf.constant(drawn, tf.int64)),
-            part.count,
-        )
-        for drawn in (1, 2)
+        numbers(shuffled_records(part, 0, extra_seed=seed), part.count)
+        for seed in drawn
     )
     assert one != other
     assert sorted(one) == sorted(other) == list(wanted)

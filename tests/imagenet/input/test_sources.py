@@ -12,7 +12,7 @@ from PIL import Image
 from imagenet.input.config import DataConfig
 from imagenet.input.data import open_images
 from imagenet.input.sources import open_source
-from tests.imagenet.small_data import encoded, smooth_picture
+from tests.imagenet.small_data import encoded, in_the_middle, smooth_picture
 
 # Real sets in TFDS's format.
 REAL = pathlib.Path(
@@ -45,24 +45,18 @@ def picture(number, channels=3, size=40):
 def store(data_dir, name="small", counts=COUNTS, channels=3, encoding="jpeg", **others):
     """Writes a set with TFDS; each image is a `picture` of its number."""
 
-    def examples(split):
-        return [
-            (
-                f"{split}{n}",
-                {
-                    "image": picture(n, channels),
-                    "label": n % 3,
-                    **dict.fromkeys(others, 1),
-                },
-            )
-            for n in range(counts[split])
-        ]
+    def example(n):
+        image = picture(n, channels)
+        return {"image": image, "label": n % 3, **dict.fromkeys(others, 1)}
 
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version="1.0.0",
         features=features(channels, encoding, **others),
-        split_datasets={split: examples(split) for split in counts},
+        split_datasets={
+            split: [(f"{split}{n}", example(n)) for n in range(count)]
+            for split, count in counts.items()
+        },
         data_dir=data_dir,
     )
 
@@ -85,27 +79,15 @@ def test_a_set_without_file_names(tmp_path, channels, encoding, others):
     images, labels, weights = next(iter(data.evaluation_batches(4)))
     assert weights.numpy().sum() == 4 and sorted(labels.numpy()) == [0, 0, 1, 2]
     # Each is the middle of its picture, by PIL.
-    found = 0
+    places = []
     for number in range(4):
-        whole = picture(number, channels)
-        height, width = whole.shape[:2]
-        side = round(0.875 * min(height, width))
-        top, left = (height - side) // 2, (width - side) // 2
-        whole = np.broadcast_to(whole, (height, width, 3))
-        middle = Image.fromarray(whole[top : top + side, left : left + side])
-        wanted = np.asarray(middle.resize((32, 32), Image.Resampling.BILINEAR))
-        wanted = wanted.astype(np.float32) / 127.5 - 1
+        wanted = in_the_middle(picture(number, channels), 32)
         differences = [np.abs(image - wanted).mean() for image in images.numpy()]
-        place = int(np.argmin(differences))
-        assert differences[place] < 0.06 and labels[place] == number % 3
-        found |= 1 << place
-    assert found == 15
-    seen = {
-        int(label)
-        for _, labels, _ in data.training_batches(3).take(2)
-        for label in labels
-    }
-    assert seen == {0, 1, 2}
+        places.append(int(np.argmin(differences)))
+        assert min(differences) < 0.06 and labels[places[-1]] == number % 3
+    assert sorted(places) == [0, 1, 2, 3]
+    batches = data.training_batches(3).take(2)
+    assert {int(label) for batch in batches for label in batch[1]} == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
@@ -134,39 +116,29 @@ def test_splits(tmp_path, splits, wanted):
         ({"train_split": "training"}, "'training' .* splits train .6 images., test"),
         ({"validation_split": "test[:0]"}, r"--validation_split .* 'test\[:0\]'"),
         ({"train_split": "train[:x]"}, "--train_split must name images that there are"),
+        # A set of one split: it is said how to divide it.
+        (None, r"'train\[90%:\]'.*splits train \(6 images"),
     ],
 )
 def test_splits_that_there_are_not(tmp_path, splits, message):
-    store(tmp_path)
+    store(tmp_path, counts={"train": 6} if splits is None else COUNTS)
     with pytest.raises(ValueError, match=message):
-        open_source(DataConfig("small", str(tmp_path), **splits))
-
-
-def test_a_set_of_one_split_says_how_to_divide_it(tmp_path):
-    store(tmp_path, counts={"train": 6})
-    with pytest.raises(ValueError, match=r"'train\[90%:\]'.*splits train \(6 images"):
-        open_source(DataConfig("small", str(tmp_path)))
+        open_source(DataConfig("small", str(tmp_path), **(splits or {})))
 
 
 @pytest.mark.parametrize(
     "label, named",
     [
-        (tfds.features.Scalar(np.int64), "'label': Scalar"),
-        ("missing", "'image': Image"),
+        ({"label": tfds.features.Scalar(np.int64)}, "'label': Scalar"),
+        ({}, "'image': Image"),
     ],
 )
 def test_other_features_are_named(tmp_path, label, named):
-    feature = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            **({} if label == "missing" else {"label": label}),
-        }
-    )
-    example = {"image": picture(0), **({} if label == "missing" else {"label": 1})}
+    example = {"image": picture(0), **dict.fromkeys(label, 1)}
     tfds.dataset_builders.store_as_tfds_dataset(
         name="other",
         version="1.0.0",
-        features=feature,
+        features=tfds.features.FeaturesDict({"image": tfds.features.Image(), **label}),
         split_datasets={"train": [("a", example)]},
         data_dir=tmp_path,
     )
@@ -192,17 +164,12 @@ def test_what_tfds_cannot_prepare_is_one_line(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("mnist/*"))
 
 
-def test_bad_images_without_names_are_told_by_their_content(tmp_path):
-    whole = encoded(smooth_picture())
-    examples = [
-        (str(n), {"image": content, "label": 1})
-        for n, content in enumerate([whole, whole[:300]])
-    ]
-    (tmp_path / "bytes").mkdir()
-    for _, example in examples:
-        path = tmp_path / "bytes" / str(len(example["image"]))
-        path.write_bytes(example["image"])
-        example["image"] = path
+def test_bad_images_without_names_are_told_by_their_content(tmp_path, capfd):
+    examples, whole = [], encoded(smooth_picture())
+    for name, content in (("whole", whole), ("cut", whole[:300])):
+        path = tmp_path / name
+        path.write_bytes(content)
+        examples.append((name, {"image": path, "label": 1}))
     tfds.dataset_builders.store_as_tfds_dataset(
         name="small",
         version="1.0.0",
@@ -213,8 +180,8 @@ def test_bad_images_without_names_are_told_by_their_content(tmp_path):
     data = open_images(DataConfig("small", str(tmp_path), image_size=32))
     (batch,) = data.evaluation_batches(2)
     assert sorted(batch[2].numpy()) == [0, 1]
-    (name,) = data.skipped_images()
-    assert re.fullmatch(r"record \d+ of class 1", name)
+    said = capfd.readouterr().err
+    assert re.search(r'Skipped "record \d+ of class 1" which', said)
 
 
 @pytest.mark.skipif(
@@ -241,47 +208,53 @@ def test_real_mnist():
             assert error.mean() < 2 and error.max() < 12
 
 
-def damage(folder, what):
-    """Damages a prepared set."""
-    if what == "a file is missing":
-        next(folder.glob("*-train.tfrecord-*")).unlink()
-    elif what == "a file is cut off":
-        path = next(folder.glob("*-train.tfrecord-*"))
-        path.write_bytes(path.read_bytes()[:-1])
-    elif what == "no metadata":
-        (folder / "dataset_info.json").unlink()
-    elif what == "no files":
-        for path in folder.iterdir():
-            if path.name != "generated.json":
-                path.unlink()
-    elif what == "metadata cut off":
+def change_metadata(change):
+    def damage(folder):
         path = folder / "dataset_info.json"
-        path.write_text(path.read_text()[:100])
-    elif what == "a split is missing":
-        path = folder / "dataset_info.json"
-        path.write_text(path.read_text().replace('"validation"', '"test"'))
-    elif what == "another format":
-        path = folder / "dataset_info.json"
-        path.write_text(path.read_text().replace('"tfrecord"', '"array_record"'))
+        path.write_text(change(path.read_text()))
+
+    return damage
+
+
+def of_training(change):
+    return lambda folder: change(next(folder.glob("*-train.tfrecord-*")))
+
+
+def remove_all_but_the_settings(folder):
+    for path in folder.iterdir():
+        if path.name != "generated.json":
+            path.unlink()
 
 
 @pytest.mark.parametrize(
-    "what, message",
+    "damage, message",
     [
-        ("a file is missing", "Missing: 1, the first 'imagenet2012-train.tfrecord"),
-        ("a file is cut off", "bytes of 'train'. Received: .* a file is cut off"),
-        ("no metadata", "metadata|--dataset must be a data set"),
-        ("no files", "a folder without its metadata|metadata"),
-        ("metadata cut off", "metadata are damaged"),
-        ("another format", "must hold TFRecord files.*'array_record'"),
+        (
+            of_training(pathlib.Path.unlink),
+            "Missing: 1, the first 'imagenet2012-train.tfrecord",
+        ),
+        (
+            of_training(lambda path: path.write_bytes(path.read_bytes()[:-1])),
+            "bytes of 'train'. Received: .* a file is cut off",
+        ),
+        (
+            lambda folder: (folder / "dataset_info.json").unlink(),
+            "metadata|--dataset must be a data set",
+        ),
+        (remove_all_but_the_settings, "a folder without its metadata|metadata"),
+        (change_metadata(lambda text: text[:100]), "metadata are damaged"),
+        (
+            change_metadata(lambda text: text.replace('"tfrecord"', '"array_record"')),
+            "must hold TFRecord files.*'array_record'",
+        ),
     ],
 )
-def test_damaged_records(tmp_path_factory, tmp_path, what, message):
+def test_damaged_records(tmp_path, damage, message):
     config = DataConfig(
         "generated", str(tmp_path), num_classes=2, num_images=4, num_validation_images=2
     )
     open_source(config)
-    damage(tmp_path / "imagenet2012/5.1.0", what)
+    damage(tmp_path / "imagenet2012/5.1.0")
     with pytest.raises(ValueError, match=message) as caught:
         open_source(config)
     assert re.search("[Dd]elete|another --data_dir", str(caught.value))

@@ -6,8 +6,8 @@ import types
 import pytest
 import tensorflow as tf
 
-from imagenet.run.config import RunConfig
 from imagenet.run.devices import devices_of
+from tests.imagenet.small_runs import settings
 
 
 @pytest.mark.parametrize(
@@ -31,28 +31,21 @@ def test_the_tpu_that_is_named_or_attached(monkeypatch, name, expected):
     monkeypatch.delenv("TPU_NAME", raising=False)
     if name is not None:
         monkeypatch.setenv("TPU_NAME", name)
-    settings = RunConfig(
-        data_dir="data", model_dir="run", strategy="tpu", train_steps=1, batch_size=32
-    )
-    assert devices_of(settings).num_replicas == 8
+    assert devices_of(settings("data", "run", strategy="tpu")).num_replicas == 8
     assert asked == [expected]
 
 
 @pytest.mark.parametrize("strategy", ["one_device", "mirrored"])
 def test_one_of_several_processes_does_not_run_alone(monkeypatch, strategy):
     """They would all write to one folder."""
-    settings = RunConfig(
-        data_dir="data", model_dir="run", strategy=strategy, train_steps=1
-    )
     cluster = {"worker": ["a:1", "b:1"]}
     config = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(ValueError, match=f"strategy {strategy}.* with 2 processes"):
-        devices_of(settings)
+        devices_of(settings("data", "run", strategy=strategy))
 
 
 def test_one_process_that_is_a_cluster_of_its_own(monkeypatch):
-    settings = RunConfig(data_dir="data", model_dir="run", train_steps=1)
     for alone in ("", "{}", "no JSON", json.dumps({"cluster": {"worker": ["a:1"]}})):
         monkeypatch.setenv("TF_CONFIG", alone)
-        assert devices_of(settings).num_workers == 1
+        assert devices_of(settings("data", "run")).num_workers == 1

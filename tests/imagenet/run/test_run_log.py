@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
     EventAccumulator,
 )
 
-from imagenet.run.columns import TRAIN_COLUMNS
+from imagenet.run.config import TRAIN_COLUMNS
 from imagenet.run.run_log import RunLog
 
 

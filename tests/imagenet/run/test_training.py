@@ -12,18 +12,26 @@ import numpy as np
 import pytest
 
 from imagenet.input.data import open_images
-from imagenet.models import MODELS, build_model
-from imagenet.optimizers import has_loss_scale
+from imagenet.models import build_model
 from imagenet.run import training as training_module
 from imagenet.run.devices import devices_of
 from imagenet.run.training import Training
-from learned_optimizer import HierarchicalRNN
+from learned_optimizer import Config, HierarchicalRNN, fresh_weights, save_weights
 from learned_optimizer.utils.csv_log import read_csv
 from tests.event_files import read_scalars
 from tests.imagenet.small_data import loss_of_first
-from tests.imagenet.small_runs import settings, train, values
+from tests.imagenet.small_runs import contents, curve, settings, train, values
 
 FLOAT16 = "mixed_float16"
+
+
+def column(folder, name):
+    return [row[name] for row in read_csv(folder / "train.csv")]
+
+
+def assert_close(found, wanted, **tolerances):
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, np.array(theirs), **tolerances)
 
 
 def by_hand(data_dir, model_dir, optimizer, weight_decay=0.0, **changes):
@@ -67,37 +75,32 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog
     model, losses, images = by_hand(
         data_dir, tmp_path / "other", keras.optimizers.SGD(rate, momentum=0.9), decay
     )
-    for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
-        np.testing.assert_allclose(mine, np.array(theirs), rtol=1e-4, atol=1e-6)
-    rows = read_csv(tmp_path / "run" / "train.csv")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    np.testing.assert_allclose([row["loss"] for row in rows], losses, rtol=1e-4)
+    assert_close(values(run), model.trainable_variables, rtol=1e-4, atol=1e-6)
+    assert column(tmp_path / "run", "step") == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(column(tmp_path / "run", "loss"), losses, rtol=1e-4)
     events = read_scalars(tmp_path / "run" / "tensorboard")["train/loss"]
     assert list(events) == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(list(events.values()), losses, rtol=1e-4)
     # The optimizer is said at the start.
     assert "momentum: rate 0.05, cosine to 0 at step 6" in caplog.text
     assert run.spec.describe() in caplog.text
-    expected = [0.05 * 0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
-    np.testing.assert_allclose(
-        [row["learning_rate"] for row in rows], expected, rtol=1e-5
-    )
+    rates = [0.05 * 0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)]
+    assert column(tmp_path / "run", "learning_rate") == pytest.approx(rates, rel=1e-5)
     # The evaluation, by hand on all ten images.
-    batches = list(images.evaluation_batches(10).as_numpy_iterator())
-    logits = model.predict_on_batch(batches[0][0])
-    labels = batches[0][1]
-    top_1 = np.mean(logits.argmax(-1) == labels)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+    (batch,) = images.evaluation_batches(10).as_numpy_iterator()
+    logits = model.predict_on_batch(batch[0])
     found = read_csv(tmp_path / "run" / "eval.csv")
     assert [row["step"] for row in found] == [4, 6]
-    assert found[-1]["images"] == 10
-    assert found[-1]["top_1"] == pytest.approx(top_1)
-    assert found[-1]["top_5"] == 1.0  # Of four classes.
-    assert found[-1]["loss"] == pytest.approx(float(loss), rel=1e-4)
+    del found[-1]["step"]
+    assert found[-1] == {
+        "top_1": pytest.approx(np.mean(logits.argmax(-1) == batch[1])),
+        "top_5": 1.0,  # Of four classes.
+        "loss": pytest.approx(loss_of_first(model, images, 10), rel=1e-4),
+        "images": 10,
+    }
     saved = keras.models.load_model(tmp_path / "run" / "model.keras")
-    np.testing.assert_allclose(
-        saved.predict_on_batch(batches[0][0]), logits, rtol=1e-3, atol=1e-4
-    )
+    found = saved.predict_on_batch(batch[0])
+    np.testing.assert_allclose(found, logits, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
@@ -105,27 +108,19 @@ def test_the_parts_of_a_batch_add_up(data_dir, tmp_path, optimizer):
     changes = {"model": "plain", "optimizer": optimizer, "weight_decay": 0.01}
     whole = train(data_dir, tmp_path / "whole", **changes)
     parts = train(data_dir, tmp_path / "parts", accumulation_steps=4, **changes)
-    for one, other in zip(values(whole), values(parts), strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-5)
-    losses = [
-        [row["loss"] for row in read_csv(tmp_path / name / "train.csv")]
-        for name in ("whole", "parts")
-    ]
+    assert_close(values(whole), values(parts), rtol=2e-4, atol=1e-5)
+    losses = [column(tmp_path / name, "loss") for name in ("whole", "parts")]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_the_learned_optimizer_is_the_keras_class(data_dir, tmp_path):
     run = train(data_dir, tmp_path / "run", optimizer="hierarchical_rnn")
     model, *_ = by_hand(data_dir, tmp_path / "other", HierarchicalRNN(total_steps=6))
-    for mine, theirs in zip(values(run), model.trainable_variables, strict=True):
-        np.testing.assert_allclose(mine, np.array(theirs), rtol=1e-3, atol=1e-5)
+    assert_close(values(run), model.trainable_variables, rtol=1e-3, atol=1e-5)
     last = read_csv(tmp_path / "run" / "train.csv")[-1]
-    rates = np.concatenate(
-        [
-            model.optimizer.log_learning_rates(v)
-            for v in model.optimizer.learned_variables
-        ]
-    )
+    optimizer = model.optimizer
+    rates = map(optimizer.log_learning_rates, optimizer.learned_variables)
+    rates = np.concatenate(list(rates))
     assert last["mean_learned_rate"] == pytest.approx(np.exp(rates.mean()), rel=1e-3)
     assert last["learning_rate"] == 1.0
 
@@ -160,14 +155,12 @@ def test_running_averages_of_learned_runs_are_of_training_batches(
     run = train(data_dir, tmp_path / "run", optimizer=optimizer)
     convolution, normalization = run.model.layers[:2]
     images = open_images(run.config)
-    means, variances = [], []
-    # An epoch of forty images.
-    for batch in images.training_batches(8).take(5):
-        values = np.array(convolution(batch[0])).reshape(-1, 8)
-        means.append(values.mean(0))
-        variances.append(values.var(0))
+    # An epoch of forty images, each batch by itself.
+    inputs = [convolution(batch[0]) for batch in images.training_batches(8).take(5)]
+    inputs = np.reshape(inputs, (5, -1, 8))
+    wanted = inputs.mean(1).mean(0), inputs.var(1).mean(0)
     found = np.array(normalization.moving_mean), np.array(normalization.moving_variance)
-    pairs = zip(found, (np.mean(means, 0), np.mean(variances, 0)), strict=True)
+    pairs = zip(found, wanted, strict=True)
     same = [np.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs]
     assert same == [optimizer == "hierarchical_rnn"] * 2
     saved = keras.models.load_model(tmp_path / "run" / "model.keras")
@@ -180,8 +173,8 @@ def test_images_per_second_are_those_of_the_loop(data_dir, tmp_path, monkeypatch
     monkeypatch.setattr(training_module, "time", clock)
     train(data_dir, tmp_path / "run", until=4)
     # Two steps of eight images in five seconds.
-    rows = read_csv(tmp_path / "run" / "train.csv")
-    assert [row["images_per_second"] for row in rows] == pytest.approx([3.2] * 4)
+    speeds = column(tmp_path / "run", "images_per_second")
+    assert speeds == pytest.approx([3.2] * 4)
 
 
 def test_what_decides_the_images_reaches_them(tmp_path):
@@ -197,7 +190,6 @@ def test_what_decides_the_images_reaches_them(tmp_path):
     }
     images = open_images(settings(data_dir, tmp_path, **changes))
     assert {name: getattr(images.config, name) for name in changes} == changes
-    assert images.config.scaling == MODELS["tiny"].scaling
     assert (images.num_classes, images.num_train_images) == (3, 30)
     # One set of images for all seeds of training.
     assert images.config.generated().seed == 0
@@ -235,15 +227,8 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
             file.write("5" + ",9" * (5 if optimizer == "hierarchical_rnn" else 4))
             file.write("\n6,1.2")
         again = train(data_dir, folder, **changes)
-        for one, other in zip(values(whole), values(again), strict=True):
-            np.testing.assert_array_equal(one, other)
-        curves = []
-        for name in ("whole", "parts"):
-            rows = read_csv(tmp_path / optimizer / name / "train.csv")
-            for row in rows:
-                del row["images_per_second"]
-            curves.append(rows)
-        assert curves[0] == curves[1]
+        assert_close(values(whole), values(again), rtol=0)
+        assert curve(folder) == curve(folder.parent / "whole")
 
 
 def distance(found, wanted, start):
@@ -269,7 +254,8 @@ def test_half_precision_is_that_of_keras(data_dir, tmp_path, optimizer, precisio
         by_keras = keras.optimizers.SGD(0.3, momentum=0.9)
     train(data_dir, tmp_path / "run", until=4, **common, **changes)
     run = train(data_dir, tmp_path / "run", **common, **changes)
-    assert has_loss_scale(run.optimizer) == (precision == FLOAT16)
+    scaled = isinstance(run.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == FLOAT16)
     assert all(v.dtype == np.float32 for v in values(run))
     decay = changes.get("weight_decay", 0.0)
     model, *_ = by_hand(data_dir, tmp_path / "other", by_keras, decay, **common)
@@ -288,29 +274,19 @@ def test_compiled_it_computes_the_same(data_dir, tmp_path, optimizer):
 
 
 def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_path):
-    from learned_optimizer import Config, fresh_weights, save_weights
-
-    weights = fresh_weights(Config(attention=True), seed=0)
     path = tmp_path / "attention.npz"
-    save_weights(weights, path)
-    run = train(
-        data_dir, tmp_path / "run", optimizer="hierarchical_rnn", weights=str(path)
-    )
+    save_weights(fresh_weights(Config(attention=True), seed=0), path)
+    changes = {"optimizer": "hierarchical_rnn", "weights": str(path)}
+    run = train(data_dir, tmp_path / "run", **changes)
     pairs = run.optimizer.pairs_with_true_values()
     attended = [np.array(variable) for variable, _ in pairs]
     true = [np.array(value) for _, value in pairs]
     assert any((one != other).any() for one, other in zip(attended, true, strict=True))
     saved = keras.models.load_model(tmp_path / "run" / "model.keras")
-    for mine, theirs in zip(true, saved.trainable_variables, strict=True):
-        np.testing.assert_array_equal(mine, np.array(theirs))
+    assert_close(true, saved.trainable_variables, rtol=0)
     # A network with those parameters says the same as the run's own evaluation.
-    images = open_images(run.config)
-    batch = next(images.evaluation_batches(10).as_numpy_iterator())
-    logits = saved.predict_on_batch(batch[0])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(
-        batch[1], logits
-    )
-    assert run.evaluate()["loss"] == pytest.approx(float(loss), rel=1e-4)
+    loss = loss_of_first(saved, open_images(run.config), 10)
+    assert run.evaluate()["loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatch):
@@ -338,9 +314,9 @@ def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatc
 
 
 def test_a_finished_run_only_says_so(data_dir, tmp_path):
-    train(data_dir, tmp_path / "run")
-    before = (tmp_path / "run" / "train.csv").read_bytes()
-    again = train(data_dir, tmp_path / "run")
-    assert again.step == 6
-    assert (tmp_path / "run" / "train.csv").read_bytes() == before
-    assert (tmp_path / "run" / training_module.MODEL_FILE).is_file()
+    train(data_dir, tmp_path)
+    before = contents(tmp_path)
+    assert train(data_dir, tmp_path).step == 6
+    after = contents(tmp_path)
+    assert after.keys() == before.keys() and tmp_path / "model.keras" in after
+    assert after[tmp_path / "train.csv"] == before[tmp_path / "train.csv"]
