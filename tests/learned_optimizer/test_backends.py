@@ -3,12 +3,15 @@
 `keras_step/test_state_io.py` carries states from one backend to another.
 """
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 
 from learned_optimizer import HierarchicalRNN
-from tests.conftest import run_python
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
 
@@ -82,7 +85,13 @@ def test_loading_costs_no_model(backend, tmp_path):
 def test_without_tensorflow_none_is_imported(backend):
     # A process without pytest: `keras.utils.set_random_seed`, which seeds each test,
     # imports TensorFlow where it is installed, and so may `fit`.
-    found = run_python("-c", STEP_WITHOUT_TENSORFLOW, KERAS_BACKEND=backend)
+    found = subprocess.run(
+        [sys.executable, "-c", STEP_WITHOUT_TENSORFLOW],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     assert found.stdout.split() == [backend, "True", "[]"]
 
 
