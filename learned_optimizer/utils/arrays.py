@@ -5,6 +5,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,3 +45,17 @@ def arrays_from_npz(content: bytes, name: str) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{name!r} must be a whole npz archive of plain arrays. Received: {error}"
         ) from error
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays under longer names."""
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
+
+
+def under_prefix(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Those with a name that starts so, without it: the reverse of `with_prefix`."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from meta_training.estimators import Estimate
 from meta_training.inner.trajectories import Trajectories
 from meta_training.inner.windows import Carry
@@ -49,12 +50,13 @@ class Report(NamedTuple):
 
     def from_vector(self, vector: np.ndarray) -> "Report":
         """The reverse of `to_vector`, for a report of the same shapes as this one."""
-        parts, start = [], 0
-        for part in tf.nest.flatten(self):
-            size = np.size(part)
-            parts.append(vector[start : start + size].reshape(np.shape(part)))
-            start += size
-        return tf.nest.pack_sequence_as(self, parts)
+        parts = tf.nest.flatten(self)
+        pieces = np.split(vector, np.cumsum([np.size(part) for part in parts])[:-1])
+        shaped = [
+            piece.reshape(np.shape(part))
+            for piece, part in zip(pieces, parts, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self, shaped)
 
 
 class WindowStart(NamedTuple):
@@ -133,37 +135,30 @@ class Cohort:
 
         The names of cohort 0 are those of runs with one cohort.
         """
-        trajectories = self._before or self.trajectories.state()
-        parts = {
-            "trajectories": trajectories,
-            "estimator": self.carried,
-            "cohort": {"windows": np.array(self.windows)},
-        }
         return {
-            f"{self._prefix(part)}/{name}": np.array(array)
-            for part, arrays in parts.items()
-            for name, array in arrays.items()
+            name: np.array(array)
+            for part, arrays in {
+                "trajectories": self._before or self.trajectories.state(),
+                "estimator": self.carried,
+                "cohort": {"windows": self.windows},
+            }.items()
+            for name, array in with_prefix(self._prefix(part), arrays).items()
         }
 
     def restore(self, arrays: dict[str, np.ndarray], windows: int) -> None:
-        """The reverse of `state`.
+        """The reverse of `state`; other arrays are ignored.
 
         Args:
-            arrays: The arrays of `state`; others are ignored.
+            arrays: Those of a checkpoint.
             windows: Windows done, where `arrays` lack the number.
         """
-
-        def part(name):
-            prefix = f"{self._prefix(name)}/"
-            return {
-                key.removeprefix(prefix): array
-                for key, array in arrays.items()
-                if key.startswith(prefix)
-            }
-
-        self.trajectories.restore(part("trajectories"))
-        self.carried = part("estimator")
-        self.windows = int(part("cohort").get("windows", windows))
+        trajectories, carried, cohort = (
+            under_prefix(self._prefix(part), arrays)
+            for part in ("trajectories", "estimator", "cohort")
+        )
+        self.trajectories.restore(trajectories)
+        self.carried = carried
+        self.windows = int(cohort.get("windows", windows))
 
     def _prefix(self, part):
-        return part if self.number == 0 else f"{part}_{self.number}"
+        return f"{part}/" if self.number == 0 else f"{part}_{self.number}/"

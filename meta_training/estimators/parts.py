@@ -8,6 +8,7 @@ the meta-gradient is the sum of theirs.
 
 import tensorflow as tf
 
+from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from meta_training.estimators.base import Estimate, Estimator
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, Window
@@ -23,117 +24,72 @@ class InParts:
         self, estimator_class, batch: ProblemBatch, optimizer, options, **more
     ):
         """Prepares the inner loops."""
-        self._levels = optimizer.state_levels
-        self._bounds = batch.part_bounds()
+        batches, self._bounds = zip(*batch.parts(), strict=True)
         self.parts: list[Estimator] = [
-            estimator_class(batch.part(number), optimizer, options, **more)
-            for number in range(batch.num_parts)
+            estimator_class(part, optimizer, options, **more) for part in batches
         ]
         self._compiled = [
             tf.function(part.estimate, jit_compile=True, autograph=False)
             for part in self.parts
         ]
+        # The level of each array.
+        inner = InnerState(
+            "parameter",
+            "parameter",
+            optimizer.state_type(**optimizer.state_levels),
+        )
+        self._carry = Carry(inner, *["problem"] * 3, "parameter", "problem", ())
+        self._window = Window(inner, *["problem"] * 5)
 
     def initial_state(self):
         """The states of all parts, each name behind its part's number."""
-        return {
-            f"{number}/{name}": array
-            for number, part in enumerate(self.parts)
-            for name, array in part.initial_state().items()
-        }
+        return _numbered(part.initial_state() for part in self.parts)
 
     def estimate(self, meta_parameters, carry, state, num_steps, seed) -> Estimate:
         """Runs a window, see `Estimator.estimate`; its parts are compiled."""
-        estimates = []
-        for number, (compiled, bounds) in enumerate(
-            zip(self._compiled, self._bounds, strict=True)
-        ):
-            prefix = f"{number}/"
-            own_state = {
-                name.removeprefix(prefix): array
-                for name, array in state.items()
-                if name.startswith(prefix)
-            }
-            own_seed = tf.bitwise.bitwise_xor(seed, number * _SEED_STEP & 0x7FFFFFFF)
-            estimates.append(
-                compiled(
-                    meta_parameters,
-                    self._slice(carry, bounds),
-                    own_state,
-                    num_steps,
-                    own_seed,
-                )
+        estimates = [
+            compiled(
+                meta_parameters,
+                self._slice(carry, bounds),
+                under_prefix(f"{number}/", state),
+                num_steps,
+                tf.bitwise.bitwise_xor(seed, number * _SEED_STEP & 0x7FFFFFFF),
             )
+            for number, (compiled, bounds) in enumerate(
+                zip(self._compiled, self._bounds, strict=True)
+            )
+        ]
         return Estimate(
             {
                 name: tf.add_n([estimate.gradient[name] for estimate in estimates])
                 for name in meta_parameters
             },
             self._join([estimate.window for estimate in estimates]),
-            {
-                f"{number}/{name}": array
-                for number, estimate in enumerate(estimates)
-                for name, array in estimate.state.items()
-            },
+            _numbered(estimate.state for estimate in estimates),
         )
 
     def _slice(self, carry: Carry, bounds) -> Carry:
-        rows = {
-            "parameter": bounds.blocks,
-            "tensor": bounds.tensors,
-            "problem": bounds.problems,
-        }
-        inner = carry.inner
-        fields = [
-            field[:, rows[level]] if level == "parameter" else field[..., rows[level]]
-            for field, level in self._with_levels(inner.state)
-        ]
-        return Carry(
-            inner=InnerState(
-                inner.values[bounds.blocks],
-                inner.attended_values[bounds.blocks],
-                type(inner.state)(*fields),
-            ),
-            fresh=carry.fresh[bounds.problems],
-            alive=carry.alive[bounds.problems],
-            initial_objective=carry.initial_objective[bounds.problems],
-            inverse_scale=carry.inverse_scale[bounds.blocks],
-            weights=carry.weights[bounds.problems],
-            instances=list(carry.instances[bounds.groups]),
-        )
+        def rows(level, array):
+            if level == "parameter":
+                return array[..., bounds[level], :]
+            return array[..., bounds[level]]
+
+        arrays = carry._replace(instances=())
+        part = tf.nest.map_structure(rows, self._carry, arrays)
+        return part._replace(instances=list(carry.instances[bounds["group"]]))
 
     def _join(self, windows: list[Window]) -> Window:
-        def joined(arrays, axis=0):
-            return tf.concat(list(arrays), axis=axis)
+        def joined(level, *arrays):
+            return tf.concat(arrays, -2 if level == "parameter" else -1)
 
-        states = [window.inner.state for window in windows]
-        fields = [
-            joined(parts, 1 if level == "parameter" else -1)
-            for parts, level in zip(
-                zip(*states, strict=True),
-                (level for _, level in self._with_levels(states[0])),
-                strict=True,
-            )
-        ]
-        return Window(
-            inner=InnerState(
-                joined(window.inner.values for window in windows),
-                joined(window.inner.attended_values for window in windows),
-                type(states[0])(*fields),
-            ),
-            alive=joined(window.alive for window in windows),
-            initial_objective=joined(window.initial_objective for window in windows),
-            objectives=joined((window.objectives for window in windows), 1),
-            losses=joined(window.losses for window in windows),
-            mean_log_learning_rate=joined(
-                window.mean_log_learning_rate for window in windows
-            ),
-        )
+        return tf.nest.map_structure(joined, self._window, *windows)
 
-    def _with_levels(self, state):
-        """`(field, level)` of each field of a state."""
-        for name, field in state._asdict().items():
-            yield field, self._levels[name]
+
+def _numbered(states):
+    joined = {}
+    for number, state in enumerate(states):
+        joined |= with_prefix(f"{number}/", state)
+    return joined
 
 
 def compiled_estimator(

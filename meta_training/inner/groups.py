@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -49,15 +49,6 @@ class Group:
         return np.array([getattr(task, name) for task in self.tasks], np.float32)
 
 
-class Bounds(NamedTuple):
-    """The position of a part in the arrays of a batch, as slices."""
-
-    groups: slice
-    blocks: slice
-    tensors: slice
-    problems: slice
-
-
 def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
     """`[tasks]`, the part of each, so that all parts cost about the same.
 
@@ -96,8 +87,6 @@ def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
 
 def replicate(instance, replicas):
     """A copy of the dict, its arrays repeated `replicas` times along the tasks."""
-    if replicas == 1:
-        return dict(instance)
     return {
         name: tf.concat([array] * replicas, axis=0) for name, array in instance.items()
     }
@@ -105,26 +94,26 @@ def replicate(instance, replicas):
 
 def disturb(gradients, group: Group, noise, zeroing):
     """Adds the noise of each task to its gradients, then sets elements to zero."""
-    if noise is None and zeroing is None:
-        return gradients
-    lengths = [math.prod(shape) for shape in group.task.parameter_shapes]
-    tiling = [group.replicas, 1]
     if noise is not None:
-        noise = tf.tile(noise * group.per_task("noise_stdev")[:, None], tiling)
-        noise = tf.split(noise, lengths, axis=1)
-        gradients = [
-            gradient + tf.reshape(piece, gradient.shape)
-            for gradient, piece in zip(gradients, noise, strict=True)
-        ]
+        noise = noise * group.per_task("noise_stdev")[:, None]
+        pieces = _by_tensor(noise, group)
+        gradients = [a + b for a, b in zip(gradients, pieces, strict=True)]
     if zeroing is not None:
         probability = group.per_task("gradient_zero_probability")[:, None]
-        keep = tf.cast(zeroing >= probability, tf.float32)
-        keep = tf.split(tf.tile(keep, tiling), lengths, axis=1)
-        gradients = [
-            gradient * tf.reshape(piece, gradient.shape)
-            for gradient, piece in zip(gradients, keep, strict=True)
-        ]
+        pieces = _by_tensor(tf.cast(zeroing >= probability, tf.float32), group)
+        gradients = [a * b for a, b in zip(gradients, pieces, strict=True)]
     return gradients
+
+
+def _by_tensor(elements, group):
+    """`[tasks, elements]` numbers as a `[problems, *shape]` tensor each."""
+    shapes = group.task.parameter_shapes
+    elements = tf.tile(elements, [group.replicas, 1])
+    pieces = tf.split(elements, [math.prod(shape) for shape in shapes], axis=1)
+    return [
+        tf.reshape(piece, [-1, *shape])
+        for piece, shape in zip(pieces, shapes, strict=True)
+    ]
 
 
 def objective_of(group, parameters, instance):

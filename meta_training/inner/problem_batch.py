@@ -14,7 +14,7 @@ pair, for instance): replicas share instance, minibatches and noise, and differ 
 parameters and in the meta-parameters that update them.
 
 A batch may be divided into *parts*, each with separate groups that are contiguous:
-`part` is the batch of one part's tasks, in the same layout as in the whole.
+`parts` has the batch of each, in the same layout as in the whole.
 """
 
 import math
@@ -26,7 +26,6 @@ import tensorflow as tf
 
 from learned_optimizer.rule.layout import Layout
 from meta_training.inner.groups import (
-    Bounds,
     Group,
     deal_out,
     disturb,
@@ -95,15 +94,14 @@ class ProblemBatch:
         """Groups the tasks.
 
         Args:
-            tasks: One or more tasks.
+            tasks: One or more.
             block_size: Elements per block of the packed array.
             replicas: Problems per task.
             objective_rows: Rows of data on which the recorded objective is
                 evaluated, starting at a row drawn anew each step; None: all of them. A
                 task without minibatches records all of them where its gradient is
                 taken at the same point (no attention), at no extra cost.
-            parts: Number of parts of about equal cost; fewer if there are fewer
-                tasks.
+            parts: Of about equal cost; fewer if there are fewer tasks.
         """
         if not tasks:
             raise ValueError("tasks must be one or more. Received: none")
@@ -119,66 +117,49 @@ class ProblemBatch:
             members.setdefault(key, []).append(int(index))
         self.groups: list[Group] = []
         shapes, problems = [], []
-        first_problem = 0
         for indices in members.values():
             group = Group(
                 tuple(tasks[index] for index in indices),
                 tuple(indices),
-                first_problem,
+                self.groups[-1].problems.stop if self.groups else 0,
                 len(shapes),
                 replicas,
             )
-            numbers = range(first_problem, first_problem + group.num_problems)
             for shape in group.task.parameter_shapes:
                 shapes += [shape] * group.num_problems
-                problems += numbers
-            first_problem += group.num_problems
+                problems += range(group.problems.start, group.problems.stop)
             self.groups.append(group)
         self.layout = Layout.from_shapes(shapes, block_size, problems=problems)
         self.problem_task = np.concatenate(
             [np.tile(group.members, replicas) for group in self.groups]
         ).astype(np.int32)
 
-    def part(self, number: int) -> "ProblemBatch":
-        """The batch of one part's tasks."""
-        return ProblemBatch(
-            [
-                task
-                for task, part in zip(self.tasks, self._task_part, strict=True)
-                if part == number
-            ],
-            self.layout.block_size,
-            self.groups[0].replicas,
-            self.objective_rows,
-        )
+    def parts(self) -> list[tuple["ProblemBatch", dict[str, slice]]]:
+        """The batch of each part's tasks, and its slices of the arrays of the whole.
 
-    def part_bounds(self) -> list[Bounds]:
-        """The position of each part."""
-        layout = self.layout
-        found = []
-        for number in range(self.num_parts):
-            groups = [
-                index
-                for index, group in enumerate(self.groups)
-                if self._task_part[group.members[0]] == number
-            ]
-            first, last = self.groups[groups[0]], self.groups[groups[-1]]
-            tensors = slice(
-                first.first_tensor,
-                last.first_tensor + len(last.task.parameter_shapes) * last.num_problems,
+        They go by level; `group` is that of the groups.
+        """
+        batches = [
+            ProblemBatch(
+                [self.tasks[i] for i in np.flatnonzero(self._task_part == number)],
+                self.layout.block_size,
+                self.groups[0].replicas,
+                self.objective_rows,
             )
-            blocks = np.searchsorted(
-                layout.block_tensor, [tensors.start, tensors.stop]
-            ).tolist()
-            found.append(
-                Bounds(
-                    slice(groups[0], groups[-1] + 1),
-                    slice(*blocks),
-                    tensors,
-                    slice(first.first_problem, last.problems.stop),
-                )
-            )
-        return found
+            for number in range(self.num_parts)
+        ]
+        sizes = {
+            "group": [len(batch.groups) for batch in batches],
+            "parameter": [batch.layout.num_blocks for batch in batches],
+            "tensor": [batch.layout.num_tensors for batch in batches],
+            "problem": [batch.num_problems for batch in batches],
+        }
+        bounds: list[dict[str, slice]] = [{} for _ in batches]
+        for level, counts in sizes.items():
+            ends = np.cumsum(counts).tolist()
+            for own, start, end in zip(bounds, [0, *ends], ends, strict=False):
+                own[level] = slice(start, end)
+        return list(zip(batches, bounds, strict=True))
 
     @property
     def num_problems(self) -> int:
@@ -224,24 +205,19 @@ class ProblemBatch:
         # The gradient of a split is one concatenation; that of slices would be a sum
         # of arrays of full size.
         flat = tf.split(tf.reshape(packed, [-1]), lengths)
-        parameters: list[list[tf.Tensor]] = []
+        tensors = []
         for (group, shape, length), values in zip(pieces, flat, strict=True):
             rows = tf.reshape(values, [group.num_problems, length])
             rows = rows[:, : math.prod(shape)]
-            if not parameters or len(parameters[-1]) == len(
-                self.groups[len(parameters) - 1].task.parameter_shapes
-            ):
-                parameters.append([])
-            parameters[-1].append(tf.reshape(rows, [group.num_problems, *shape]))
-        return parameters
+            tensors.append(tf.reshape(rows, [group.num_problems, *shape]))
+        remaining = iter(tensors)
+        return [
+            [next(remaining) for _ in group.task.parameter_shapes]
+            for group in self.groups
+        ]
 
     def draw(self, seed: tf.Tensor, step: tf.Tensor) -> Draws:
-        """The random numbers of inner step `step`, a function of `seed` and `step`.
-
-        Args:
-            seed: Scalar int32.
-            step: Scalar int32.
-        """
+        """The random numbers of an inner step, a function of two int32 scalars."""
         draws = Draws({}, {}, {}, {})
         uniform, normal = [], []
         for number, group in enumerate(self.groups):

@@ -51,13 +51,11 @@ class Unroll:
             seed: Scalar int32: minibatches, noise and zeroing are a function of it.
         """
         inner = self._begin(meta_parameters, carry)
-        inner, recorded, alive, initial, _ = self._forward(
+        recorded, _ = self._forward(
             meta_parameters, inner, carry, num_steps, seed, keeps=False
         )
-        losses = self._losses(recorded, alive, initial, num_steps)
-        return self._window(
-            meta_parameters, inner, recorded, alive, initial, losses, num_steps
-        )
+        losses = self._losses(*recorded[1:], num_steps)
+        return self._window(meta_parameters, recorded, losses, num_steps)
 
     def run_and_differentiate(self, meta_parameters, carry: Carry, num_steps, seed):
         """The same, and the gradient of the weighted sum of its losses.
@@ -68,14 +66,15 @@ class Unroll:
         with tf.GradientTape() as begin_tape:
             begin_tape.watch(meta_parameters)
             first_inner = self._begin(meta_parameters, carry)
-        inner, recorded, alive, initial, kept = self._forward(
+        recorded, kept = self._forward(
             meta_parameters, first_inner, carry, num_steps, seed, keeps=True
         )
+        _, objectives, alive, initial = recorded
         with tf.GradientTape() as tape:
-            tape.watch(recorded)
-            losses = self._losses(recorded, alive, initial, num_steps)
+            tape.watch(objectives)
+            losses = self._losses(objectives, alive, initial, num_steps)
             loss = tf.reduce_sum(carry.weights * losses)
-        from_objectives = _finite(tape.gradient(loss, recorded))
+        from_objectives = _finite(tape.gradient(loss, objectives))
         from_inner, gradients = self._backward(
             meta_parameters, kept, carry, alive, from_objectives, num_steps, seed
         )
@@ -86,10 +85,7 @@ class Unroll:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = {name: gradients[name] + at_start[name] for name in gradients}
-        window = self._window(
-            meta_parameters, inner, recorded, alive, initial, losses, num_steps
-        )
-        return window, gradients
+        return self._window(meta_parameters, recorded, losses, num_steps), gradients
 
     def _begin(self, meta_parameters, carry: Carry) -> InnerState:
         """The inner state with that of fresh problems at its learned start."""
@@ -176,7 +172,7 @@ class Unroll:
 
         Returns:
             The inner state after it, `[max_objectives, problems]` objectives and
-            `alive` flags, the first objectives, and, if `keeps`, the input of
+            `alive` flags, the first objectives; and, if `keeps`, the input of
             `_backward` for each step as a list of TensorArrays.
         """
         size = self.options.max_objectives
@@ -235,7 +231,7 @@ class Unroll:
         if self.options.counting == "corrected":
             flat = last
         final = tf.nest.pack_sequence_as(inner, flat)
-        return final, objectives.stack(), lives.stack(), initial, kept
+        return (final, objectives.stack(), lives.stack(), initial), kept
 
     def _losses(self, objectives, alive, initial, num_steps):
         """`[problems]`: the weighted mean of the meta-objective's values."""
@@ -381,9 +377,8 @@ class Unroll:
             attended = _clip_by(attended, of_values)
         return InnerState(_clip_by(gradient.values, of_values), attended, state)
 
-    def _window(
-        self, meta_parameters, inner, objectives, alive, initial, losses, num_steps
-    ) -> Window:
+    def _window(self, meta_parameters, recorded, losses, num_steps) -> Window:
+        inner, objectives, alive, initial = recorded
         layout = self.batch.layout
         log_rates = self.optimizer.log_learning_rates(
             inner.state, layout, meta_parameters

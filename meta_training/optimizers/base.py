@@ -132,14 +132,9 @@ class TrainableOptimizer(abc.ABC):
         return self.state_shapes(layout).get("log_learning_rate", (0,))[0] > 0
 
     def update(self, values, gradients, state, layout, meta_parameters) -> Update:
-        """One step: new values, the point of the next gradient, and the new state.
+        """New values, where to take the next gradient, and the new state.
 
-        Args:
-            values: `[blocks, block_size]` float32, the parameters.
-            gradients: `[blocks, block_size]` float32.
-            state: The state after the previous step.
-            layout: The packed layout.
-            meta_parameters: Their dict, with or without an axis of problems.
+        `values` are `[blocks, block_size]`; for the rest see `compute_step`.
         """
         step = self.compute_step(gradients, state, layout, meta_parameters)
         return step.applied_to(values)

@@ -39,7 +39,14 @@ class GlobalLearningRate(TrainableOptimizer):
     state_levels: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self):
-        require_positive_rate(self.initial_rate)
+        if not (
+            isinstance(self.initial_rate, (int, float))
+            and 0 < self.initial_rate < math.inf
+        ):
+            raise ValueError(
+                "initial_rate must be a positive number. "
+                f"Received: {self.initial_rate!r}"
+            )
 
     def specifications(self):
         start = constant(math.log(self.initial_rate))
@@ -56,9 +63,3 @@ class GlobalLearningRate(TrainableOptimizer):
 
     def own_learning_rate(self, meta_parameters) -> float:
         return float(math.exp(meta_parameters["log_learning_rate"]))
-
-
-def require_positive_rate(rate) -> None:
-    """Raises ValueError unless an initial rate is a positive number."""
-    if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-        raise ValueError(f"initial_rate must be a positive number. Received: {rate!r}")

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from learned_optimizer.rule.meta_parameters import Specification, constant
 from learned_optimizer.rule.update_rule import Step
-from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
-from meta_training.optimizers.global_learning_rate import require_positive_rate
+from meta_training.optimizers.base import register_optimizer
+from meta_training.optimizers.global_learning_rate import GlobalLearningRate
 
 
 class ScheduleState(NamedTuple):
@@ -26,7 +26,7 @@ class ScheduleState(NamedTuple):
 
 @register_optimizer
 @dataclasses.dataclass(frozen=True)
-class LearningRateSchedule(TrainableOptimizer):
+class LearningRateSchedule(GlobalLearningRate):
     """`value - exp(log_learning_rates[t]) * gradient` at step t; then the last rate.
 
     The released code (`learning_rate_schedule.py`) learns 1,000 rates, starting at 0.
@@ -34,14 +34,12 @@ class LearningRateSchedule(TrainableOptimizer):
     has no logarithm, so they start at the initial global rate.
 
     Attributes:
-        initial_rate: All learning rates before meta-training. Defaults to 1e-3.
         num_steps: How many rates there are. Defaults to 1,000.
 
     Raises:
         ValueError: If the rate or the number is not positive.
     """
 
-    initial_rate: float = 1e-3
     num_steps: int = 1000
 
     name: ClassVar[str] = "learning_rate_schedule"
@@ -49,7 +47,7 @@ class LearningRateSchedule(TrainableOptimizer):
     state_levels: ClassVar[Mapping[str, str]] = {"steps_taken": "tensor"}
 
     def __post_init__(self):
-        require_positive_rate(self.initial_rate)
+        super().__post_init__()
         if not (isinstance(self.num_steps, int) and self.num_steps > 0):
             raise ValueError(
                 f"num_steps must be a positive integer. Received: {self.num_steps!r}"

@@ -11,9 +11,17 @@ import dataclasses
 from keras import ops
 
 from learned_optimizer.rule.nominal_rate import NominalRate
+from learned_optimizer.utils.arrays import under_prefix
 from meta_training.optimizers.hierarchical import HierarchicalRule
 
 PREFIX = "nominal."
+
+
+def split_numbers(values):
+    """The arrays, and what `nominal.FIELD` names by field."""
+    numbers = under_prefix(PREFIX, values)
+    arrays = {name: v for name, v in values.items() if not name.startswith(PREFIX)}
+    return arrays, numbers
 
 
 class _NominalRateOfTensors(NominalRate):
@@ -39,12 +47,7 @@ class RuleWithNominalNumbers(HierarchicalRule):
 
     def _split(self, meta_parameters):
         """The rule with these numbers, and the arrays alone."""
-        arrays, numbers = {}, {}
-        for name, value in meta_parameters.items():
-            if name.startswith(PREFIX):
-                numbers[name.removeprefix(PREFIX)] = value
-            else:
-                arrays[name] = value
+        arrays, numbers = split_numbers(meta_parameters)
         if not numbers:
             return HierarchicalRule(self.config), arrays
         nominal = object.__new__(_NominalRateOfTensors)

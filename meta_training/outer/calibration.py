@@ -31,13 +31,7 @@ _RECORDS = 24
 
 @dataclasses.dataclass(frozen=True)
 class ScoredShift:
-    """One set of meta-parameters that was tried.
-
-    Attributes:
-        knob: The array that was shifted.
-        shift: What was added to it.
-        score: See `Calibration.score`.
-    """
+    """What was added to an array, and the score of `Calibration.score` with it."""
 
     knob: str
     shift: float
@@ -135,18 +129,15 @@ class Calibration:
         Returns:
             The best meta-parameters, and all trials in their order.
         """
-        best = dict(meta_parameters)
+        best, best_score = dict(meta_parameters), None
         trials: list[ScoredShift] = []
-        best_score = None
         for knob in self.config.knobs:
             if knob not in best:
                 raise ValueError(
                     f"a knob must be one of {sorted(best)}. Received: {knob!r}"
                 )
             center, shift = best[knob], 0.0
-            tried: dict[float, float] = {}
-            if best_score is not None:
-                tried[0.0] = best_score
+            tried = {} if best_score is None else {0.0: best_score}
 
             def score_at(shift, knob=knob, center=center, tried=tried):
                 if shift not in tried:

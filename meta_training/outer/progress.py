@@ -41,13 +41,8 @@ class Progress:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The scalars for a checkpoint."""
-        return {
-            "outer_step": np.array(self.outer_step),
-            "best_score": np.array(self.best_score),
-            "seconds": np.array(self.seconds),
-            "cpu_seconds": np.array(self.cpu_seconds),
-            "inner_steps": np.array(self.inner_steps),
-        }
+        names = ("outer_step", "best_score", "seconds", "cpu_seconds", "inner_steps")
+        return {name: np.array(getattr(self, name)) for name in names}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """The reverse of `to_arrays`; `cpu_seconds` may be missing."""

@@ -108,7 +108,7 @@ class RunFolder:
         """
         try:
             save_arrays(self.path / CHECKPOINT, arrays)
-            self.save_weights(WEIGHTS, weights, card)
+            save_trained(weights, self.path / WEIGHTS, dict(card))
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -117,12 +117,6 @@ class RunFolder:
                 "started again, the run resumes from it",
                 os.fspath(self.path),
             ) from error
-
-    def save_weights(
-        self, name: str, weights: TrainedWeights, card: Mapping[str, Any]
-    ) -> None:
-        """Writes weights as `WEIGHTS` or `BEST`."""
-        save_trained(weights, self.path / name, dict(card))
 
     def card(self, name: str) -> dict[str, Any]:
         """The card of weights in the folder, `{}` if none can be loaded."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from learned_optimizer.utils.run_log import SilentLog
 from meta_training import estimators
 from meta_training.distribution import Cohort, Distribution, Report, cohort_seed
@@ -28,6 +29,7 @@ from meta_training.optimizers import (
     TrainableOptimizer,
     TrainedWeights,
     content_sha256,
+    save_trained,
     starting_weights,
 )
 from meta_training.outer.meta_optimizers import MetaOptimizer, norm
@@ -58,8 +60,7 @@ class Trainer:
         Args:
             config: The settings.
             folder: A new or empty one, or that of a run of the same settings.
-            distribution: Where windows are computed; None: one after the other in this
-                process.
+            distribution: Where windows are computed; None: `OneDevice`.
 
         Raises:
             ValueError: The settings do not fit together, in which case `folder` is not
@@ -161,9 +162,6 @@ class Trainer:
     def train(self, until: int | None = None) -> dict[str, np.ndarray]:
         """Trains until the last outer step or until `until`; a later call continues.
 
-        Args:
-            until: The number of outer steps after which to stop; None: all.
-
         Returns:
             The meta-parameters.
 
@@ -185,20 +183,17 @@ class Trainer:
         last = self.config.outer_steps
         if until is not None:
             last = min(until, last)
-        first_validation = (
-            self._validate and self.config.validate_every and not self.outer_step
-        )
+        every = self.config.validate_every if self._validate else 0
         log = SilentLog()
         if self.distribution.is_chief:
             log = TrainingLog(self.folder, self.outer_step, last)
         try:
-            if first_validation:
+            if every and not self.outer_step:
                 self._run_validation(log)
             while self.outer_step < last:
                 log.row(self.outer_step, self._outer_step())
                 done = self.outer_step == last
-                every = self.config.validate_every
-                if self._validate and every and (self.outer_step % every == 0 or done):
+                if every and (self.outer_step % every == 0 or done):
                     self._run_validation(log)
                 if self.outer_step % self.config.checkpoint_every == 0 or done:
                     log.flush()
@@ -281,43 +276,35 @@ class Trainer:
         arrays = self.distribution.gather(arrays, self.folder)
         if not self.distribution.is_chief:
             return
-        arrays |= self._progress.to_arrays()
-        for prefix, part in self._parts().items():
-            arrays |= {f"{prefix}/{name}": np.array(v) for name, v in part.items()}
+        arrays |= self._arrays()
         self._files.save(arrays, self._weights(WEIGHTS), self._card())
 
-    def _parts(self):
-        return {"meta_parameters": self.meta_parameters, "slots": self._slots}
+    def _arrays(self):
+        """What a checkpoint holds beside the cohorts."""
+        return {
+            **self._progress.to_arrays(),
+            **with_prefix("meta_parameters/", self.meta_parameters),
+            **with_prefix("slots/", self._slots),
+        }
 
     def _restore(self) -> None:
         """Resumes from the checkpoint, if there is one."""
-        is_chief = self.distribution.is_chief
         arrays = self._files.read_checkpoint()
         if not arrays:
             return
         # What `save` would write now.
-        wanted = self._progress.to_arrays()
-        for prefix, part in self._parts().items():
-            wanted |= {f"{prefix}/{name}": value for name, value in part.items()}
+        wanted = self._arrays()
         for cohort in self.cohorts:
             wanted |= cohort.state()
         self._files.check_checkpoint(arrays, wanted)
-        if is_chief:
+        if self.distribution.is_chief:
             self._files.check_optimizer(self.optimizer)
-        parts = {
-            prefix: {
-                name.removeprefix(f"{prefix}/"): array
-                for name, array in arrays.items()
-                if name.startswith(f"{prefix}/")
-            }
-            for prefix in self._parts()
-        }
         self._progress.restore(arrays)
-        self.meta_parameters = parts["meta_parameters"]
-        self._slots = parts["slots"]
+        self.meta_parameters = under_prefix("meta_parameters/", arrays)
+        self._slots = under_prefix("slots/", arrays)
         for cohort in self.cohorts:
             cohort.restore(arrays, self.outer_step)
-        if is_chief:
+        if self.distribution.is_chief:
             self._finish_saving()
         logging.info("resumed from outer step %d", self.outer_step)
 
@@ -326,12 +313,15 @@ class Trainer:
         # Weights are written after the checkpoint. Existing ones of this step stay, for
         # their card names the commit and the hours of the process that made them.
         if self._files.card(WEIGHTS).get("outer_step") != self.outer_step:
-            self._files.save_weights(WEIGHTS, self._weights(WEIGHTS), self._card())
+            self._save_weights(WEIGHTS, self._card())
         # Validation comes before the checkpoint.
         validated = self._files.card(BEST).get("validation", {})
         self._progress.best_score = min(
             self._progress.best_score, validated.get("score", np.inf)
         )
+
+    def _save_weights(self, name, card):
+        save_trained(self._weights(name), self.folder / name, card)
 
     def _weights(self, name) -> TrainedWeights:
         """The current weights, named after the file for them."""
@@ -355,8 +345,7 @@ class Trainer:
         score = results.get("score", np.inf)
         if score < self._progress.best_score:
             self._progress.best_score = score
-            card = {**self._card(), "validation": results}
-            self._files.save_weights(BEST, self._weights(BEST), card)
+            self._save_weights(BEST, {**self._card(), "validation": results})
         logging.info(
             "outer step %d: validation score %.4f, best %.4f",
             self.outer_step,

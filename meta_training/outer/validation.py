@@ -18,7 +18,7 @@ import numpy as np
 from meta_training.held_out import network_group
 from meta_training.optimizers import TrainableOptimizer
 from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_steps
-from meta_training.tasks.base import Task, require_positive_integers
+from meta_training.tasks.base import Task
 
 INITIAL_LEARNING_RATES = (1e-4, 1e-3, 1e-2)
 # A network of this many parameters or more is large: one initial rate, fewer steps.
@@ -44,9 +44,6 @@ class Validator:
             any network if the optimizer has learned its initial rates.
         steps: Inner steps for a network. Defaults to 1,500.
         large_steps: Inner steps for a large one. Defaults to 120.
-
-    Raises:
-        ValueError: A number is not positive, or there is nothing to train.
     """
 
     def __init__(
@@ -57,19 +54,9 @@ class Validator:
         steps: int = 1500,
         large_steps: int = 120,
     ):
-        require_positive_integers("steps and large_steps", steps, large_steps)
         rates = tuple(initial_learning_rates)
-        if not rates or not all(0 < rate < np.inf for rate in rates):
-            raise ValueError(
-                "initial_learning_rates must be one or more positive numbers. "
-                f"Received: {initial_learning_rates!r}"
-            )
-        networks = network_group("validation") if networks is None else networks
-        if not networks:
-            raise ValueError("networks must have one member or more. Received: none")
-        self.optimizer = optimizer
         self._loops = []
-        for network in networks:
+        for network in networks or network_group("validation"):
             is_large = network.parameter_count >= LARGE
             own_rates = rates
             if is_large or not optimizer.takes_initial_rates:

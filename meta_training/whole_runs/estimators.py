@@ -18,7 +18,7 @@ from meta_training.outer.meta_optimizers import MetaOptimizer
 
 
 class PopulationEstimator(abc.ABC):
-    """Where a population stands, and what its scores say.
+    """See above.
 
     Attributes:
         center: `[size]`, the middle of the population, and the outcome.

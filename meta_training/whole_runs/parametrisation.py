@@ -13,7 +13,11 @@ import numpy as np
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.flags import settings_of
 from meta_training.optimizers import HierarchicalRule, TrainedWeights
-from meta_training.optimizers.nominal_numbers import PREFIX, RuleWithNominalNumbers
+from meta_training.optimizers.nominal_numbers import (
+    PREFIX,
+    RuleWithNominalNumbers,
+    split_numbers,
+)
 
 # How far inside an open bound a field of the nominal rate stays.
 _MARGIN = 1e-3
@@ -105,18 +109,16 @@ class Parametrisation:
             numbers = np.asarray(point[begin : begin + part.size], np.float64)
             begin += part.size
             if part.kind == "nominal":
-                nominal = self._start.optimizer.config.nominal
                 field = part.name.removeprefix(PREFIX)
-                value = _changed(field, getattr(nominal, field), numbers[0])
+                start = getattr(self._start.optimizer.config.nominal, field)
+                found[part.name] = _changed(field, start, numbers[0])
+            elif part.kind == "scale":
+                found[part.name] = found[part.name] * np.exp(numbers[0])
             else:
+                # One number is added to all elements.
                 array = found[part.name]
-                if part.kind == "scale":
-                    value = array * np.exp(numbers[0])
-                else:
-                    # One number is added to all elements.
-                    shape = array.shape if part.kind == "elements" else ()
-                    value = array + part.unit * numbers.reshape(shape)
-            found[part.name] = value
+                shape = array.shape if part.kind == "elements" else ()
+                found[part.name] = array + part.unit * numbers.reshape(shape)
         return found
 
     def gradient(
@@ -140,12 +142,9 @@ class Parametrisation:
 
     def weights(self, point: np.ndarray, name: str) -> TrainedWeights:
         """The same as weights called `name`."""
-        arrays, numbers = {}, {}
-        for key, value in self._values(point).items():
-            if key.startswith(PREFIX):
-                numbers[key.removeprefix(PREFIX)] = float(value)
-            else:
-                arrays[key] = np.asarray(value, np.float32)
+        arrays, numbers = split_numbers(self._values(point))
+        arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
+        numbers = {field: float(value) for field, value in numbers.items()}
         optimizer = self._start.optimizer
         if numbers:
             nominal = dataclasses.replace(optimizer.config.nominal, **numbers)

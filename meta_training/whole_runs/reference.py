@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from learned_optimizer.utils.arrays import arrays_from_npz
+from learned_optimizer.utils.arrays import load_arrays
 from learned_optimizer.utils.atomic_write import atomic_write
 
 REFERENCE = pathlib.Path(__file__).with_name("reference.npz")
@@ -64,7 +64,7 @@ class ReferenceTable:
                 f"the reference table must be a file. Received: {str(path)!r}; "
                 "`python -m meta_training.reference` computes it"
             )
-        arrays = arrays_from_npz(path.read_bytes(), path.name)
+        arrays = load_arrays(path)
         missing = {field.name for field in dataclasses.fields(cls)} - set(arrays)
         if missing:
             raise ValueError(

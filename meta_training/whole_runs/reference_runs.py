@@ -39,15 +39,9 @@ def compute_table(
         ValueError: The file is damaged, or a table of other horizons.
     """
     steps = np.array([_record_steps(horizon) for horizon in horizons])
-    shape = (0, 2, len(horizons))
-    table = ReferenceTable(
-        (),
-        np.array(horizons),
-        steps,
-        np.zeros((*shape, steps.shape[1]), np.float32),
-        np.zeros((*shape, steps.shape[1]), np.float32),
-        np.zeros(shape, np.float32),
-    )
+    curves = np.zeros((0, 2, *steps.shape), np.float32)
+    rates_of_none = np.zeros((0, 2, len(steps)), np.float32)
+    table = ReferenceTable((), np.array(horizons), steps, curves, curves, rates_of_none)
     if path.is_file():
         found = ReferenceTable.load(path)
         if not np.array_equal(found.steps, steps):

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from learned_optimizer.utils import run_folder
+from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from learned_optimizer.utils.csv_log import CsvLog
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.optimizers import TrainedWeights, content_sha256, load_trained
@@ -252,7 +253,7 @@ class Search:
         arrays = self._progress.to_arrays()
         arrays["agreements"] = np.array(self._agreements)
         for prefix, part in self._parts().items():
-            arrays |= {f"{prefix}{name}": v for name, v in part.state().items()}
+            arrays |= with_prefix(prefix, part.state())
         card = {
             **self._progress.on_card(),
             "start_sha256": content_sha256(self._start),
@@ -274,13 +275,7 @@ class Search:
         self._progress.restore(arrays)
         self._agreements = arrays["agreements"].tolist()
         for prefix, part in self._parts().items():
-            part.restore(
-                {
-                    name.removeprefix(prefix): array
-                    for name, array in arrays.items()
-                    if name.startswith(prefix)
-                }
-            )
+            part.restore(under_prefix(prefix, arrays))
         # Weights come after their checkpoint, and a process can be killed between.
         if self._files.card(WEIGHTS).get("outer_step") != self.generation:
             self._save()

@@ -14,13 +14,7 @@ from meta_training.tasks.base import Task
 
 
 class TruncatedGradients:
-    """One window of every task at a time, as the preset `default` trains.
-
-    Args:
-        tasks: Whose windows they are.
-        optimizer: Whose meta-parameters they are.
-        seed: Of everything random.
-    """
+    """One window of every task at a time, as the preset `default` trains."""
 
     def __init__(self, tasks: Sequence[Task], optimizer: TrainableOptimizer, seed: int):
         config = preset("default")

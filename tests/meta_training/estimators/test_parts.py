@@ -82,8 +82,8 @@ def test_parts_add_up_to_the_whole(attention):
     assert np.all(np.array(starts[0].fresh) == 1)
     for start in starts[1:]:
         # In each part, so that none of them could take the fresh for the living.
-        for bounds in batch.part_bounds():
-            fresh = np.array(start.fresh[bounds.problems])
+        for _, bounds in batch.parts():
+            fresh = np.array(start.fresh[bounds["problem"]])
             assert 0 < fresh.sum() < len(fresh)
     for whole, found in zip(wholes, founds, strict=True):
         largest = max(np.abs(value).max() for value in whole.gradient.values())
@@ -219,25 +219,25 @@ def test_parts_are_whole_and_lie_together(parts, made):
     assert batch.num_parts <= made
     if parts <= 3:
         assert batch.num_parts == made
-    bounds = batch.part_bounds()
+    batches, bounds = zip(*batch.parts(), strict=True)
     total = batch.layout
-    for dimension, count in (
-        ("groups", len(batch.groups)),
-        ("blocks", total.num_blocks),
-        ("tensors", total.num_tensors),
-        ("problems", total.num_problems),
+    for level, count in (
+        ("group", len(batch.groups)),
+        ("parameter", total.num_blocks),
+        ("tensor", total.num_tensors),
+        ("problem", total.num_problems),
     ):
-        pieces = [getattr(bound, dimension) for bound in bounds]
+        pieces = [bound[level] for bound in bounds]
         assert [piece.start for piece in pieces] == [0] + [p.stop for p in pieces[:-1]]
         assert pieces[-1].stop == count
-    for number, bound in enumerate(bounds):
-        part = batch.part(number).layout
+    for part, bound in zip(batches, bounds, strict=True):
         np.testing.assert_array_equal(
-            part.block_tensor, total.block_tensor[bound.blocks] - bound.tensors.start
+            part.layout.block_tensor,
+            total.block_tensor[bound["parameter"]] - bound["tensor"].start,
         )
         np.testing.assert_array_equal(
-            part.tensor_problem,
-            total.tensor_problem[bound.tensors] - bound.problems.start,
+            part.layout.tensor_problem,
+            total.tensor_problem[bound["tensor"]] - bound["problem"].start,
         )
     with pytest.raises(ValueError, match="parts must be a positive integer"):
         ProblemBatch(TASKS, parts=0)

@@ -98,17 +98,3 @@ def test_large_networks_have_one_rate_and_fewer_steps():
     assert large._rates == (2,) and large.record_steps[-1] == 9
     assert all(len(loop._rates) == 3 for loop in small)
     assert all(loop.record_steps[-1] == 40 for loop in small)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(steps=0), "steps and large_steps must be positive integers"),
-        (dict(initial_learning_rates=(1e-3, 0)), "positive numbers. Received:"),
-        (dict(initial_learning_rates=()), "positive numbers. Received:"),
-        (dict(networks=[]), "one member or more. Received: none"),
-    ],
-)
-def test_errors_state_the_rule_and_what_came(options, message):
-    with pytest.raises(ValueError, match=message):
-        Validator(HierarchicalRule(), **options)
