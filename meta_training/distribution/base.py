@@ -40,11 +40,7 @@ class Distribution(abc.ABC):
     is_chief: bool = True
 
     def check(self, cohorts: int) -> None:
-        """Checks that the cohorts divide among the replicas.
-
-        Raises:
-            ValueError: They do not.
-        """
+        """Raises ValueError unless the cohorts divide among the replicas."""
         if cohorts % self.num_replicas:
             raise ValueError(
                 "cohorts must be a multiple of the number of replicas of strategy "
@@ -88,11 +84,9 @@ class Distribution(abc.ABC):
         """
 
     def gather(self, arrays: Arrays, folder: pathlib.Path) -> Arrays:
-        """The named arrays of all processes together, on the chief at least.
+        """Those of all processes together, on the chief at least.
 
-        Args:
-            arrays: Those of this process.
-            folder: The run's folder.
+        They may pass through the run's folder.
         """
         return arrays
 

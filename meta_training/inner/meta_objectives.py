@@ -48,11 +48,7 @@ class MetaObjective:
     needs_positive_start: bool = False
 
     def check_tasks(self, tasks: Iterable[Task]) -> None:
-        """Checks that the objectives of tasks cannot be negative if they must not.
-
-        Raises:
-            ValueError: Some can.
-        """
+        """Raises ValueError where an objective may be negative and must not be."""
         negative = sorted({task.name for task in tasks if not task.positive})
         if self.needs_positive and negative:
             raise ValueError(
@@ -62,11 +58,7 @@ class MetaObjective:
             )
 
     def check_start(self, task: Task, objective: float) -> None:
-        """Checks the first objective of a trajectory.
-
-        Raises:
-            ValueError: It cannot be trained on.
-        """
+        """Raises ValueError where a trajectory's first objective is of no use."""
         if not np.isfinite(objective):
             raise ValueError(
                 "The objective of a task must be finite at its start. Received: "

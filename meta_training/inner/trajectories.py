@@ -21,7 +21,6 @@ from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, Window
 from meta_training.optimizers.base import TrainableOptimizer
-from meta_training.tasks.base import Task
 
 # The purposes of random generators; each seed sequence contains one of them.
 _INSTANCE, _START, _REDRAW, _WINDOW, _UNROLL = range(5)
@@ -130,7 +129,7 @@ class Trajectories:
             batch: The tasks side by side.
             optimizer: What is trained.
             options: How trajectories start and end.
-            seed: The seed of all random numbers.
+            seed: Of all random numbers.
             weights: `[tasks]`, the weight of each; None: equal weights.
             window_seed: Of the lengths of windows, which are the same in all cohorts of
                 a run, since replicas that work in step would wait for the longest.
@@ -143,6 +142,9 @@ class Trajectories:
         self._window_seed = seed if window_seed is None else window_seed
         layout = batch.layout
         packed = (layout.num_blocks, layout.block_size)
+        attended = packed if optimizer.uses_attention else (0, packed[1])
+        shapes = optimizer.state_shapes(layout).items()
+        state = {name: np.zeros(shape, np.float32) for name, shape in shapes}
         tasks = len(batch.tasks)
         self.started_at = np.full(tasks, -1)
         self.remaining = np.zeros(tasks, np.int64)
@@ -150,15 +152,8 @@ class Trajectories:
         self.initial_objective = np.zeros(batch.num_problems, np.float32)
         self.inner = InnerState(
             np.zeros(packed, np.float32),
-            np.zeros(
-                packed if optimizer.uses_attention else (0, packed[1]), np.float32
-            ),
-            optimizer.state_type(
-                **{
-                    name: np.zeros([int(size) for size in shape], np.float32)
-                    for name, shape in optimizer.state_shapes(layout).items()
-                }
-            ),
+            np.zeros(attended, np.float32),
+            optimizer.state_type(**state),
         )
         self._inverse_scale = np.ones((packed[0], 1), np.float32)
         self._log_scale = np.zeros(tasks, np.float32)
@@ -198,9 +193,8 @@ class Trajectories:
         due = (self.remaining <= 0) | ~cut_off
         fresh = np.zeros(self.batch.num_problems, np.float32)
         starts = {
-            task: self._submit(task, outer_step)
-            if (task, outer_step) not in self._prepared
-            else self._prepared[task, outer_step]
+            task: self._prepared.get((task, outer_step))
+            or self._submit(task, outer_step)
             for task in np.flatnonzero(due)
         }
         self._prepared = {}
@@ -250,20 +244,25 @@ class Trajectories:
         definition = self.batch.tasks[task]
         instance = definition.sample_instance(generator)
         parameters = definition.sample_parameters(generator)
-        _check_shapes(definition, parameters)
+        shapes = tuple(np.shape(tensor) for tensor in parameters)
+        if shapes != tuple(definition.parameter_shapes):
+            raise ValueError(
+                f"the parameters of {definition.name} must have the shapes "
+                f"{definition.parameter_shapes}. Received: {shapes}"
+            )
         return Start(instance, parameters, log_scale, horizon)
 
     def state(self) -> dict[str, np.ndarray]:
         """The state for a checkpoint, as named arrays."""
-        arrays = {
+        return {
             "started_at": self.started_at,
             "remaining": self.remaining,
             "alive": self.alive,
             "initial_objective": self.initial_objective,
             "values": self.inner.values,
             "attended_values": self.inner.attended_values,
+            **self.inner.state._asdict(),
         }
-        return arrays | dict(self.inner.state._asdict())
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """The reverse of `state`; the same instances are drawn again."""
@@ -271,16 +270,14 @@ class Trajectories:
             if outer_step >= 0:
                 start = self.draw_start(task, int(outer_step))
                 self._begin(task, start, int(outer_step))
-        self.started_at = arrays["started_at"].copy()
-        self.remaining = arrays["remaining"].copy()
-        self.alive = arrays["alive"].copy()
-        self.initial_objective = arrays["initial_objective"].copy()
+        arrays = {name: array.copy() for name, array in arrays.items()}
+        for name in ("started_at", "remaining", "alive", "initial_objective"):
+            setattr(self, name, arrays[name])
+        state = {name: arrays[name] for name in self.inner.state._fields}
         self.inner = InnerState(
-            arrays["values"].copy(),
-            arrays["attended_values"].copy(),
-            self._optimizer.state_type(
-                **{name: arrays[name].copy() for name in self.inner.state._fields}
-            ),
+            arrays["values"],
+            arrays["attended_values"],
+            self._optimizer.state_type(**state),
         )
 
     def close(self) -> None:
@@ -315,9 +312,7 @@ class Trajectories:
         for name, array in start.instance.items():
             if name not in stacked:
                 tasks = len(self.batch.groups[number].tasks)
-                stacked[name] = np.zeros(
-                    (tasks, *np.shape(array)), np.asarray(array).dtype
-                )
+                stacked[name] = np.stack([np.zeros_like(array)] * tasks)
             stacked[name][j] = array
         self._on_device[number] = None
         self.started_at[task] = outer_step
@@ -354,12 +349,3 @@ class Trajectories:
             )
             for replica in replicas:
                 rates[0, replica[tensor]] = drawn
-
-
-def _check_shapes(task: Task, parameters) -> None:
-    shapes = tuple(np.shape(tensor) for tensor in parameters)
-    if shapes != tuple(task.parameter_shapes):
-        raise ValueError(
-            f"the parameters of {task.name} must have the shapes "
-            f"{task.parameter_shapes}. Received: {shapes}"
-        )

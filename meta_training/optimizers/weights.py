@@ -62,14 +62,11 @@ class TrainedWeights:
 
 def content_sha256(weights: TrainedWeights) -> str:
     """A digest of optimizer, settings and numbers, independent of their file."""
-    settings = [
-        weights.optimizer.name,
-        weights.optimizer.to_dict(),
-        weights.initial_learning_rate,
-    ]
+    optimizer = weights.optimizer
+    settings = [optimizer.name, optimizer.to_dict(), weights.initial_learning_rate]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for specification in weights.optimizer.specifications():
-        numbers = np.asarray(weights.meta_parameters[specification.name], "<f4")
+    for spec in optimizer.specifications():
+        numbers = np.asarray(weights.meta_parameters[spec.name], "<f4")
         digest.update(numbers.tobytes())
     return digest.hexdigest()
 
@@ -106,22 +103,19 @@ def load_trained(weights) -> TrainedWeights:
     path = pathlib.Path(weights)
     if path.name and path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    if str(weights) in list_weights() or not path.is_file():
-        return as_trained(load_weights(weights))
-    card, arrays = read_files(path)
+    card, arrays = {}, {}
+    if str(weights) not in list_weights() and path.is_file():
+        card, arrays = read_files(path)
     if card.get("optimizer", HierarchicalRule.name) == HierarchicalRule.name:
         return as_trained(load_weights(weights))
     optimizer = trainable_optimizer(str(card["optimizer"]), card["config"])
-    specifications = optimizer.specifications()
-    wanted = {spec.released_name: spec.shape for spec in specifications}
+    specs = optimizer.specifications()
+    wanted = {spec.released_name: spec.shape for spec in specs}
     _check_arrays(optimizer.name, wanted, arrays)
     return TrainedWeights(
         str(card.get("name", path.stem)),
         optimizer,
-        {
-            spec.name: arrays[spec.released_name].astype(np.float32)
-            for spec in specifications
-        },
+        {spec.name: arrays[spec.released_name].astype(np.float32) for spec in specs},
         float(card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)),
         card,
     )

@@ -145,17 +145,9 @@ class TrainingConfig:
         )
 
     def check_trained(self, names: Iterable[str]) -> None:
-        """Checks `trained_arrays` against the names that there are.
-
-        Raises:
-            ValueError: One of them matches no name.
-        """
+        """Raises ValueError where one of `trained_arrays` matches no name."""
         names = list(names)
-        idle = [
-            pattern
-            for pattern in self.trained_arrays
-            if not any(fnmatch.fnmatchcase(name, pattern) for name in names)
-        ]
+        idle = [p for p in self.trained_arrays if not fnmatch.filter(names, p)]
         if idle:
             raise ValueError(
                 f"trained_arrays must be among {', '.join(names)}. Received: {idle}"

@@ -84,12 +84,7 @@ class FamilyDraw(NamedTuple):
 class WholeRuns:
     """Compiled whole runs of a set of tasks, with their scores.
 
-    Args:
-        tasks: The set.
-        optimizer: Whose meta-parameters are judged.
-        table: What runs are measured against.
-        options: What they are drawn from.
-        threads: Families that run at the same time.
+    `threads` families run at the same time.
 
     Raises:
         ValueError: There is no task, or one has no row in the table.

@@ -73,11 +73,7 @@ class ReferenceTable:
         return cls(**{**arrays, "tasks": tuple(arrays["tasks"].tolist())})
 
     def check(self, tasks: Iterable[str], horizons: Iterable[int]) -> None:
-        """Refuses tasks and horizons that have no row.
-
-        Raises:
-            ValueError: One has none.
-        """
+        """Raises ValueError where a task or a horizon has no row."""
         for kind, wanted, known in (
             ("task", tasks, set(self.tasks)),
             ("horizon", horizons, set(self.horizons.tolist())),

@@ -100,11 +100,6 @@ class Terminated(Exception):
 class Search:
     """One search in its folder.
 
-    Attributes:
-        config: The settings.
-        estimator: Where the population stands.
-        generation: Those that are done.
-
     Args:
         config: The settings.
         folder: A new or empty one, or that of a search of the same settings.
