@@ -37,11 +37,7 @@ def distribution(strategy: str, replicas: int | None = None) -> Distribution:
     """The distribution of that name.
 
     For a worker or parameter server of `parameter_server` this function never returns:
-    it serves until its process is ended.
-
-    Args:
-        strategy: One of `STRATEGIES`.
-        replicas: Devices of `mirrored`; None: all there are.
+    it serves until its process is ended. `replicas` are devices of `mirrored`.
 
     Raises:
         ValueError: There is none of that name, or the devices or the cluster of

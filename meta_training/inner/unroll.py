@@ -234,7 +234,6 @@ class Unroll:
         return (final, objectives.stack(), lives.stack(), initial), kept
 
     def _losses(self, objectives, alive, initial, num_steps):
-        """`[problems]`: the weighted mean of the meta-objective's values."""
         return window_losses(
             self._meta_objective,
             self.options.counting,

@@ -85,9 +85,6 @@ class TrainableOptimizer(abc.ABC):
                 number, or an array that broadcasts against `[1, blocks,
                 block_size]`. Not used by optimizers whose rates are all learned.
             values: `[blocks, block_size]`, the parameters, padding 0.
-
-        Returns:
-            A `state_type`.
         """
         del meta_parameters, log_learning_rate, values
         return self.state_type(*map(tf.zeros, self.state_shapes(layout).values()))
@@ -105,17 +102,11 @@ class TrainableOptimizer(abc.ABC):
             meta_parameters: Their dict, with or without an axis of problems.
             active: `[tensors]`: 0 leaves a tensor and its state unchanged. None: all
                 are updated.
-
-        Returns:
-            A `learned_optimizer.rule.update_rule.Step`.
         """
 
     @abc.abstractmethod
     def log_learning_rates(self, state, layout: Layout, meta_parameters):
-        """Log learning rates that broadcast to `[blocks, block_size]`, or None.
-
-        They are for the log of a run.
-        """
+        """For the log: numbers that broadcast to `[blocks, block_size]`, or None."""
 
     def own_learning_rate(self, meta_parameters) -> float | None:
         """The learned learning rate as one number for a report.
@@ -140,11 +131,7 @@ class TrainableOptimizer(abc.ABC):
         return step.applied_to(values)
 
     def initial_meta_parameters(self, seed=None) -> dict[str, np.ndarray]:
-        """Fresh meta-parameters.
-
-        Args:
-            seed: Anything that `numpy.random.default_rng` takes.
-        """
+        """Fresh meta-parameters; `seed` is any of `numpy.random.default_rng`."""
         generator = np.random.default_rng(seed)
         return {
             specification.name: specification.initial_value(generator)
@@ -198,11 +185,7 @@ _optimizers: Registry[type[TrainableOptimizer]] = Registry("a trainable optimize
 
 
 def register_optimizer(optimizer_class: type[TrainableOptimizer]):
-    """A decorator that adds an optimizer class under its `name`.
-
-    Raises:
-        ValueError: the name is taken.
-    """
+    """A decorator that adds an optimizer class under its `name`, which must be new."""
     _optimizers.register(optimizer_class.name)(optimizer_class)
     return optimizer_class
 
@@ -210,14 +193,10 @@ def register_optimizer(optimizer_class: type[TrainableOptimizer]):
 def trainable_optimizer(
     name: str, settings: Mapping[str, Any] | None = None
 ) -> TrainableOptimizer:
-    """The trainable optimizer of that name.
-
-    Args:
-        name: One of `list_optimizers()`.
-        settings: Settings other than the defaults, as in `to_dict`.
+    """The trainable optimizer of that name, with settings as in `to_dict`.
 
     Raises:
-        ValueError: there is none; the message lists those that exist.
+        ValueError: There is none; the message lists those that exist.
     """
     return _optimizers.get(name).from_dict(settings or {})
 

@@ -31,13 +31,7 @@ class Cell(abc.ABC):
     state_size: int
 
     def __init__(self, number: int, inputs: int, size: int):
-        """A cell.
-
-        Args:
-            number: The number of its layer from 0, a part of the names of its arrays.
-            inputs: Number of inputs.
-            size: Number of outputs.
-        """
+        """The cell of layer `number`, which is a part of the names of its arrays."""
         self._name = f"cell_{number}"
         self._released = f"LOL/multi_rnn_cell/cell_{number}"
         self._inputs = inputs

@@ -15,11 +15,7 @@ from meta_training.optimizers.global_learning_rate import GlobalLearningRate
 
 
 class ScheduleState(NamedTuple):
-    """The position in the schedule.
-
-    Attributes:
-        steps_taken: `[1, tensors]`.
-    """
+    """`[1, tensors]`, the position in the schedule."""
 
     steps_taken: Any
 

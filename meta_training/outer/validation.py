@@ -55,17 +55,23 @@ class Validator:
         large_steps: int = 120,
     ):
         rates = tuple(initial_learning_rates)
+        # Of each network: name, rates, when losses are recorded, loop.
         self._loops = []
         for network in networks or network_group("validation"):
             is_large = network.parameter_count >= LARGE
             own_rates = rates
             if is_large or not optimizer.takes_initial_rates:
                 own_rates = (sorted(rates)[len(rates) // 2],)
-            self._loops.append(
-                _NetworkLoop(
-                    network, optimizer, own_rates, large_steps if is_large else steps
-                )
+            own_steps = large_steps if is_large else steps
+            runs = LearnedRuns(optimizer, network.parameter_shapes, len(own_rates))
+            loop = TrainingLoop(
+                network,
+                runs,
+                np.zeros(len(own_rates)),
+                draw_runs([network], [_SEED], own_steps),
             )
+            marks = record_steps(own_steps, _RECORDS)
+            self._loops.append((network.name, own_rates, marks, loop))
 
     def __call__(self, meta_parameters: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Trains every network.
@@ -79,10 +85,25 @@ class Validator:
             losses themselves.
         """
         results, summaries = {}, []
-        for loop in self._loops:
-            losses = loop.train(meta_parameters)
-            results.update(loop.named_losses(losses))
-            summaries.append(summarise(loop.record_steps, losses))
+        for name, rates, marks, loop in self._loops:
+            arguments = {
+                "meta_parameters": dict(meta_parameters),
+                "log_learning_rate": np.log(rates).astype(np.float32),
+            }
+            losses = loop(marks, arguments).losses
+            summaries.append(summarise(marks, losses))
+            # At about a tenth, a third and all of the steps.
+            shown = sorted(
+                {
+                    int(np.abs(marks - fraction * marks[-1]).argmin())
+                    for fraction in (0.1, 1 / 3, 1)
+                }
+            )
+            results |= {
+                f"{name}/rate_{rate:g}/step_{marks[mark]}": float(losses[mark, run])
+                for run, rate in enumerate(rates)
+                for mark in shown
+            }
         totals = {
             name: float(np.mean([summary[name] for summary in summaries]))
             for name in summaries[0]
@@ -113,38 +134,3 @@ def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
         "regression": float(regression.mean()),
         "diverged": float(diverged.any(axis=0).mean()),
     }
-
-
-class _NetworkLoop:
-    """One network from several initial rates, in one compiled loop."""
-
-    def __init__(self, network, optimizer, rates, steps):
-        self._name = network.name
-        self._rates = rates
-        self.record_steps = record_steps(steps, _RECORDS)
-        runs = LearnedRuns(optimizer, network.parameter_shapes, len(rates))
-        draws = draw_runs([network], [_SEED], steps)
-        self._loop = TrainingLoop(network, runs, np.zeros(len(rates)), draws)
-
-    def train(self, meta_parameters):
-        """The losses, `[records, runs]`."""
-        arguments = {
-            "meta_parameters": dict(meta_parameters),
-            "log_learning_rate": np.log(self._rates).astype(np.float32),
-        }
-        return self._loop(self.record_steps, arguments).losses
-
-    def named_losses(self, losses):
-        """The losses at about a tenth, a third and all of the steps, by name."""
-        last = self.record_steps[-1]
-        marks = {
-            int(np.abs(self.record_steps - fraction * last).argmin())
-            for fraction in (0.1, 1 / 3, 1)
-        }
-        return {
-            f"{self._name}/rate_{rate:g}/step_{self.record_steps[mark]}": float(
-                losses[mark, run]
-            )
-            for run, rate in enumerate(self._rates)
-            for mark in sorted(marks)
-        }

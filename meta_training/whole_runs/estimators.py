@@ -29,7 +29,7 @@ class PopulationEstimator(abc.ABC):
         members: Of a generation, 2 or more.
         sigma: Standard deviation of the numbers, at the start.
         seed: Of everything random.
-        learning_rate: Of the step that follows from an estimate.
+        learning_rate: Of Adam, where it is used.
 
     Raises:
         ValueError: A number is out of its range.

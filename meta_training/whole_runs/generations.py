@@ -179,14 +179,13 @@ class WholeRuns:
         return np.concatenate([found[number] for number in drawn], axis=1)
 
     def _family_scores(self, number, drawn: FamilyDraw, members, check):
-        if number in self._loops:
-            self._loops[number].load(drawn.draws)
-        else:
-            task, count = drawn.draws.tasks[0], len(drawn.draws.tasks)
-            runs = LearnedRuns(self._optimizer, task.parameter_shapes, count)
+        tasks = drawn.draws.tasks
+        if number not in self._loops:
+            runs = LearnedRuns(self._optimizer, tasks[0].parameter_shapes, len(tasks))
             self._loops[number] = TrainingLoop(
-                task, runs, np.arange(count), drawn.draws
+                tasks[0], runs, np.arange(len(tasks)), drawn.draws
             )
+        self._loops[number].load(drawn.draws)
         marks = record_steps(drawn.horizon)
         scores = []
         for meta_parameters in members:
@@ -204,7 +203,7 @@ class WholeRuns:
                         found.evaluation_losses[:, run],
                     )
                     for run, (task, known) in enumerate(
-                        zip(drawn.draws.tasks, drawn.is_known, strict=True)
+                        zip(tasks, drawn.is_known, strict=True)
                     )
                 ]
             )

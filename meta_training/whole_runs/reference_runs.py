@@ -27,13 +27,8 @@ def compute_table(
 ) -> ReferenceTable:
     """Adds the rows that a table lacks of these tasks, and writes it after each.
 
-    Args:
-        tasks: Those that get a row.
-        path: The file; one that is there is extended.
-        horizons: Ascending numbers of steps.
-        rates: Learning rates, of which the best counts.
-        seeds: Draws of each task.
-        report: Called with the name of each task that is done.
+    The best of the rates counts; `seeds` are the draws of each task, and `report` gets
+    the name of each that is done.
 
     Raises:
         ValueError: The file is damaged, or a table of other horizons.
@@ -81,12 +76,11 @@ class _ReferenceRuns:
     def row(self, task: Task) -> dict[str, np.ndarray]:
         """The fields of the table for a task; the best rate has the least last loss."""
         draws = draw_runs([task], range(self._seeds), max(self._horizons))
-        if not self._loops:
-            draw_of_run = np.tile(np.arange(self._seeds), len(self._rates))
-            self._loops = [
-                TrainingLoop(task, BASELINES[name][0], draw_of_run, draws)
-                for name in REFERENCES
-            ]
+        draw_of_run = np.tile(np.arange(self._seeds), len(self._rates))
+        self._loops = self._loops or [
+            TrainingLoop(task, BASELINES[name][0], draw_of_run, draws)
+            for name in REFERENCES
+        ]
         for loop in self._loops:
             loop.load(draws)
         marks = [_record_steps(horizon) for horizon in self._horizons]

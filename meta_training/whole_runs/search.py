@@ -235,9 +235,6 @@ class Search:
     @contextlib.contextmanager
     def _terminating(self):
         """SIGTERM ends the search after the run that it is in."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         before = signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
         try:
             yield

@@ -1,10 +1,9 @@
 """Runs that the tests of strategies share, and what is asked of their results."""
 
-import csv
-
 import numpy as np
 
 from learned_optimizer import load_weights
+from learned_optimizer.utils.csv_log import read_csv
 from meta_training.outer.training_config import preset
 from tests.meta_training.outer.tiny_runs import TINY
 
@@ -21,15 +20,10 @@ def assert_same(one, other):
         np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
-def read_rows(folder):
-    with open(folder / "train.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def assert_whole_run(folder, outer_steps):
     """All outer steps, none twice, and meta-parameters that moved and are finite."""
-    rows = read_rows(folder)
-    assert [int(row["outer_step"]) for row in rows] == list(range(outer_steps))
+    rows = read_csv(folder / "train.csv")
+    assert [row["outer_step"] for row in rows] == list(range(outer_steps))
     weights = load_weights(folder / "weights.npz")
     assert weights.card["outer_step"] == outer_steps
     start = load_weights("bootstrap-v1").meta_parameters

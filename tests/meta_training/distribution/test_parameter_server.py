@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from learned_optimizer import load_weights
 from learned_optimizer.utils import cluster
+from learned_optimizer.utils.csv_log import read_csv
 from meta_training.distribution import distribution, parameter_server
 from meta_training.distribution.parameter_server import ParameterServer
 from meta_training.outer.trainer import Trainer
@@ -24,7 +25,6 @@ from tests.meta_training.distribution.runs import (
     TINY_IN_COHORTS,
     assert_same,
     assert_whole_run,
-    read_rows,
     tiny,
 )
 
@@ -132,10 +132,8 @@ def test_a_parameter_server_and_one_worker_do_what_one_device_does(
     ]
     other = Trainer(tiny(), tmp_path / "other", distribution("parameter_server"))
     assert_same(one, other.train())
-    rows = read_rows(tmp_path / "other")
-    assert [float(row["staleness"]) for row in rows] == [0.0] * TINY_IN_COHORTS[
-        "outer_steps"
-    ]
+    rows = read_csv(tmp_path / "other" / "train.csv")
+    assert [row["staleness"] for row in rows] == [0] * TINY_IN_COHORTS["outer_steps"]
     start = load_weights("bootstrap-v1").meta_parameters
     assert any(np.any(value != start[name]) for name, value in one.items())
     del servers  # Not before the run is over.
@@ -165,7 +163,7 @@ def test_asynchronous_workers_outlive_one_of_them_and_the_chief(tmp_path):
         running.pop(("worker", 1)).kill()
         before = rows_of(log)
         wait_until(lambda: rows_of(log) > before + 40, 60, running.values())
-        assert {row["cohort"] for row in read_rows(folder)[-20:]} == {"0", "1"}
+        assert {row["cohort"] for row in read_csv(log)[-20:]} == {0, 1}
         # The chief dies; the worker comes back. The others just wait for a chief.
         running.pop(("chief", 0)).kill()
         running["worker", 1] = start("worker", 1)
@@ -177,5 +175,5 @@ def test_asynchronous_workers_outlive_one_of_them_and_the_chief(tmp_path):
     rows = assert_whole_run(folder, 300)
     # As a rule a window misses the one update of the other worker; while a worker is
     # slow to come back, the other makes any number of them.
-    staleness = [float(row["staleness"]) for row in rows]
+    staleness = [row["staleness"] for row in rows]
     assert min(staleness) >= 0 and np.median(staleness) <= 1 <= max(staleness)

@@ -1,5 +1,7 @@
 """Persistent evolution strategies against their definition."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,13 +28,18 @@ TRAJECTORIES = TrajectoryConfig(
 )
 
 
+def pes_of(tasks, config=None, **settings):
+    """The batch, the estimator, its program and the tasks' trajectories."""
+    rule = HierarchicalRule(config or Config())
+    batch = ProblemBatch(tasks, 4, replicas=2)
+    pes = estimator("pes")(batch, rule, OPTIONS, **settings)
+    estimate = tf.function(pes.estimate, autograph=False)
+    return batch, pes, estimate, Trajectories(batch, rule, TRAJECTORIES, 0)
+
+
 def test_pes_follows_its_definition_over_two_windows():
     tasks = [Quadratic(3), Bowl(5.0, noise_stdev=0.1), Quadratic(3)]
-    batch = ProblemBatch(tasks, 4, replicas=2)
-    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.02)
-    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
-    estimate = tf.function(pes.estimate, autograph=False)
-
+    _, pes, estimate, trajectories = pes_of(tasks, sigma=0.02)
     alone = ProblemBatch(tasks, 4)
     by_hand = Trajectories(alone, HierarchicalRule(), TRAJECTORIES, 0)
     run = tf.function(Unroll(alone, HierarchicalRule(), OPTIONS).run, autograph=False)
@@ -83,8 +90,7 @@ def test_pes_follows_its_definition_over_two_windows():
 
 def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
     tasks = [Bowl(5.0)] * 4000
-    batch = ProblemBatch(tasks, 2, replicas=2)
-    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.1)
+    batch, pes, *_ = pes_of(tasks, sigma=0.1)
     slope = np.linspace(-1, 1, 10).astype(np.float32)[:, None]
 
     def linear(meta_parameters, carry, num_steps, seed):
@@ -93,9 +99,8 @@ def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
 
     monkeypatch.setattr(pes.unroll, "run", linear)
     fresh = np.zeros(batch.num_problems, np.float32)
-    carry = _Carry(
-        fresh, np.full(batch.num_problems, 1 / batch.num_problems, "float32")
-    )
+    weights = np.full(batch.num_problems, 1 / batch.num_problems, "float32")
+    carry = types.SimpleNamespace(fresh=fresh, weights=weights)
     found = pes.estimate(
         META_PARAMETERS, carry, pes.initial_state(), tf.constant(4), tf.constant(5)
     )
@@ -106,26 +111,14 @@ def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
     assert np.abs(others).max() < 0.15
 
 
-class _Carry:
-    def __init__(self, fresh, weights):
-        self.fresh, self.weights = fresh, weights
-
-
 def test_pes_forgets_the_perturbations_of_a_finished_trajectory():
-    batch = ProblemBatch([Bowl(5.0), Quadratic(3)], 4, replicas=2)
-    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS, sigma=0.1)
-    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
+    batch, pes, estimate, trajectories = pes_of([Bowl(5.0), Quadratic(3)], sigma=0.1)
     carry = trajectories.advance(0)
     trajectories.close()
     state = {name: np.ones_like(v) for name, v in pes.initial_state().items()}
     fresh = (batch.problem_task == 1).astype(np.float32)
-    found = tf.function(pes.estimate, autograph=False)(
-        META_PARAMETERS,
-        carry._replace(fresh=fresh),
-        state,
-        tf.constant(4),
-        tf.constant(7),
-    )
+    carry = carry._replace(fresh=fresh)
+    found = estimate(META_PARAMETERS, carry, state, tf.constant(4), tf.constant(7))
     noise = pes.perturbations(tf.constant(7))
     for name, value in found.state.items():
         np.testing.assert_allclose(value[0], 1 + noise[name][0], rtol=1e-6)
@@ -134,10 +127,8 @@ def test_pes_forgets_the_perturbations_of_a_finished_trajectory():
 
 @pytest.mark.parametrize("cut_off", [[0], [1], [0, 1]])
 def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
-    batch = ProblemBatch([Bowl(5.0), Quadratic(3), Quadratic(3)], 4, replicas=2)
-    pes = estimator("pes")(batch, HierarchicalRule(), OPTIONS)
-    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, 0)
-    estimate = tf.function(pes.estimate, autograph=False)
+    tasks = [Bowl(5.0), Quadratic(3), Quadratic(3)]
+    batch, pes, estimate, trajectories = pes_of(tasks)
     window = (tf.constant(4), tf.constant(7))
     carry = trajectories.advance(0)
     found = estimate(META_PARAMETERS, carry, pes.initial_state(), *window)
@@ -145,7 +136,7 @@ def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
     trajectories.take(found.window)
     carry = trajectories.advance(1)
     trajectories.close()
-    (pair,) = (np.flatnonzero(batch.problem_task == task) for task in [1])
+    pair = np.flatnonzero(batch.problem_task == 1)
     alive = np.ones(batch.num_problems, np.float32)
     alive[pair[cut_off]] = 0
     found = estimate(META_PARAMETERS, carry._replace(alive=alive), state, *window)
@@ -168,13 +159,6 @@ def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
 
 @pytest.mark.parametrize("learnable", [True, False])
 def test_pes_leaves_start_vectors_that_are_not_learned(learnable):
-    rule = HierarchicalRule(Config(learnable_start=learnable))
-    batch = ProblemBatch([Bowl(5.0)], 4, replicas=2)
-    pes = estimator("pes")(batch, rule, OPTIONS)
+    _, pes, *_ = pes_of([Bowl(5.0)], Config(learnable_start=learnable))
     for name, noise in pes.perturbations(tf.constant(3)).items():
-        still = not learnable and name in (
-            "parameter_start",
-            "tensor_start",
-            "global_start",
-        )
-        assert np.all(noise == 0) == still, name
+        assert np.all(noise == 0) == (not learnable and name.endswith("_start")), name

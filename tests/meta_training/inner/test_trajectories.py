@@ -76,11 +76,15 @@ def log_rates(trajectories):
 
 
 class TestWindows:
-    def test_lengths_are_the_least_and_an_exponential_number(self, make):
+    @staticmethod
+    def lengths(make, longest):
         trajectories = make(
-            min_window_steps=50, mean_window_steps=150, max_window_steps=10**6
+            min_window_steps=50, mean_window_steps=150, max_window_steps=longest
         )
-        steps = np.array([trajectories.window_steps(step) for step in range(4000)])
+        return np.array([trajectories.window_steps(step) for step in range(4000)])
+
+    def test_lengths_are_the_least_and_an_exponential_number(self, make):
+        steps = self.lengths(make, 10**6)
         assert steps.min() >= 50
         assert steps.mean() == pytest.approx(150, rel=0.05)
         # Of an exponential number the standard deviation is the mean, 100 here.
@@ -88,10 +92,7 @@ class TestWindows:
         assert np.median(steps) == pytest.approx(50 + 100 * math.log(2), rel=0.05)
 
     def test_the_longest_are_cut_off(self, make):
-        trajectories = make(
-            min_window_steps=50, mean_window_steps=150, max_window_steps=300
-        )
-        steps = np.array([trajectories.window_steps(step) for step in range(4000)])
+        steps = self.lengths(make, 300)
         assert steps.max() == 300
         assert np.mean(steps == 300) == pytest.approx(math.exp(-2.5), rel=0.2)
 

@@ -65,12 +65,17 @@ class Parabola(Task):
         return self.curvature * parameters[0][:, 0] ** 2
 
 
-def unrolled(tasks, seed=0, weights=None, **options):
-    """Window and meta-gradient of a window of 6 steps."""
-    batch = ProblemBatch(tasks, 4)
-    trajectories = Trajectories(batch, HierarchicalRule(), TRAJECTORIES, seed, weights)
+def first_carry(batch, optimizer, weights=None):
+    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0, weights)
     carry = trajectories.advance(0)
     trajectories.close()
+    return carry
+
+
+def unrolled(tasks, weights=None, **options):
+    """Window and meta-gradient of a window of 6 steps."""
+    batch = ProblemBatch(tasks, 4)
+    carry = first_carry(batch, HierarchicalRule(), weights)
     unroll = Unroll(batch, HierarchicalRule(), UnrollConfig(max_steps=6, **options))
     function = tf.function(unroll.run_and_differentiate, autograph=False)
     return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
@@ -95,9 +100,7 @@ def test_the_second_loop_is_backpropagation_through_the_first(
         for name, value in fresh_trained(rule, 0).meta_parameters.items()
     }
     batch = ProblemBatch(tasks, 4, objective_rows=7)
-    trajectories = Trajectories(batch, rule, TRAJECTORIES, 0)
-    carry = trajectories.advance(0)
-    trajectories.close()
+    carry = first_carry(batch, rule)
     options = UnrollConfig(max_steps=6, second_derivatives=second_derivatives)
     unroll = Unroll(batch, rule, options)
     window, found = tf.function(unroll.run_and_differentiate, autograph=False)(
@@ -179,9 +182,7 @@ def test_growth_beyond_the_bound_cuts_off_at_that_very_step():
     tasks, wanted, steps_alive = zip(*cases, strict=True)
     batch = ProblemBatch(tasks, 4)
     optimizer = GlobalLearningRate(1.5)
-    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0)
-    carry = trajectories.advance(0)
-    trajectories.close()
+    carry = first_carry(batch, optimizer)
     options = UnrollConfig(
         max_steps=6, meta_objective="relative", divergence_bound=bound
     )
@@ -228,9 +229,7 @@ def test_clipping_through_time_bounds_what_flows_back(bound, second_derivatives)
     tasks, rate, weights = [Parabola(1.0, 2.0), Parabola(300.0, 0.7)], 0.1, (0.25, 0.75)
     optimizer = GlobalLearningRate(rate)
     batch = ProblemBatch(tasks, 4)
-    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0, weights)
-    carry = trajectories.advance(0)
-    trajectories.close()
+    carry = first_carry(batch, optimizer, weights)
     options = UnrollConfig(
         max_steps=6, clip_through_time=bound, second_derivatives=second_derivatives
     )

@@ -159,7 +159,6 @@ def test_validation_needs_one_rate_where_rates_are_learned():
         (lambda: CoordinatewiseRNN(()), "one or more positive integers"),
         (lambda: CoordinatewiseRNN(cell="rnn"), "one of gru, lstm"),
         (lambda: CoordinatewiseRNN(max_log_learning_rate=40.0), "at most 33"),
-        (lambda: preset("default", optimizer="none"), "must be one of"),
         (
             lambda: preset(
                 "default", optimizer="trainable_adam", nominal=NominalRate()

@@ -1,6 +1,5 @@
 """Runs: they learn, resume where they stopped, and refuse what they cannot do."""
 
-import csv
 import dataclasses
 import os
 import signal
@@ -16,7 +15,6 @@ from learned_optimizer import load_weights
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.run_log import SilentLog
-from meta_training.distribution import Outcome
 from meta_training.estimators import Estimate
 from meta_training.outer import trainer as trainer_module
 from meta_training.outer import training_config
@@ -106,9 +104,8 @@ class TestResume:
         for name, value in whole.items():
             np.testing.assert_array_equal(value, saved.meta_parameters[name])
         assert saved.card["outer_step"] == 5
-        with open(tmp_path / "parts" / "train.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert [row["outer_step"] for row in rows] == ["0", "1", "2", "3", "4"]
+        rows = read_csv(tmp_path / "parts" / "train.csv")
+        assert [row["outer_step"] for row in rows] == [0, 1, 2, 3, 4]
         assert list((tmp_path / "parts" / "tensorboard").iterdir())
 
     def test_a_trainer_that_has_stopped_goes_on(self, tmp_path):
@@ -214,21 +211,19 @@ def test_validation_keeps_the_best(tmp_path):
     for name, value in seen[1].items():
         np.testing.assert_array_equal(value, best.meta_parameters[name])
     assert best.card["validation"] == {"score": 1.0, "loss": 0.5}
-    with open(tmp_path / "validation.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["score"]) for row in rows] == [3.0, 1.0, 2.0, 1.5]
+    rows = read_csv(tmp_path / "validation.csv")
+    assert [row["score"] for row in rows] == [3.0, 1.0, 2.0, 1.5]
     # TensorBoard shows the same, and what else there is to see.
     scalars = read_scalars(tmp_path / "tensorboard")
     assert scalars["validation/score"] == {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.5}
     assert scalars["validation/loss"] == dict.fromkeys(range(4), 0.5)
-    with open(tmp_path / "train.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "train.csv")
     for tag in (
         *("loss", "loss/bowl", "mean_log_learning_rate", "meta_learning_rate"),
         *("gradient_norm", "clipped_gradient_norm"),
     ):
         assert list(scalars[tag]) == [0, 1, 2]
-        wanted = [float(row[tag]) for row in rows]
+        wanted = [row[tag] for row in rows]
         np.testing.assert_allclose(list(scalars[tag].values()), wanted, rtol=1e-5)
     norms = list(scalars["gradient_norm"].values())
     # Else nothing would be clipped, or everything.
@@ -310,6 +305,10 @@ def test_the_figures_of_a_step_are_those_of_its_windows(tmp_path):
             {"noisy_weight": 0.0, "deterministic_weight": 0.0},
             "weights must be 2 numbers",
         ),
+        (
+            {"trained_arrays": ("learning_*", "typo")},
+            r"must be among .*Received: \['typo'\]",
+        ),
     ],
 )
 def test_a_wrong_start_leaves_the_folder_to_the_right_one(tmp_path, wrong, message):
@@ -358,16 +357,10 @@ def test_a_step_that_is_skipped_is_told_of(tmp_path, monkeypatch):
     class Broken(Standing):
         def next_outcome(self, meta_parameters):
             outcome = super().next_outcome(meta_parameters)
-            reports = [
-                report._replace(
-                    gradient={
-                        name: np.full_like(value, np.nan)
-                        for name, value in report.gradient.items()
-                    }
-                )
-                for report in outcome.reports
-            ]
-            return Outcome(reports, outcome.figures)
+            for report in outcome.reports:
+                for value in report.gradient.values():
+                    value.fill(np.nan)
+            return outcome
 
     warned = []
     monkeypatch.setattr(
@@ -379,13 +372,6 @@ def test_a_step_that_is_skipped_is_told_of(tmp_path, monkeypatch):
     assert [step for _, step in warned] == [0, 1]
     for name, value in before.items():
         np.testing.assert_array_equal(trainer.meta_parameters[name], value)
-
-
-def test_arrays_that_there_are_not_cannot_be_trained(tmp_path):
-    config = preset("default", **TINY, trained_arrays=("learning_*", "typo"))
-    with pytest.raises(ValueError, match=r"must be among .*Received: \['typo'\]"):
-        Trainer(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def test_shipped_weights_score_better_than_fresh_ones_without_compiling_anew():
     shipped = load_trained("bootstrap-v1")
     validate = Validator(shipped.optimizer, [SMALL], (1e-4, 1e-3), steps=60)
     first = validate(shipped.meta_parameters)
-    compiled = validate._loops[0]._loop._compiled
+    compiled = validate._loops[0][-1]._compiled
     traces = compiled.experimental_get_tracing_count()
     fresh = validate(fresh_trained(shipped.optimizer, seed=0).meta_parameters)
     again = validate(shipped.meta_parameters)
@@ -95,6 +95,5 @@ def test_large_networks_have_one_rate_and_fewer_steps():
         HierarchicalRule(), steps=40, large_steps=9, initial_learning_rates=(1, 2, 3)
     )
     *small, large = validate._loops
-    assert large._rates == (2,) and large.record_steps[-1] == 9
-    assert all(len(loop._rates) == 3 for loop in small)
-    assert all(loop.record_steps[-1] == 40 for loop in small)
+    assert large[1] == (2,) and large[2][-1] == 9
+    assert all(len(rates) == 3 and marks[-1] == 40 for _, rates, marks, _ in small)
