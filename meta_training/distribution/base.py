@@ -89,6 +89,3 @@ class Distribution(abc.ABC):
         They may pass through the run's folder.
         """
         return arrays
-
-    def close(self) -> None:  # noqa: B027
-        """Stops background work."""

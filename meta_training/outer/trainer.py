@@ -200,7 +200,6 @@ class Trainer:
                     self.save()
         finally:
             log.close()
-            self.distribution.close()
             for cohort in self.cohorts:
                 cohort.trajectories.close()
         return self.meta_parameters

@@ -41,7 +41,11 @@ TINY = {**tiny_runs.TINY, "init_weights": None, "checkpoint_every": 1, "outer_st
 @pytest.mark.parametrize(
     "name, estimator",
     [
-        *(pytest.param(name, "truncated", marks=pytest.mark.slow) for name in OTHERS),
+        *(
+            pytest.param(name, "truncated", marks=pytest.mark.slow)
+            for name in list_optimizers()
+        ),
+        pytest.param("hierarchical_rnn", "pes", marks=pytest.mark.slow),
         ("learning_rate_schedule", "pes"),
     ],
 )
