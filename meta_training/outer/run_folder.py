@@ -42,11 +42,7 @@ class RunFolder:
         )
 
     def read_checkpoint(self) -> dict[str, np.ndarray]:
-        """The arrays of the checkpoint, `{}` where there is none.
-
-        Raises:
-            ValueError: It is damaged.
-        """
+        """The arrays of the checkpoint, `{}` where there is none."""
         path = self.path / CHECKPOINT
         return load_arrays(path) if path.is_file() else {}
 

@@ -120,7 +120,6 @@ class Trainer:
         self._validate: Validate | None = None
         self.meta_parameters = dict(self._start.meta_parameters)
         self._slots = self._meta_optimizer.initial_state(self.meta_parameters)
-        self._first = True
         # After all checks of the settings, so that wrong ones leave no trace.
         if self.distribution.is_chief:
             # Before the lock file, which must not appear in another folder.
@@ -236,9 +235,6 @@ class Trainer:
             int(report.num_steps) * self.batch.num_problems for report in reports
         )
         self._progress.inner_steps += inner_steps
-        if self._first:
-            self._first = False
-            logging.info("first outer step after %.0f s", seconds)
         losses = np.array([report.losses for report in reports])
         weighted = [np.sum(report.losses * report.weights) for report in reports]
         rates = [report.mean_log_learning_rate for report in reports]

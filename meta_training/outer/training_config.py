@@ -168,29 +168,20 @@ class TrainingConfig:
         return values
 
     def write_or_verify(self, folder: pathlib.Path) -> None:
-        """Writes `config.json`, or verifies that the one there is of this run.
-
-        Raises:
-            ValueError: See `verify`.
-        """
-        self._with_folder(run_folder.write_or_verify, folder)
+        """Writes `config.json`, or verifies that the one there is of this run."""
+        run_folder.write_or_verify(*self._identity(folder))
 
     def verify(self, folder: pathlib.Path) -> None:
-        """Checks that `folder` is new, empty or that of this run; writes nothing.
+        """Raises ValueError unless `folder` is new, empty or that of this run."""
+        run_folder.verify(*self._identity(folder))
 
-        Raises:
-            ValueError: The folder is that of a run of other settings, or holds
-                something else.
-        """
-        self._with_folder(run_folder.verify, folder)
-
-    def _with_folder(self, function, folder):
+    def _identity(self, folder):
         # A run of an earlier version had the defaults of settings that came later.
         defaults = TrainingConfig().to_dict()
         defaults["nominal"] = dataclasses.asdict(NominalRate())
         if (run_folder.read_identity(folder / FILE) or {}).get("nominal") is None:
             defaults["nominal"] = None
-        function(folder / FILE, self.to_dict(), defaults, MAY_CHANGE)
+        return folder / FILE, self.to_dict(), defaults, MAY_CHANGE
 
 
 def preset(name: str, **changes) -> TrainingConfig:

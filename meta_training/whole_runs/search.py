@@ -81,11 +81,7 @@ class SearchConfig:
         check_settings(self)
 
     def write_or_verify(self, folder: pathlib.Path) -> None:
-        """Makes `folder` that of this search, or finds that it is.
-
-        Raises:
-            ValueError: It is that of a search of other settings, or holds other files.
-        """
+        """Makes `folder` that of this search; ValueError where it is another's."""
         wanted, defaults = (
             json.loads(json.dumps(dataclasses.asdict(config)))
             for config in (self, SearchConfig())
@@ -190,15 +186,11 @@ class Search:
         center = self.estimator.center
         if self._gradients is not None:
             standing = self._parameters.weights(center, "center").meta_parameters
-            self.estimator.observe(
-                self._parameters.gradient(
-                    center, self._gradients(standing, self.generation)
-                )
-            )
+            gradients = self._gradients(standing, self.generation)
+            self.estimator.observe(self._parameters.gradient(center, gradients))
         points = self.estimator.ask(self.generation)
-        drawn = self._runs.draw(
-            np.random.default_rng([self.config.seed, self.generation, 1])
-        )
+        generator = np.random.default_rng([self.config.seed, self.generation, 1])
+        drawn = self._runs.draw(generator)
         judged = [np.zeros_like(center), center, *points]
         scores = self._runs.scores(
             drawn, [self._parameters.arrays(point) for point in judged], self._check
@@ -207,14 +199,7 @@ class Search:
         self.estimator.tell(points, scores[2:])
         self._progress.inner_steps += self._runs.inner_steps(drawn) * len(judged)
         self._progress.seconds += time.monotonic() - began
-        logging.info(
-            "generation %d: the start has %.3f, the center %.3f, the best %.3f",
-            self.generation,
-            scores[0],
-            scores[1],
-            scores[2:].max(),
-        )
-        return {
+        figures = {
             "inner_steps": self._progress.inner_steps,
             "seconds": self._progress.seconds,
             "start_score": scores[0],
@@ -224,6 +209,12 @@ class Search:
             "agreement": self._agreements[-1],
             "sigma": self.estimator.sigma,
         }
+        logging.info(
+            "generation %d: the start has %.3f, the center %.3f, the best %.3f",
+            self.generation,
+            *(figures[f"{which}_score"] for which in ("start", "center", "best")),
+        )
+        return figures
 
     def _check(self):
         if self._terminated.is_set():
