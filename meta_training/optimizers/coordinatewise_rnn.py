@@ -7,6 +7,7 @@ is learned. All parameters share the weights of the network.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow as tf
 
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
-from learned_optimizer.rule.gru import feature_first
+from learned_optimizer.rule.gru import GRUKernels, feature_first, gru_step
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.meta_parameters import (
     Specification,
@@ -24,7 +25,6 @@ from learned_optimizer.rule.meta_parameters import (
 )
 from learned_optimizer.rule.update_rule import Step
 from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
-from meta_training.optimizers.cells import CELLS, Cell
 
 # The released initial values: of the decay of mean squares, and of the readouts, whose
 # standard deviation is this over the root of the inputs.
@@ -36,7 +36,7 @@ class CoordinatewiseState(NamedTuple):
     """The state of each parameter.
 
     Attributes:
-        hidden_state: `[sum of state sizes, blocks, block_size]`, concatenated cells.
+        hidden_state: `[sum of cell_sizes, blocks, block_size]`, concatenated cells.
         mean_squares: `[1, blocks, block_size]`, of the gradient.
         decay: `[1, blocks, block_size]`, their decay in the next step.
         log_learning_rate: `[1, blocks, block_size]`.
@@ -60,14 +60,15 @@ class CoordinatewiseRNN(TrainableOptimizer):
     \cdot w_\eta + b_\eta) \eta$, and the step is $\eta\, h \cdot w$. Mean squares and
     decays start at 1, so the first gradient is not scaled.
 
-    The released class cannot be built with its default cell, a GRU: it expects a pair
-    of state sizes from each cell. Here each cell has one `state_size`. Learning rates
+    The cells are the gated recurrent units of TensorFlow 1, the reset gate before the
+    product; gate biases start at 1, as there. The released class cannot be built with
+    them, its default: it expects a pair of state sizes from each cell. Learning rates
     are stored as logarithms, between -33 and `max_log_learning_rate`: the product of
     many factors in the released code may overflow.
 
     Attributes:
         cell_sizes: Outputs of each layer. Defaults to (20, 20), the released flags.
-        cell: `gru` (the released default) or `lstm` (the paper's).
+        cell: `gru`, which the cards of weights name.
         learnable_decay: Whether the network sets the decay; else it is sigmoid(2.2)
             after the first step.
         dynamic_output_scale: Whether the network changes the learning rates.
@@ -103,31 +104,20 @@ class CoordinatewiseRNN(TrainableOptimizer):
                 "cell_sizes must be one or more positive integers. "
                 f"Received: {self.cell_sizes!r}"
             )
-        if self.cell not in CELLS:
-            raise ValueError(
-                f"cell must be one of {', '.join(CELLS)}. Received: {self.cell!r}"
-            )
+        if self.cell != "gru":
+            raise ValueError(f"cell must be gru. Received: {self.cell!r}")
         if not MIN_LOG_LEARNING_RATE < self.max_log_learning_rate <= 33:
             raise ValueError(
                 "max_log_learning_rate must be above -33 and at most 33. "
                 f"Received: {self.max_log_learning_rate!r}"
             )
 
-    def cells(self) -> list[Cell]:
-        """The layers, from the gradient up."""
-        inputs = (1, *self.cell_sizes)
-        return [
-            CELLS[self.cell](number, inputs[number], size)
-            for number, size in enumerate(self.cell_sizes)
-        ]
-
     def specifications(self):
-        cells = self.cells()
         outputs = self.cell_sizes[-1]
         shape, weights = (outputs, 1), normal(READOUT_SCALE / math.sqrt(outputs))
-        size = sum(cell.state_size for cell in cells)
+        start_shape = (1, sum(self.cell_sizes))
         found = [
-            Specification("start", "LOL/init_vector", (1, size), uniform()),
+            Specification("start", "LOL/init_vector", start_shape, uniform()),
             Specification("direction_weights", "LOL/update_weights", shape, weights),
         ]
         readouts = {}
@@ -141,14 +131,25 @@ class CoordinatewiseRNN(TrainableOptimizer):
             found.append(Specification(name, f"LOL/{name}", shape, draw))
             name = name.replace("weights", "bias")
             found.append(Specification(name, f"LOL/{name}", (1,), constant(bias)))
-        for cell in cells:
-            found += cell.specifications()
+        sizes = itertools.pairwise((1, *self.cell_sizes))
+        for number, (inputs, size) in enumerate(sizes):
+            for part, width, bias in (("gates", 2, 1.0), ("candidate", 1, 0.0)):
+                shape = (inputs + size, width * size)
+                name = f"cell_{number}_{part}"
+                released = f"LOL/multi_rnn_cell/cell_{number}/gru_cell/{part}"
+                draw = uniform(math.sqrt(6.0 / sum(shape)))
+                found += [
+                    Specification(f"{name}_kernel", f"{released}/kernel", shape, draw),
+                    Specification(
+                        f"{name}_bias", f"{released}/bias", shape[1:], constant(bias)
+                    ),
+                ]
         return found
 
     def state_shapes(self, layout):
         shapes = super().state_shapes(layout)
-        hidden = sum(cell.state_size for cell in self.cells())
-        return {**shapes, "hidden_state": (hidden, *shapes["hidden_state"][1:])}
+        hidden = (sum(self.cell_sizes), *shapes["hidden_state"][1:])
+        return {**shapes, "hidden_state": hidden}
 
     def initial_state(self, layout, meta_parameters, log_learning_rate, values):
         del values
@@ -186,10 +187,13 @@ class CoordinatewiseRNN(TrainableOptimizer):
         squares = tf.square(gradients)[None] + 1e-12
         mean_squares = (1.0 - state.decay) * squares + state.decay * state.mean_squares
         output = tf.asinh(gradients[None] / tf.sqrt(mean_squares + 1e-16))
-        cells = self.cells()
-        hidden = tf.split(state.hidden_state, [cell.state_size for cell in cells])
-        for number, cell in enumerate(cells):
-            output, hidden[number] = cell.step(array, output, hidden[number])
+        hidden = tf.split(state.hidden_state, list(self.cell_sizes))
+        for number, carried in enumerate(hidden):
+            parts = [f"cell_{number}_{part}" for part in ("gates", "candidate")]
+            kernels = GRUKernels(*(array(f"{part}_kernel") for part in parts))
+            bias = tf.concat([array(f"{part}_bias") for part in parts], axis=-1)
+            output = gru_step(kernels, output, carried, feature_first(bias, 3))
+            hidden[number] = output
         if self.learnable_decay:
             decay = tf.sigmoid(levels.readout("decay", output))
         else:

@@ -17,9 +17,6 @@ from meta_training.optimizers import (
 # Small, and with rates at which a few steps make a difference.
 SMALL = {
     "coordinatewise_rnn": CoordinatewiseRNN((4, 3), zero_learning_rate_weights=False),
-    "coordinatewise_rnn, lstm": CoordinatewiseRNN(
-        (3, 4), "lstm", zero_learning_rate_weights=False
-    ),
     "global_learning_rate": GlobalLearningRate(0.1),
     "hierarchical_rnn": HierarchicalRule(Config(level_sizes=(4, 3, 3))),
     "learning_rate_schedule": LearningRateSchedule(0.1, num_steps=3),

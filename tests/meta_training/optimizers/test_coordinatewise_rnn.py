@@ -20,40 +20,23 @@ def logistic(x):
 def one_coordinate(optimizer, meta, gradients, rate):
     """Positions of one parameter from 1, in float64, one number at a time."""
     sizes = optimizer.cell_sizes
-    start = list(meta["start"][0])
-    states = []
-    for size in sizes:
-        count = size if optimizer.cell == "gru" else 2 * size
-        states.append(np.array(start[:count]))
-        start = start[count:]
+    states = np.split(meta["start"][0], np.cumsum(sizes)[:-1])
     mean_square, decay, position, found = 1.0, 1.0, 1.0, []
     for gradient in gradients:
         mean_square = (1 - decay) * (gradient**2 + 1e-12) + decay * mean_square
         output = np.array([np.arcsinh(gradient / np.sqrt(mean_square + 1e-16))])
         for i, size in enumerate(sizes):
-            if optimizer.cell == "gru":
-                h = states[i]
-                gates = logistic(
-                    np.concatenate([output, h]) @ meta[f"cell_{i}_gates_kernel"]
-                    + meta[f"cell_{i}_gates_bias"]
-                )
-                reset, keep = gates[:size], gates[size:]
-                candidate = np.tanh(
-                    np.concatenate([output, reset * h])
-                    @ meta[f"cell_{i}_candidate_kernel"]
-                    + meta[f"cell_{i}_candidate_bias"]
-                )
-                output = states[i] = keep * h + (1 - keep) * candidate
-            else:
-                c, h = states[i][:size], states[i][size:]
-                into, new, forget, out = np.split(
-                    np.concatenate([output, h]) @ meta[f"cell_{i}_kernel"]
-                    + meta[f"cell_{i}_bias"],
-                    4,
-                )
-                c = c * logistic(forget + 1) + logistic(into) * np.tanh(new)
-                output = np.tanh(c) * logistic(out)
-                states[i] = np.concatenate([c, output])
+            h = states[i]
+            gates = logistic(
+                np.concatenate([output, h]) @ meta[f"cell_{i}_gates_kernel"]
+                + meta[f"cell_{i}_gates_bias"]
+            )
+            reset, keep = gates[:size], gates[size:]
+            candidate = np.tanh(
+                np.concatenate([output, reset * h]) @ meta[f"cell_{i}_candidate_kernel"]
+                + meta[f"cell_{i}_candidate_bias"]
+            )
+            output = states[i] = keep * h + (1 - keep) * candidate
         readouts = {
             name: logistic((output @ meta[f"{name}_weights"] + meta[f"{name}_bias"])[0])
             for name in ("decay", "learning_rate")
@@ -66,12 +49,10 @@ def one_coordinate(optimizer, meta, gradients, rate):
     return np.array(found)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("on", [True, False], ids=["switches on", "switches off"])
-def test_coordinatewise_rnn_is_its_equations(cell, on):
+def test_coordinatewise_rnn_is_its_equations(on):
     optimizer = CoordinatewiseRNN(
         (4, 3),
-        cell,
         learnable_decay=on,
         dynamic_output_scale=on,
         zero_learning_rate_weights=False,

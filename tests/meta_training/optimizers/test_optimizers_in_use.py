@@ -161,7 +161,7 @@ def test_validation_needs_one_rate_where_rates_are_learned():
         (lambda: GlobalLearningRate(-1.0), "positive number"),
         (lambda: LearningRateSchedule(num_steps=0), "positive integer"),
         (lambda: CoordinatewiseRNN(()), "one or more positive integers"),
-        (lambda: CoordinatewiseRNN(cell="rnn"), "one of gru, lstm"),
+        (lambda: CoordinatewiseRNN(cell="lstm"), "cell must be gru"),
         (lambda: CoordinatewiseRNN(max_log_learning_rate=40.0), "at most 33"),
         (
             lambda: preset(

@@ -30,7 +30,7 @@ class TestWeights:
         "optimizer",
         [
             *map(trainable_optimizer, list_optimizers()),
-            CoordinatewiseRNN((3,), "lstm", learnable_decay=False),
+            CoordinatewiseRNN((3,), learnable_decay=False),
             LearningRateSchedule(num_steps=4),
         ],
         ids=lambda optimizer: optimizer.name,

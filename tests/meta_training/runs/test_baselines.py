@@ -28,29 +28,18 @@ def warm_up_and_cosine(rate):
     )
 
 
+# The class of Keras, its schedule and other settings.
 KERAS = {
-    "Adam": optimizers.Adam,
-    "Adam cosine": lambda rate: optimizers.Adam(cosine(rate)),
-    "AdamW cosine": lambda rate: optimizers.AdamW(cosine(rate)),
-    "NAdamW": lambda rate: optimizers.Nadam(
-        warm_up_and_cosine(rate), weight_decay=0.004
-    ),
-    "NAdamW constant": lambda rate: optimizers.Nadam(rate, weight_decay=0.004),
-    "Schedule-free AdamW": optimizers.ScheduleFreeAdamW,
+    "Adam": (optimizers.Adam, float, {}),
+    "Adam cosine": (optimizers.Adam, cosine, {}),
+    "AdamW cosine": (optimizers.AdamW, cosine, {}),
+    "NAdamW": (optimizers.Nadam, warm_up_and_cosine, {"weight_decay": 0.004}),
+    "NAdamW constant": (optimizers.Nadam, float, {"weight_decay": 0.004}),
+    "Schedule-free AdamW": (optimizers.ScheduleFreeAdamW, float, {}),
     # `NETWORK` has three matrices; the last one gives the outputs.
-    "Muon cosine": lambda rate: optimizers.Muon(
-        cosine(rate), exclude_layers=["tensor_4"]
-    ),
-    "RMSprop": optimizers.RMSprop,
-    "SGD momentum": lambda rate: optimizers.SGD(rate, momentum=0.9),
-}
-CLASSES = {
-    "Adam cosine": optimizers.Adam,
-    "AdamW cosine": optimizers.AdamW,
-    "NAdamW": optimizers.Nadam,
-    "NAdamW constant": optimizers.Nadam,
-    "Muon cosine": optimizers.Muon,
-    "SGD momentum": optimizers.SGD,
+    "Muon cosine": (optimizers.Muon, cosine, {"exclude_layers": ["tensor_4"]}),
+    "RMSprop": (optimizers.RMSprop, float, {}),
+    "SGD momentum": (optimizers.SGD, float, {"momentum": 0.9}),
 }
 
 
@@ -66,7 +55,9 @@ def test_baselines_are_those_of_keras(name, draws):
     arguments = {"learning_rate": rates, "total_steps": np.int32(STEPS)}
     runs = loop(np.arange(STEPS + 1), arguments)
     for run, rate in enumerate(rates):
-        values, losses = train_with_keras(KERAS[name](float(rate)), draws, run, STEPS)
+        keras_class, schedule, settings = KERAS[name]
+        optimizer = keras_class(schedule(float(rate)), **settings)
+        values, losses = train_with_keras(optimizer, draws, run, STEPS)
         # The quintic of Muon magnifies rounding errors.
         tolerance = 1e-3 if "Muon" in name else 1e-5
         np.testing.assert_allclose(
@@ -80,7 +71,7 @@ def test_baselines_are_those_of_keras(name, draws):
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_default_rates_are_those_of_keras(name):
-    default = CLASSES.get(name, KERAS[name])()
+    default = KERAS[name][0]()
     assert BASELINES[name][1] == pytest.approx(float(default.learning_rate))
 
 
