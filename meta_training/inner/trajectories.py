@@ -4,11 +4,9 @@ Every task follows a separate trajectory, one window of inner steps per outer st
 until it reaches its horizon or is cut off. Then it starts afresh, with a new instance,
 new parameters, a new horizon and new learning rates. All of these are a pure function
 of the seed, the task and the outer step at which the trajectory starts. So a checkpoint
-holds no data sets, only those outer steps. A thread draws instances in NumPy, one outer
-step ahead.
+holds no data sets, only those outer steps.
 """
 
-import concurrent.futures
 import dataclasses
 import math
 from typing import Any, NamedTuple
@@ -172,8 +170,6 @@ class Trajectories:
             )
         by_problem = weights[batch.problem_task]
         self._weights = (by_problem / by_problem.sum()).astype(np.float32)
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        self._prepared: dict[tuple[int, int], concurrent.futures.Future] = {}
 
     def window_steps(self, outer_step: int) -> int:
         """Inner steps of the window at `outer_step`."""
@@ -192,23 +188,14 @@ class Trajectories:
         np.logical_and.at(cut_off, self.batch.problem_task, self.alive > 0)
         due = (self.remaining <= 0) | ~cut_off
         fresh = np.zeros(self.batch.num_problems, np.float32)
-        starts = {
-            task: self._prepared.get((task, outer_step))
-            or self._submit(task, outer_step)
-            for task in np.flatnonzero(due)
-        }
-        self._prepared = {}
-        for task, start in starts.items():
-            self._begin(task, start.result(), outer_step)
+        for task in np.flatnonzero(due):
+            self._begin(task, outer_step)
             fresh[self.batch.problem_task == task] = 1
         for task in np.flatnonzero(~due):
             generator = self._generator(_REDRAW, outer_step, task)
             if generator.random() < self.options.redraw_probability:
                 self._draw_learning_rates(task, generator)
         self.remaining -= self.window_steps(outer_step)
-        for task in np.flatnonzero(self.remaining <= 0):
-            key = (int(task), outer_step + 1)
-            self._prepared[key] = self._submit(*key)
         for number, arrays in enumerate(self._instances):
             if self._on_device[number] is None:
                 self._on_device[number] = {
@@ -268,8 +255,7 @@ class Trajectories:
         """The reverse of `state`; the same instances are drawn again."""
         for task, outer_step in enumerate(arrays["started_at"]):
             if outer_step >= 0:
-                start = self.draw_start(task, int(outer_step))
-                self._begin(task, start, int(outer_step))
+                self._begin(task, int(outer_step))
         arrays = {name: array.copy() for name, array in arrays.items()}
         for name in ("started_at", "remaining", "alive", "initial_objective"):
             setattr(self, name, arrays[name])
@@ -279,18 +265,6 @@ class Trajectories:
             arrays["attended_values"],
             self._optimizer.state_type(**state),
         )
-
-    def close(self) -> None:
-        """Stops the thread; `advance` starts another, which draws the same."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool, self._prepared = None, {}
-
-    def _submit(self, task, outer_step) -> concurrent.futures.Future:
-        """Has the thread draw the start of a trajectory."""
-        if self._pool is None:
-            self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        return self._pool.submit(self.draw_start, task, outer_step)
 
     def _generator(self, purpose, *key) -> np.random.Generator:
         seed = self._window_seed if purpose == _WINDOW else self._seed
@@ -305,8 +279,9 @@ class Trajectories:
             for replica in range(group.replicas)
         ]
 
-    def _begin(self, task, start: Start, outer_step):
+    def _begin(self, task, outer_step):
         """Writes a new trajectory into the arrays."""
+        start = self.draw_start(task, outer_step)
         number, j = self._place[task]
         stacked = self._instances[number]
         for name, array in start.instance.items():

@@ -199,8 +199,6 @@ class Trainer:
                     self.save()
         finally:
             log.close()
-            for cohort in self.cohorts:
-                cohort.trajectories.close()
         return self.meta_parameters
 
     def _outer_step(self) -> dict[str, float]:

@@ -68,7 +68,6 @@ def first_windows(count, name, parts, tasks=TASKS, attention=False):
         )
         state = found[-1].state
         trajectories.take(found[-1].window)
-    trajectories.close()
     return batch, starts, found
 
 

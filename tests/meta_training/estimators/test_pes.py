@@ -84,8 +84,6 @@ def test_pes_follows_its_definition_over_two_windows():
             np.testing.assert_allclose(
                 value, wanted, rtol=0.02, atol=0.01 * np.abs(wanted).max(), err_msg=name
             )
-    trajectories.close()
-    by_hand.close()
 
 
 def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
@@ -114,7 +112,6 @@ def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
 def test_pes_forgets_the_perturbations_of_a_finished_trajectory():
     batch, pes, estimate, trajectories = pes_of([Bowl(5.0), Quadratic(3)], sigma=0.1)
     carry = trajectories.advance(0)
-    trajectories.close()
     state = {name: np.ones_like(v) for name, v in pes.initial_state().items()}
     fresh = (batch.problem_task == 1).astype(np.float32)
     carry = carry._replace(fresh=fresh)
@@ -135,7 +132,6 @@ def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
     state = found.state
     trajectories.take(found.window)
     carry = trajectories.advance(1)
-    trajectories.close()
     pair = np.flatnonzero(batch.problem_task == 1)
     alive = np.ones(batch.num_problems, np.float32)
     alive[pair[cut_off]] = 0

@@ -44,20 +44,15 @@ class Shrinking(Pair):
 
 @pytest.fixture
 def make():
-    """Makes trajectories of `tasks` pairs, and ends their threads."""
-    made = []
+    """Makes trajectories of `tasks` pairs."""
 
     def trajectories(tasks=1, seed=0, **options):
         batch = ProblemBatch([Pair()] * tasks, 3)
-        found = Trajectories(
+        return Trajectories(
             batch, HierarchicalRule(), TrajectoryConfig(**options), seed
         )
-        made.append(found)
-        return found
 
-    yield trajectories
-    for one in made:
-        one.close()
+    return trajectories
 
 
 def log_rates(trajectories):
@@ -271,4 +266,3 @@ def test_a_task_whose_parameters_change_shape_is_refused():
         ValueError, match=r"parameters of shrinking must .*\(3,\)\). Received: .*\(2,\)"
     ):
         trajectories.advance(0)
-    trajectories.close()

@@ -66,10 +66,7 @@ class Parabola(Task):
 
 
 def first_carry(batch, optimizer, weights=None):
-    trajectories = Trajectories(batch, optimizer, TRAJECTORIES, 0, weights)
-    carry = trajectories.advance(0)
-    trajectories.close()
-    return carry
+    return Trajectories(batch, optimizer, TRAJECTORIES, 0, weights).advance(0)
 
 
 def unrolled(tasks, weights=None, **options):

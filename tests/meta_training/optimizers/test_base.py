@@ -79,9 +79,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(name):
         low_learning_rate=0.5,
         high_learning_rate=1.0,
     )
-    trajectories = Trajectories(batch, optimizer, options, 0)
-    carry = trajectories.advance(0)
-    trajectories.close()
+    carry = Trajectories(batch, optimizer, options, 0).advance(0)
     unroll = Unroll(batch, optimizer, UnrollConfig(max_steps=4))
     steps, seed = tf.constant(4), tf.constant(0)
     meta = {
