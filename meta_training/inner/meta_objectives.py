@@ -147,39 +147,3 @@ def step_weights(
     elif meta.counts_first_twice:
         weights = weights + first
     return weights / tf.reduce_sum(weights)
-
-
-def window_losses(
-    meta: MetaObjective,
-    counting: str,
-    objectives: tf.Tensor,
-    alive: tf.Tensor,
-    initial: tf.Tensor,
-    num_objectives: tf.Tensor,
-    divergence_bound: float,
-) -> tf.Tensor:
-    """`[problems]`: the weighted mean of the meta-objective's values in a window.
-
-    From the step at which a problem is cut off, the value is that of an objective at
-    the bound.
-
-    Args:
-        meta: The meta-objective.
-        counting: See `step_weights`.
-        objectives: `[steps, problems]`.
-        alive: `[steps, problems]`, 0 where cut off.
-        initial: `[problems]`, the first objective of each trajectory.
-        num_objectives: Scalar int32, objectives in the window.
-        divergence_bound: See `windows.UnrollConfig`.
-    """
-    weights = step_weights(objectives.shape[0], num_objectives, meta, counting)[:, None]
-    counts = (alive > 0) & (weights > 0)
-    # The inner `where` keeps what is cut off from sending NaN back.
-    objectives = tf.where(counts, objectives, 1.0)
-    if meta.needs_positive:
-        objectives = tf.maximum(objectives, 0.0)
-    initial = tf.where(tf.math.is_finite(initial), initial, 1.0)
-    values = meta.function(objectives, initial)
-    after_cut = meta.function(divergence_bound, tf.ones([]))
-    values = tf.where(counts, values, after_cut)
-    return tf.reduce_sum(weights * values, axis=0)

@@ -19,7 +19,6 @@ import math
 
 import tensorflow as tf
 
-from meta_training.inner.meta_objectives import meta_objective, window_losses
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers.base import TrainableOptimizer
@@ -38,7 +37,6 @@ class Unroll:
         self.batch = batch
         self.optimizer = optimizer
         self.options = options
-        self._meta_objective = meta_objective(options.meta_objective)
         self._block_problem = batch.block_problem
 
     def run(self, meta_parameters, carry: Carry, num_steps, seed) -> Window:
@@ -54,7 +52,7 @@ class Unroll:
         recorded, _ = self._forward(
             meta_parameters, inner, carry, num_steps, seed, keeps=False
         )
-        losses = self._losses(*recorded[1:], num_steps)
+        losses = self.options.losses(*recorded[1:], num_steps)
         return self._window(meta_parameters, recorded, losses, num_steps)
 
     def run_and_differentiate(self, meta_parameters, carry: Carry, num_steps, seed):
@@ -72,7 +70,7 @@ class Unroll:
         _, objectives, alive, initial = recorded
         with tf.GradientTape() as tape:
             tape.watch(objectives)
-            losses = self._losses(objectives, alive, initial, num_steps)
+            losses = self.options.losses(objectives, alive, initial, num_steps)
             loss = tf.reduce_sum(carry.weights * losses)
         from_objectives = _finite(tape.gradient(loss, objectives))
         from_inner, gradients = self._backward(
@@ -164,9 +162,6 @@ class Unroll:
             attended = update.attended_values
         return InnerState(update.values, attended, update.state)
 
-    def _num_objectives(self, num_steps):
-        return num_steps + (self.options.counting == "corrected")
-
     def _forward(self, meta_parameters, inner, carry, num_steps, seed, keeps: bool):
         """Runs the window.
 
@@ -186,7 +181,7 @@ class Unroll:
         kept = [
             tf.TensorArray(tf.float32, size, element_shape=shape) for shape in shapes
         ]
-        count = self._num_objectives(num_steps)
+        count = self.options.num_objectives(num_steps)
 
         def body(step, flat, last, alive, initial, objectives, lives, kept):
             current = tf.nest.pack_sequence_as(inner, flat)
@@ -233,17 +228,6 @@ class Unroll:
         final = tf.nest.pack_sequence_as(inner, flat)
         return (final, objectives.stack(), lives.stack(), initial), kept
 
-    def _losses(self, objectives, alive, initial, num_steps):
-        return window_losses(
-            self._meta_objective,
-            self.options.counting,
-            objectives,
-            alive,
-            initial,
-            self._num_objectives(num_steps),
-            self.options.divergence_bound,
-        )
-
     def _backward(
         self, meta_parameters, kept, carry, alive, from_objectives, num_steps, seed
     ):
@@ -288,7 +272,7 @@ class Unroll:
             lambda step, *_: step > 0,
             body,
             (
-                self._num_objectives(num_steps),
+                self.options.num_objectives(num_steps),
                 zeros,
                 [tf.zeros_like(value) for value in meta_values],
             ),
@@ -392,7 +376,7 @@ class Unroll:
                 layout.tensor_elements, layout.tensor_problem, layout.num_problems
             )
             rates = sums / elements
-        last = self._num_objectives(num_steps) - 1
+        last = self.options.num_objectives(num_steps) - 1
         # Not `alive[last]`, for which XLA would compile anew for each length.
         alive_at_end = tf.gather(alive, last)
         return Window(inner, alive_at_end, initial, objectives, losses, rates)

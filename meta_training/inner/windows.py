@@ -3,8 +3,14 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from learned_optimizer.utils.flags import check_settings, setting
-from meta_training.inner.meta_objectives import list_meta_objectives, meta_objective
+from meta_training.inner.meta_objectives import (
+    list_meta_objectives,
+    meta_objective,
+    step_weights,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +57,40 @@ class UnrollConfig:
                 f"max_steps must be 1 or more. Received: {self.max_steps!r}"
             )
 
+    def num_objectives(self, num_steps):
+        """Objectives recorded in a window of that many steps."""
+        return num_steps + (self.counting == "corrected")
+
     @property
     def max_objectives(self) -> int:
         """Objectives recorded in the longest window."""
-        return self.max_steps + (self.counting == "corrected")
+        return self.num_objectives(self.max_steps)
+
+    def losses(self, objectives, alive, initial, num_steps) -> tf.Tensor:
+        """`[problems]`: the weighted mean of the meta-objective's values in a window.
+
+        From the step at which a problem is cut off, the value is that of an objective
+        at the bound.
+
+        Args:
+            objectives: `[max_objectives, problems]`.
+            alive: The same, 0 where cut off.
+            initial: `[problems]`, the first objective of each trajectory.
+            num_steps: Scalar int32, steps of the window.
+        """
+        meta = meta_objective(self.meta_objective)
+        count = self.num_objectives(num_steps)
+        weights = step_weights(self.max_objectives, count, meta, self.counting)[:, None]
+        counts = (alive > 0) & (weights > 0)
+        # The inner `where` keeps what is cut off from sending NaN back.
+        objectives = tf.where(counts, objectives, 1.0)
+        if meta.needs_positive:
+            objectives = tf.maximum(objectives, 0.0)
+        initial = tf.where(tf.math.is_finite(initial), initial, 1.0)
+        values = meta.function(objectives, initial)
+        after_cut = meta.function(self.divergence_bound, tf.ones([]))
+        values = tf.where(counts, values, after_cut)
+        return tf.reduce_sum(weights * values, axis=0)
 
 
 class InnerState(NamedTuple):

@@ -20,9 +20,11 @@ from meta_training.optimizers.base import (
     trainable_optimizer,
 )
 from meta_training.optimizers.coordinatewise_rnn import CoordinatewiseRNN
-from meta_training.optimizers.global_learning_rate import GlobalLearningRate
 from meta_training.optimizers.hierarchical import HierarchicalRule
-from meta_training.optimizers.learning_rate_schedule import LearningRateSchedule
+from meta_training.optimizers.learned_rates import (
+    GlobalLearningRate,
+    LearningRateSchedule,
+)
 from meta_training.optimizers.weights import (
     TrainedWeights,
     as_trained,
