@@ -84,10 +84,10 @@ class Calibration:
     ):
         if not tasks:
             raise ValueError("tasks must be one or more. Received: none")
-        self.config, steps, seed = config, config.steps, config.seed
+        self.config = config
         low, high = np.log([config.low_learning_rate, config.high_learning_rate])
-        self.record_steps = record_steps(steps, _RECORDS)
-        generator = np.random.default_rng(seed)
+        self.record_steps = record_steps(config.steps, _RECORDS)
+        generator = np.random.default_rng(config.seed)
         groups: dict[Any, list[Task]] = {}
         for task in tasks:
             groups.setdefault(task.batch_key, []).append(task)
@@ -95,7 +95,7 @@ class Calibration:
         for members in groups.values():
             count = len(members)
             runs = LearnedRuns(optimizer, members[0].parameter_shapes, count)
-            draws = draw_runs(members, [seed], steps)
+            draws = draw_runs(members, [config.seed], config.steps)
             loop = TrainingLoop(members[0], runs, np.arange(count), draws)
             rates = generator.uniform(low, high, count)
             self._loops.append((loop, rates.astype(np.float32)))

@@ -19,7 +19,6 @@ class Draws:
 
     Attributes:
         tasks: the task of each draw.
-        seeds: the seed of each.
         instance: `{name: [draws, ...]}`.
         start: `[draws, *shape]` arrays, one for each parameter tensor.
         row_indices: `[steps, draws, batch]` int32, the minibatch of each step;
@@ -27,7 +26,6 @@ class Draws:
     """
 
     tasks: tuple[Task, ...]
-    seeds: tuple[int, ...]
     instance: dict[str, np.ndarray]
     start: list[np.ndarray]
     row_indices: np.ndarray
@@ -72,7 +70,6 @@ def draw_runs(tasks: Sequence[Task], seeds: Sequence[int], steps: int) -> Draws:
             rows.append(_minibatches(task, steps, generator))
     return Draws(
         tasks=tuple(task for task in tasks for _ in seeds),
-        seeds=tuple(seeds) * len(tasks),
         instance=stack_instances(instances),
         start=stack_parameters(starts),
         row_indices=np.stack(rows, axis=1),

@@ -72,13 +72,11 @@ class FamilyDraw(NamedTuple):
         horizon: Steps.
         draws: Instances, starts and minibatches.
         arguments: Of `LearnedRuns`, without the meta-parameters.
-        is_known: `[tasks]`, whether the run knows its horizon.
     """
 
     horizon: int
     draws: Draws
     arguments: dict[str, np.ndarray]
-    is_known: np.ndarray
 
 
 class WholeRuns:
@@ -153,7 +151,7 @@ class WholeRuns:
             "log_scale": log_scale.astype(np.float32),
             "total_steps": np.where(is_known, np.float32(horizon), np.float32(0)),
         }
-        return FamilyDraw(horizon, draws, arguments, is_known)
+        return FamilyDraw(horizon, draws, arguments)
 
     def scores(
         self,
@@ -203,7 +201,7 @@ class WholeRuns:
                         found.evaluation_losses[:, run],
                     )
                     for run, (task, known) in enumerate(
-                        zip(tasks, drawn.is_known, strict=True)
+                        zip(tasks, drawn.arguments["total_steps"] > 0, strict=True)
                     )
                 ]
             )
