@@ -79,10 +79,6 @@ class PopulationEstimator(abc.ABC):
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """The reverse of `state`."""
 
-    def observe(self, gradient: np.ndarray) -> None:
-        """Takes in a meta-gradient at the center, `[size]`, along which losses rise."""
-        raise TypeError(f"{type(self).__name__} is not guided by gradients")
-
     def generator(self, generation: int) -> np.random.Generator:
         """Of what is drawn in a generation."""
         return np.random.default_rng([self.seed, generation])
@@ -207,7 +203,8 @@ class GuidedEvolutionStrategies(EvolutionStrategies):
         super().prepare()
         self._gradients = np.zeros((0, self.size))
 
-    def observe(self, gradient):
+    def observe(self, gradient: np.ndarray) -> None:
+        """Takes in a meta-gradient at the center, `[size]`, along which losses rise."""
         if np.all(np.isfinite(gradient)) and np.any(gradient):
             direction = gradient / np.linalg.norm(gradient)
             gradients = np.concatenate([self._gradients, direction[np.newaxis]])
