@@ -65,22 +65,13 @@ class Distribution(abc.ABC):
     def next_outcome(self, meta_parameters: Mapping[str, np.ndarray]) -> Outcome:
         """Runs windows, or waits for one, until there is enough for an outer step.
 
-        Args:
-            meta_parameters: The result of the last outer step.
-
-        Returns:
-            The outcome, the same in every process.
+        Every process returns the same.
         """
 
     def check_agreement(self, settings: str, file: pathlib.Path) -> None:  # noqa: B027
-        """Checks that all processes have the same settings and share a folder.
+        """Raises ValueError unless processes have the same settings and share a folder.
 
-        Args:
-            settings: Those of this process.
-            file: A file in the folder, which the chief has just written.
-
-        Raises:
-            ValueError: They have not, or do not.
+        `file` is one in the folder, which the chief has just written.
         """
 
     def gather(self, arrays: Arrays, folder: pathlib.Path) -> Arrays:

@@ -133,11 +133,7 @@ def step_weights(
     does not count, since no update of this window contributes to it; all later
     objectives do, including f(x_N).
 
-    Args:
-        max_steps: Length of the result.
-        num_steps: Scalar int32, objectives in the window: N, or N + 1 if corrected.
-        meta: The meta-objective.
-        counting: `released` or `corrected`.
+    `num_steps`, a scalar int32, is the number of objectives: N, or N + 1 if corrected.
     """
     steps = tf.range(max_steps)
     weights = tf.cast(steps < num_steps, tf.float32)

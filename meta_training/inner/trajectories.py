@@ -106,8 +106,6 @@ class Trajectories:
     """All tasks' trajectories, on the host.
 
     Attributes:
-        batch: The tasks side by side.
-        options: How trajectories start and end.
         started_at: `[tasks]`, the outer step at which each trajectory began.
         remaining: `[tasks]`, inner steps until its horizon.
     """

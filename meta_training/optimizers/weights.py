@@ -32,11 +32,8 @@ class TrainedWeights:
     """Meta-parameters of an optimizer and their card.
 
     Attributes:
-        name: Their name.
-        optimizer: Their optimizer.
         meta_parameters: `{name: float32 array}`.
-        initial_learning_rate: The default initial learning rate, if that is not
-            learned.
+        initial_learning_rate: The default one, if that is not learned.
         card: The whole card as it was read, `{}` for weights made in memory.
 
     Raises:
@@ -159,11 +156,11 @@ def starting_weights(
     """The initial weights of a run of meta-training.
 
     Args:
-        name: The name of the optimizer to train.
+        name: Of the optimizer to train.
         init_weights: Weights of that optimizer, by name or path; None: fresh ones.
         nominal: The nominal learning rate of a hierarchical RNN; weights without one
             are widened. None: that of the weights.
-        seed: The seed of fresh weights.
+        seed: Of fresh weights.
 
     Raises:
         ValueError: The weights are those of another optimizer.

@@ -46,9 +46,7 @@ class Trainer:
     """One run of meta-training in its folder.
 
     Attributes:
-        config: The settings.
         folder: Where checkpoint, weights and logs are; all processes share it.
-        distribution: Where windows are computed.
         meta_parameters: `{name: array}`, the current ones.
     """
 
