@@ -37,16 +37,9 @@ def _negative():
     return [Negative()]
 
 
-@dataclasses.dataclass(frozen=True)
-class Signed(Negative):
-    """One that says so."""
-
-    positive = False
-
-
 @register_task_set("trainer_test_signed")
 def _signed():
-    return [Bowl(5.0), Signed()]
+    return [Bowl(5.0), Shifted(-1.0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +98,7 @@ def test_objectives_that_may_be_negative_go_with_another_meta_objective(tmp_path
     changes = {**TINY, "task_set": "trainer_test_signed"}
     with pytest.raises(
         ValueError,
-        match="must be 0 or more for the meta-objective log. Received: .*, signed$",
+        match="must be 0 or more for the meta-objective log. Received: .*shifted",
     ):
         Trainer(preset("default", **changes), tmp_path)
     Trainer(preset("default", **changes, meta_objective="linear"), tmp_path)
