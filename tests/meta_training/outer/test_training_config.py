@@ -157,17 +157,6 @@ class TestNominalRate:
             preset("default", init_weights="nowhere")
 
 
-def test_a_folder_is_free_where_only_settings_were_half_written(tmp_path):
-    (tmp_path / f".{FILE}.4711").write_text('{"seed"')
-    preset("default").write_or_verify(tmp_path)
-    assert json.loads((tmp_path / FILE).read_text())["seed"] == 0
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / f".{FILE}").write_text("{}")
-    with pytest.raises(ValueError, match="must be new, empty"):
-        preset("default").write_or_verify(other)
-
-
 @pytest.mark.parametrize("name, command", EARLIER_COMMANDS.items())
 def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, command):
     arguments = command.split()
