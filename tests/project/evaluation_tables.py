@@ -162,6 +162,7 @@ def _values(title, row, column, runs):
         }
         other = f"{row['against']}, {how.get(column.partition(': ')[2], 'best')}"
         own = runs.table(row["weights"], metric).mean(axis=1)
+        text = text.partition(" ")[0]
         return [(text, np.mean(own <= runs.table(other, metric).mean(axis=1)))]
     if title == "Families":
         tasks = [t for t in runs.tasks if runs.families[t] == row["family"]]

@@ -35,12 +35,13 @@ EVALUATIONS = {
         [RESULTS / "default-v2" / f"{part}.csv"] for part in ("test", "rates", "long")
     ],
     "default-v3": [[RESULTS / "default-v3" / "runs.csv"]],
+    "default-v4": [[RESULTS / "default-v4" / f"{part}.csv"] for part in ("test",)],
     "released-v2": [[RESULTS / "released-v2" / "runs.csv", RELEASED]],
     "no_neural_networks-v1": [
         [RESULTS / "no_neural_networks-v1" / "runs.csv", NETWORKS]
     ],
 }
-V3 = EVALUATIONS["default-v3"][0] + [NETWORKS]
+DEFAULT = EVALUATIONS["default-v4"][0] + [NETWORKS]
 # Their cards stay as they are; the runs behind them are not kept.
 SUPERSEDED = {"default-v1", "released-v1"}
 
@@ -138,8 +139,8 @@ def cells(values):
 
 
 def rows_of_networks():
-    runs = runs_of(*V3)
-    labels = ["default-v3", "default-v2", "Adam", "Adam, best", "RMSprop, best"]
+    runs = runs_of(*DEFAULT)
+    labels = ["default-v4", "default-v2", "Adam", "Adam, best", "RMSprop, best"]
     columns = [runs.typical(label) for label in labels]
     for task, name in enumerate(runs.tasks):
         words = name.replace("_", " ").replace("relu", "ReLU")
@@ -198,10 +199,10 @@ def tasks_ahead(runs, own, other, metric=METRICS[1], ties=True):
 
 
 def baselines_ahead():
-    runs = runs_of(*V3)
-    own = runs.typical("default-v3")
+    runs = runs_of(*DEFAULT)
+    own = runs.typical("default-v4")
     means = [runs.typical(f"{name}, best") for name in ("RMSprop", "Adam")]
-    medians = np.median(runs.table("default-v3", METRICS[1]), axis=1)
+    medians = np.median(runs.table("default-v4", METRICS[1]), axis=1)
     best = np.min(
         [
             [

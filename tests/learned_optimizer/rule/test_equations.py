@@ -66,7 +66,7 @@ SWITCHES = {
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
-SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3")
+SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3", "default-v4")
 
 
 @pytest.mark.parametrize("name", [*SWITCHES, *SHIPPED])
