@@ -85,11 +85,11 @@ def test_a_keras_file_goes_on_where_it_was(name, tmp_path):
 def test_meta_parameters_are_those_of_the_file_not_of_the_name(tmp_path):
     optimizer, _ = built(trained=1)
     store = state_of(optimizer)
-    store["meta.learning_rate_weights"] = store["meta.direction_weights"] + 1
+    store["meta.learning_rate_weights"] = store["meta.learning_rate_weights"] + 1
     other, _ = built()
     other.load_own_variables(store)
     np.testing.assert_array_equal(
-        other._meta_learning_rate_weights, store["meta.direction_weights"]
+        other._meta_learning_rate_weights, store["meta.learning_rate_weights"]
     )
 
 

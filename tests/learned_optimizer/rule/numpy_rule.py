@@ -104,7 +104,8 @@ def step(w, config, tensors, global_state, gradients, total_steps=0):
             tensor["gradient_size"] = size
             largest = max(size, tensor["largest_gradient_size"])
             tensor["largest_gradient_size"] = largest
-            nominal = nominal + rate.decline * np.log(np.sqrt(size / largest))
+            if largest > 0:
+                nominal = nominal + rate.decline * np.log(np.sqrt(size / largest))
         x = inputs(config, m, squares, rates, mean_rate, nominal)
         bias = np.zeros(3 * config.level_sizes[0])  # Equation 7.
         if config.levels >= 2:

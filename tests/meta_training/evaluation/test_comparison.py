@@ -188,7 +188,7 @@ def test_weights_of_one_name_are_named_by_their_paths(tmp_path):
     for path in paths:
         save_weights(fresh_weights(), path)
     found = [weights.name for weights in find_weights(["default", *paths])]
-    assert found == ["default-v3", *(path.removesuffix(".npz") for path in paths)]
+    assert found == ["default-v4", *(path.removesuffix(".npz") for path in paths)]
 
 
 @pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
