@@ -67,7 +67,10 @@ def part_of(state, problem, tensor):
     """What a state says of one tensor: `{name: [features] or [features, n]}`."""
     stop = sum(problem.row_lengths[: tensor + 1])
     rows = slice(stop - problem.row_lengths[tensor], stop)
-    of_tensors = ("tensor_state", "started", "log_size", "steps_taken")
+    of_tensors = (
+        *("tensor_state", "started", "log_size", "steps_taken"),
+        *("gradient_size", "largest_gradient_size"),
+    )
     return {
         name: value[..., tensor if name in of_tensors else rows]
         for name, value in state.items()
