@@ -285,16 +285,22 @@ def prepare(
         sizes = log_sizes_of_tensors(mean_squares, layout, config.nominal)
         changed["log_size"] = ops.where(is_first, sizes, state["log_size"])
         state |= changed
-    if config.gradient_decline:
-        sizes = gradient_sizes(gradients, state, layout, active)
-        changed |= sizes
-        state |= sizes
     rate_sums = None
     if config.relative_learning_rate:
         rate_sums = sum(
             sum_log_learning_rates(ops.convert_to_tensor(shard), layout, rows)
             for shard, rows in zip(rates, layout.shard_blocks, strict=True)
         )
+    if config.gradient_decline:
+        summed = gradients
+        if rate_sums is not None and len(gradients) > 1:
+            # After the rates, or copies of both may lie in memory at once. They are
+            # finite, which a compiler does not know.
+            are_summed = ops.isfinite(ops.max(rate_sums))
+            summed = [ops.where(are_summed, shard, 0.0) for shard in gradients]
+        sizes = gradient_sizes(summed, state, layout, active)
+        changed |= sizes
+        state |= sizes
     levels = Levels(meta_parameters, layout)
     if horizon is not None:
         horizon = horizon.of_tensors(layout)
