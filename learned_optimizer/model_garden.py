@@ -102,7 +102,10 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
     Args:
         learning_rate: A number or a tf_keras schedule of `iterations`; multiplies
             the learned step.
-        weights, initial_learning_rate, seed, weight_decay: As in `HierarchicalRNN`.
+        weights: As in `HierarchicalRNN`.
+        initial_learning_rate: The same.
+        seed: The same.
+        weight_decay: The same.
         exclude_from_weight_decay: See `HierarchicalRNNConfig`.
         horizon: What `set_train_steps` does, see `HierarchicalRNNConfig`.
         clipnorm: Clips the gradient of each tensor to this norm.
