@@ -103,9 +103,9 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
         learning_rate: A number or a tf_keras schedule of `iterations`; multiplies
             the learned step.
         weights: As in `HierarchicalRNN`.
-        initial_learning_rate: The same.
-        seed: The same.
-        weight_decay: The same.
+        initial_learning_rate: As in `HierarchicalRNN`.
+        seed: As in `HierarchicalRNN`.
+        weight_decay: As in `HierarchicalRNN`.
         exclude_from_weight_decay: See `HierarchicalRNNConfig`.
         horizon: What `set_train_steps` does, see `HierarchicalRNNConfig`.
         clipnorm: Clips the gradient of each tensor to this norm.

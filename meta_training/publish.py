@@ -181,7 +181,6 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
                 f"evaluated in a folder named {row.split(',')[1]!r}"
             )
     given = flag_settings(EvaluationConfig, flag_values=FLAGS)
-    given["learning_rates"] = tuple(sorted(given["learning_rates"]))
     settings = EvaluationConfig(**given, horizon=True)
     beside = [load_trained(name) for name in FLAGS.beside]
     single_rates = best_single_rates(FLAGS.rates_from) if FLAGS.rates_from else {}
