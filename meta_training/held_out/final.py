@@ -41,9 +41,8 @@ class LeNet(HeldOutNetwork, ClassifierNetwork):
         images = data
         for layer in range(2):
             kernel, bias = parameters[2 * layer : 2 * layer + 2]
-            images = layers.convolve(images, kernel)
-            if layer:
-                images = images[:, :, 2:-2, 2:-2]
+            padding = "VALID" if layer else "SAME"
+            images = layers.convolve(images, kernel, padding=padding)
             images = activate(images + bias[:, tf.newaxis, tf.newaxis, tf.newaxis, :])
             images = layers.mean_pool(images, 2)
         hidden = tf.reshape(images, [-1, tf.shape(data)[1], 400])

@@ -131,48 +131,55 @@ class BatchNormalisation:
         return normalised * spread(scale) + spread(offset)
 
 
-def convolve(images: tf.Tensor, kernel: tf.Tensor, stride: int = 1) -> tf.Tensor:
-    """Convolution with SAME padding, each task with a separate kernel.
+def convolve(
+    images: tf.Tensor, kernel: tf.Tensor, stride: int = 1, padding: str = "SAME"
+) -> tf.Tensor:
+    """Convolution of images with a separate kernel for each task.
 
-    The patches are gathered by slices, one pixel of the kernel after the other, and
-    multiplied as matrices: XLA's own convolution takes five to ten times as long where
-    each task has its kernel.
+    Whole rows of pixels are multiplied by a matrix that holds the kernel at each place
+    of a row. Most of its elements are 0, and it still takes half the time of patches,
+    pixel by pixel, whose copies cost more than the products. XLA's own convolution
+    takes ten times as long where each task has its kernel.
 
     Args:
         images: `[tasks, rows, height, width, in]`.
         kernel: `[tasks, kernel height, kernel width, in, out]`.
         stride: of both axes. Defaults to 1.
+        padding: "SAME" or "VALID", as in `tf.nn.conv2d`.
 
     Returns:
-        `[tasks, rows, ceil(height / stride), ceil(width / stride), out]`.
+        `[tasks, rows, new height, new width, out]`; with SAME padding the new lengths
+        are those of the images over the stride, rounded up.
     """
     _, kernel_height, kernel_width, channels, filters = kernel.shape
-    sizes = (kernel_height, kernel_width)
-    padding, outputs = [], []
-    for length, size in zip(images.shape[2:4], sizes, strict=True):
-        output = -(-length // stride)
-        excess = max((output - 1) * stride + size - length, 0)
-        padding.append([excess // 2, excess - excess // 2])
-        outputs.append(output)
-    # Channels first, so that what is joined is contiguous.
-    padded = tf.pad(images, [[0, 0], [0, 0], *padding, [0, 0]])
-    padded = tf.transpose(padded, [0, 4, 1, 2, 3])
-    reach = [(output - 1) * stride + 1 for output in outputs]
-    patches = tf.concat(
-        [
-            padded[:, :, :, y : y + reach[0] : stride, x : x + reach[1] : stride]
-            for y in range(kernel_height)
-            for x in range(kernel_width)
-        ],
-        axis=1,
+    width = images.shape[3]
+
+    def places(length, size):
+        """The new length, and the padding before and after."""
+        if padding == "VALID":
+            return (length - size) // stride + 1, 0, 0
+        new_length = -(-length // stride)
+        excess = max((new_length - 1) * stride + size - length, 0)
+        return new_length, excess // 2, excess - excess // 2
+
+    new_height, top, bottom = places(images.shape[2], kernel_height)
+    new_width, left, _ = places(width, kernel_width)
+    padded = tf.pad(images, [[0, 0], [0, 0], [top, bottom], [0, 0], [0, 0]])
+    reach = (new_height - 1) * stride + 1
+    pixels = tf.stack(
+        [padded[:, :, y : y + reach : stride] for y in range(kernel_height)], axis=3
     )
-    width = kernel_height * kernel_width * channels
+    # Column x of the kernel lies on pixel p of a row for the output q.
+    x, p, q = np.ogrid[:kernel_width, :width, :new_width]
+    lies_on = (q * stride + x - left == p).astype(np.float32)
+    matrix = tf.einsum("tyxio,xpq->typiqo", kernel, lies_on)
+    length = kernel_height * width * channels
     rows = tf.shape(images)[1]
-    columns = tf.reshape(patches, [-1, width, rows * outputs[0] * outputs[1]])
-    kernel = tf.reshape(kernel, [-1, width, filters])
-    product = tf.matmul(kernel, columns, transpose_a=True)
-    product = tf.reshape(product, [-1, filters, rows, *outputs])
-    return tf.transpose(product, [0, 2, 3, 4, 1])
+    product = tf.matmul(
+        tf.reshape(pixels, [-1, rows * new_height, length]),
+        tf.reshape(matrix, [-1, length, new_width * filters]),
+    )
+    return tf.reshape(product, [-1, rows, new_height, new_width, filters])
 
 
 def as_pixels(data: tf.Tensor) -> tf.Tensor:

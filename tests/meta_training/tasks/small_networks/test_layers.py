@@ -28,15 +28,16 @@ def test_activate_blends_every_activation():
     np.testing.assert_allclose(blended[2], exact, atol=0.03)
 
 
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(6, 6, 1), (7, 10, 3), (5, 4, 2)])
 @pytest.mark.parametrize("kernel_shape", [(3, 3), (5, 2), (1, 1)])
-def test_convolve_is_a_convolution_for_each_task(stride, shape, kernel_shape):
+def test_convolve_is_a_convolution_for_each_task(stride, shape, kernel_shape, padding):
     images = tf.random.stateless_normal([2, 4, *shape], (3, 4))
     kernel = tf.random.stateless_normal([2, *kernel_shape, shape[-1], 5], (5, 6))
-    found = layers.convolve(images, kernel, stride)
+    found = layers.convolve(images, kernel, stride, padding)
     for index in range(2):
-        expected = tf.nn.conv2d(images[index], kernel[index], stride, "SAME")
+        expected = tf.nn.conv2d(images[index], kernel[index], stride, padding)
         np.testing.assert_allclose(found[index], expected, rtol=1e-4, atol=1e-4)
 
 
