@@ -14,6 +14,7 @@ import pathlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 
 # Before TensorFlow is imported: its notes on the processor are no news here.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,6 +28,7 @@ from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import list_network_groups, network_group
+from meta_training.held_out.openings import opened_in
 from meta_training.optimizers import TrainedWeights, load_trained
 from meta_training.runs import BASELINES
 from meta_training.tasks import list_task_sets, task_set
@@ -39,6 +41,7 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     for name, default, text in (
         ("weights", ["default"], "Names or paths of weights, separated by commas."),
         ("baselines", list(BASELINES), "Baselines; empty: weights alone."),
+        ("only", [], "Names of the tasks to run; empty: all."),
     ):
         flags.DEFINE_list(name, default, text, flag_values=values)
     for name, default, text in (
@@ -51,18 +54,29 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     define_flags(EvaluationConfig, flag_values=values)
 
 
-def find_tasks(name: str):
+def find_tasks(name: str, only: Sequence[str] = ()):
     """The tasks of a group of held-out networks or of a task set.
 
+    Args:
+        name: of the group or set.
+        only: names of those tasks to return; empty: all.
+
     Raises:
-        ValueError: There is neither of that name.
+        ValueError: There is neither of that name, or no task of a name.
     """
     if name in list_network_groups():
-        return network_group(name)
-    if name in list_task_sets():
-        return task_set(name)
-    known = ", ".join(list_network_groups() + list_task_sets())
-    raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
+        tasks = network_group(name)
+    elif name in list_task_sets():
+        tasks = task_set(name)
+    else:
+        known = ", ".join(list_network_groups() + list_task_sets())
+        raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
+    by_name = {task.name: task for task in tasks}
+    if not set(only) <= set(by_name):
+        raise ValueError(
+            f"only must be of {', '.join(by_name)}. Received: {', '.join(only)}"
+        )
+    return [by_name[chosen] for chosen in only] or tasks
 
 
 def find_weights(names: list[str]) -> list[TrainedWeights]:
@@ -90,13 +104,14 @@ def main(arguments):
         settings = EvaluationConfig(
             **flag_settings(EvaluationConfig, flag_values=FLAGS)
         )
-        tasks = find_tasks(FLAGS.tasks)
+        tasks = find_tasks(FLAGS.tasks, FLAGS.only)
         weights = find_weights(FLAGS.weights)
-        if FLAGS.tasks == "final" and weights:
+        others = [w.name for w in weights if not opened_in(w.card.get("sha256"))]
+        if FLAGS.tasks == "final" and others:
             raise ValueError(
                 "the final group must be opened by `python -m meta_training.publish "
-                "--final=FOLDER`, for weights that are to ship; here are "
-                f"baselines alone, --weights= . Received: --weights={FLAGS.weights}"
+                "--final=FOLDER`, for weights that are to ship; here are baselines "
+                f"(--weights=) and weights that it evaluated. Received: {others}"
             )
         single_rates = {}
         if FLAGS.rates_from:

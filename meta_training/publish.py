@@ -10,6 +10,8 @@ With `--final=FOLDER` the final group of held-out networks evaluates them, once:
 report lies in the folder and on the card, and a line in `openings.csv` beside the
 weights. What was stopped is resumed in the same folder, where baselines may have run
 before: `python -m meta_training.evaluate --tasks=final --weights= --output=FOLDER`.
+Weights that ship already get that report on their card: `--weights=default-v4
+--name=default-v4 --final=FOLDER`; nothing else of them changes but `--limits`.
 
 The card has the settings and calibrations, the curve (loss and validation) of every run
 of their training, and the tables of the reports. The reports must be of these numbers:
@@ -17,7 +19,6 @@ of their training, and the tables of the reports. The reports must be of these n
 """
 
 import dataclasses
-import datetime
 import json
 import math
 import os
@@ -29,7 +30,6 @@ import sys
 from absl import flags, logging
 
 from learned_optimizer import load_weights, save_weights
-from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.flags import define_flags as define_settings
 from learned_optimizer.utils.flags import flag_settings
@@ -41,6 +41,7 @@ from meta_training.evaluation.figures import load_pyplot
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import network_group
 from meta_training.held_out.data import load_data
+from meta_training.held_out.openings import put_on_record
 from meta_training.optimizers import load_trained
 from meta_training.runs import BASELINES
 
@@ -173,13 +174,6 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
         ValueError: They were evaluated before, in another folder.
     """
     folder = folder.resolve()
-    rows = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
-    for row in rows:
-        if row.split(",")[0] == sha256 and row.split(",")[1] != folder.name:
-            raise ValueError(
-                "the final group must evaluate weights once. Received: weights that it "
-                f"evaluated in a folder named {row.split(',')[1]!r}"
-            )
     given = flag_settings(EvaluationConfig, flag_values=FLAGS)
     settings = EvaluationConfig(**given, horizon=True)
     beside = [load_trained(name) for name in FLAGS.beside]
@@ -188,10 +182,7 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
     folder.mkdir(parents=True, exist_ok=True)
     tasks = network_group("final")
     load_data(tasks[0].data_set)  # Or say what is missing before it is on record.
-    if not any(row.startswith(f"{sha256},") for row in rows):
-        today = datetime.date.today().isoformat()
-        rows = (rows or ["sha256,folder,day"]) + [f"{sha256},{folder.name},{today}"]
-        atomic_write(record, ("\n".join(rows) + "\n").encode())
+    put_on_record(sha256, folder.name, record)
     results = evaluate(
         [weights, *beside],
         tasks,
@@ -206,6 +197,31 @@ def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path)
     (folder / "weights.txt").write_text(f"{weights.name} {sha256}\n", encoding="utf-8")
 
 
+def add_final(published, sha256: str, output: pathlib.Path):
+    """Adds the final group's report to the card of weights that ship already.
+
+    Raises:
+        ValueError: There is no such report, or other weights have that name.
+    """
+    if not FLAGS.final or published.card["sha256"] != sha256:
+        raise ValueError(
+            "published weights must stay as they are: raise the version, or give the "
+            "same weights and --final, to be evaluated by the final group. Received: "
+            f"{FLAGS.name!r}, which exists"
+        )
+    folder = pathlib.Path(FLAGS.final)
+    open_final(published, sha256, folder, output.with_name("openings.csv"))
+    found = tables(folder, sha256)
+    others = [
+        evaluation
+        for evaluation in published.card["evaluations"]
+        if evaluation["command"] != found["command"]
+    ]
+    limits = FLAGS.limits or published.card["known_limits"]
+    card = {"evaluations": [*others, found], "known_limits": limits}
+    save_weights(published, output, card)
+
+
 def main(arguments):
     """Writes the weights and their card."""
     command.prepare(arguments)
@@ -215,25 +231,23 @@ def main(arguments):
                 "--name must be lower-case words and a version, like default-v1. "
                 f"Received: {FLAGS.name!r}"
             )
+        weights = load_weights(FLAGS.weights)
+        sha256 = weights.card["sha256"]
+        output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
+        if output.exists():
+            add_final(load_weights(os.fspath(output)), sha256, output)
+            return
         if not (any(FLAGS.commands) and FLAGS.limits.strip()):
             raise ValueError(
                 "--commands and --limits must be given: a card says how weights were "
                 f"made and what they cannot do. Received: commands {FLAGS.commands!r} "
                 f"and limits {FLAGS.limits!r}"
             )
-        output = pathlib.Path(FLAGS.output) / f"{FLAGS.name}.npz"
-        if output.exists():
-            raise ValueError(
-                "published weights must stay as they are: raise the version. "
-                f"Received: {FLAGS.name!r}, which exists"
-            )
         start = FLAGS.initial_learning_rate
         if start is not None and not 0 < start < math.inf:
             raise ValueError(
                 f"--initial_learning_rate must be positive. Received: {start!r}"
             )
-        weights = load_weights(FLAGS.weights)
-        sha256 = weights.card["sha256"]
         reports = [*FLAGS.reports]
         for folder in reports:
             tables(pathlib.Path(folder), sha256)

@@ -189,3 +189,19 @@ def test_the_final_group_judges_once_and_goes_on_record(
     with pytest.raises(app.UsageError, match="must evaluate weights once. Received:"):
         command(*arguments, "--name=judged-v3", f"--final={tmp_path / 'again'}")
     assert not (tmp_path / "judged-v3.npz").exists()
+    # Published without: the report comes to the card, and comes once.
+    command(*arguments, "--name=judged-v4")
+    before = (tmp_path / "judged-v4.npz").read_bytes()
+    assert not load_weights(tmp_path / "judged-v4.npz").card["evaluations"]
+    for _ in range(2):
+        completed = [f"--weights={path}", *arguments[2:-1], f"--output={tmp_path}"]
+        command(*completed, "--name=judged-v4", f"--final={final}", "--limits=Few.")
+        added = load_weights(tmp_path / "judged-v4.npz").card
+        assert len(added["evaluations"]) == 1
+        assert "| judged-v4, " in "".join(added["evaluations"][0]["All tasks"])
+        assert (added["known_limits"], added["commands"]) == ("Few.", ["train"])
+    assert (tmp_path / "judged-v4.npz").read_bytes() == before
+    with pytest.raises(app.UsageError, match="must stay as they are"):
+        command(
+            *arguments, "--name=judged-v4", "--weights=bootstrap-v1", f"--final={final}"
+        )

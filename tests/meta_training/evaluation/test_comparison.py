@@ -191,6 +191,13 @@ def test_weights_of_one_name_are_named_by_their_paths(tmp_path):
     assert found == ["default-v4", *(path.removesuffix(".npz") for path in paths)]
 
 
+def test_tasks_are_found_by_name():
+    everything = find_tasks("test")
+    assert len(everything) == 5
+    names = [everything[3].name, everything[1].name]
+    assert find_tasks("test", names) == [everything[3], everything[1]]
+
+
 @pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
 def test_starts_without_a_log_loss_are_refused(level, tmp_path):
     settings = EvaluationConfig(steps=1, seeds=1, learning_rates=(0.1,))
@@ -221,6 +228,7 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
         ),
         (lambda: EvaluationConfig(learning_rates=()), "one or more .* Received"),
         (lambda: find_tasks("tests"), "tasks must be one of .* Received: 'tests'"),
+        (lambda: find_tasks("test", ["lenet"]), "only must be of .* Received: lenet"),
         (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
     ],
 )
