@@ -5,10 +5,10 @@ r"""Changes the code at random places and counts the changes that the tests noti
 
 A mutant is one change of the syntax tree: a statement is dropped, an operator, a
 comparison, a constant or an argument is another one. The tests of its module run in a
-copy of the checkout, so the working tree is never touched. They are those of the
-mirrored layout (`tests/a/b/test_c.py` for `a/b/c.py`); with `--slow` also those of the
-same package that import the module, and the slow ones. Verdicts that the file already
-has are kept, but with `--slow` those that were missed.
+copy of the checkout, so the working tree is never touched. First come those of the
+mirrored layout (`tests/a/b/test_c.py` for `a/b/c.py`). Where they pass, others of the
+package follow, see `tests_of`; with `--slow`, slow ones too. Verdicts that the file
+already has are kept, but with `--slow` those that were missed.
 
 Each mutant has a fork of this process, which has imported TensorFlow but run nothing
 of it. mutmut and cosmic-ray were looked at. mutmut imports the code before it forks,
@@ -25,6 +25,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -178,38 +179,56 @@ def draw(number: int, seed: int, only: str = "") -> list[Mutant]:
 
 
 def tests_of(path: str, own: bool = False) -> list[str]:
-    """The test files of a module: its own first, then those that import it.
+    """The test files of a module, closest first.
 
-    A module without any has those of the modules that import it, or of its folder.
+    They are its own; those that import it; those of the modules that use it; those of
+    its package that belong to no module.
 
     Args:
         path: The module.
-        own: Its own alone, if it has them.
+        own: The first of these kinds that there is alone.
     """
-    folder, _, name = path.removesuffix(".py").rpartition("/")
-    mirrored = f"tests/{folder}/test_{name}.py"
-    top = folder.partition("/")[0]
-    tests = [test for test in importers(path, f"tests/{top}") if "/test_" in test]
-    if (ROOT / mirrored).is_file():
-        return [mirrored] if own else list(dict.fromkeys([mirrored, *tests]))
-    users = [f"tests/{user}" for user in importers(path, top)]
-    users = [re.sub(r"(\w+\.py)$", r"test_\1", user) for user in users]
-    tests = tests or [user for user in users if (ROOT / user).is_file()]
-    while not tests:
-        found = sorted((ROOT / "tests" / folder).glob("test_*.py"))
-        tests = [test.relative_to(ROOT).as_posix() for test in found]
-        folder = folder.rpartition("/")[0]
-    return tests
+    mirrored = [mirror for mirror in [mirror_of(path)] if (ROOT / mirror).is_file()]
+    package = f"tests/{path.partition('/')[0]}"
+    importing = [test for test in importers(path, package) if "/test_" in test]
+    rest = [test.relative_to(ROOT) for test in sorted((ROOT / package).rglob("test_*"))]
+    rest = [test.as_posix() for test in rest if not module_of(test).is_file()]
+    kinds = [mirrored, importing, tests_of_users(path), rest]
+    if own:
+        return next(filter(None, kinds))
+    return list(dict.fromkeys(itertools.chain(*kinds)))
 
 
+def tests_of_users(path: str) -> list[str]:
+    """The own tests of the modules that use one; if they have none, of their users."""
+    found = []
+    for user in itertools.chain(*(importers(path, package) for package in PACKAGES)):
+        is_tested = (ROOT / mirror_of(user)).is_file()
+        found += [mirror_of(user)] if is_tested else tests_of_users(user)
+    return found
+
+
+def mirror_of(path: str) -> str:
+    """Where the tests of a module lie."""
+    folder, _, name = path.rpartition("/")
+    return f"tests/{folder}/test_{name}"
+
+
+def module_of(test: pathlib.Path) -> pathlib.Path:
+    """Where the module of a test file would lie."""
+    return ROOT.joinpath(*test.parts[1:-1], test.name.removeprefix("test_"))
+
+
+@functools.cache
 def importers(path: str, folder: str) -> list[str]:
     """The files of a folder that import a module, those closest to it first."""
     package, _, name = path.removesuffix(".py").replace("/", ".").rpartition(".")
-    ways = (f"{package}.{name} import", f"from {package} import {name}")
+    names = rf"from {re.escape(package)} import (\([^)]*|.*)\b{name}\b"
+    imported = re.compile(rf"\b{re.escape(package)}\.{name} import|{names}")
     found = [
         file.relative_to(ROOT).as_posix()
         for file in sorted((ROOT / folder).rglob("*.py"))
-        if any(way in file.read_text(encoding="utf-8") for way in ways)
+        if imported.search(file.read_text(encoding="utf-8"))
     ]
     return sorted(found, key=lambda file: f"{path.rpartition('/')[0]}/" not in file)
 
@@ -226,14 +245,16 @@ class Copy:
 
     def judge(self, mutant: Mutant, slow: bool, time_limit: float) -> str:
         """The test that fails with a mutant, "" if none does."""
-        options = ["-x", "-m", "" if slow else "not slow"]
-        options += tests_of(mutant.path, own=not slow)
         path, kept = self.folder / mutant.path, self.folder / "kept.py"
         source = path.read_text(encoding="utf-8")
         # Its time stays, so that Python never mistakes compiled code of the mutant.
         path.rename(kept)
         path.write_text(mutant.applied(source), encoding="utf-8")
-        failed = self.failing(options, time_limit, mutant.within)
+        failed = []
+        for own in (False,) if slow else (True, False):
+            options = ["-x", "-m", "" if slow else "not slow"]
+            options += tests_of(mutant.path, own)
+            failed = failed or self.failing(options, time_limit, mutant.within)
         kept.replace(path)
         return failed[0] if failed else ""
 

@@ -55,6 +55,10 @@ def main(monkeypatch, data_dir):
         ({"learning_rate": -1.0}, "learning_rate must be .*above 0"),
         ({"warmup_steps": 7}, "7 steps of 6"),
         ({"train_steps": None, "epochs": 2.0, "warmup_steps": 11}, "11 steps of 10"),
+        (
+            {**NOT_GENERATED, "train_steps": None, "epochs": 1, "warmup_steps": 10**6},
+            "of 160146",
+        ),
         ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
         (
             {"optimizer": "hierarchical_rnn", "weights": "released", "horizon": True},

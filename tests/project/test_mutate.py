@@ -76,6 +76,13 @@ def test_a_module_has_its_own_tests_or_those_of_its_users(path, tests):
     assert found == [f"tests/learned_optimizer/{tests}"]
 
 
+def test_the_tests_of_users_and_of_no_module_come_last():
+    found = mutate.tests_of("learned_optimizer/rule/features.py")
+    names = [test.rpartition("test_")[2] for test in found]
+    assert names[:2] == ["features.py", "update_rule.py"]
+    assert "loading.py" in names and "weights.py" not in names
+
+
 def test_every_module_has_tests():
     for package in mutate.PACKAGES:
         for path in (mutate.ROOT / package).rglob("*.py"):
