@@ -38,6 +38,7 @@ from meta_training import command
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.evaluation.figures import load_pyplot
+from meta_training.evaluation.report import read_report
 from meta_training.evaluation.tables import best_single_rates
 from meta_training.held_out import network_group
 from meta_training.held_out.data import load_data
@@ -151,14 +152,12 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
             f"--reports must be of the weights to publish, with sha256 {sha256}. "
             f"Received: {str(report)!r}, which is of others"
         )
-    text = path.read_text(encoding="utf-8")
-    sections = re.split(r"^## ", text, flags=re.MULTILINE)
-    found = {"command": sections[0].split("\n\n")[1].strip()}
-    for section in sections[1:]:
-        title, _, body = section.partition("\n")
-        if title.startswith(SECTIONS):
-            found[title] = [line for line in body.splitlines() if line.startswith("|")]
-    return found
+    found = read_report(path)
+    return {
+        title: lines
+        for title, lines in found.items()
+        if title == "command" or title.startswith(SECTIONS)
+    }
 
 
 def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path):

@@ -136,13 +136,14 @@ def typical_losses(losses: np.ndarray) -> np.ndarray:
 
 
 def evaluation_ratios(result: Result) -> np.ndarray:
-    """`[rates, tasks, seeds]`: how far running averages are from the batches' own.
+    """`[rates, tasks, seeds]`: how far running averages lag behind the batches' own.
 
-    The largest ratio of the loss under running averages to the loss + 1e-3, at any
-    record of the last three quarters; nan for tasks without batch normalisation.
+    The largest ratio of the loss under running averages to 1.5 times the loss + 0.05,
+    at any record of the last three quarters: above 1 they lag too far. nan for tasks
+    without batch normalisation.
     """
     late = result.steps >= result.steps[-1] / 4
-    ratios = result.evaluation_losses[late] / (result.losses[late] + LOSS_FLOOR)
+    ratios = result.evaluation_losses[late] / (1.5 * result.losses[late] + 0.05)
     differ = result.evaluation_losses != result.losses
     differ &= ~np.isnan(result.losses)
     has_any = differ.any(axis=(0, 1, 3))

@@ -87,4 +87,4 @@ def test_reports_of_batch_normalised_tasks_have_the_loss_under_averages(
     changed = dataclasses.replace(learned, evaluation_losses=evaluated)
     text = write_report([changed, adam], tmp_path, "").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| task_1 | runs")]
-    assert row == "| task_1 | runs/a/weights, 0.001 | 0.5 | 1.5 | 39.9 |"
+    assert row == "| task_1 | runs/a/weights, 0.001 | 0.5 | 1.5 | 25 |"
