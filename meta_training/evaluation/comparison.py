@@ -39,6 +39,7 @@ LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
 # Part of every cache key: to be raised when a loop, a draw or a network changes.
 CACHE_VERSION = 2
 _WITH_HORIZON = ", horizon known"
+_HALF_STATE = ", state in bfloat16"
 # Numbers optimized side by side in one loop: more leave every cache of a processor.
 _NUMBERS_AT_ONCE = 4_000_000
 # Runs of a draw that a chunk has room for. The noise of a task depends on its chunk.
@@ -62,6 +63,9 @@ class EvaluationConfig:
         (), "Further initial rates of learned optimizers, e.g. 1e-5,1e-2.", above=0
     )
     horizon: bool = setting(False, "Run weights that take a horizon with it, too.")
+    half_state: bool = setting(
+        False, "Run the hierarchical RNN with its state in bfloat16, too."
+    )
 
     def __post_init__(self):
         check_settings(self)
@@ -153,9 +157,11 @@ def evaluate(
     _check_compared(weights, tasks, baselines)
     compared = []
     for one in weights:
-        compared.append(_learned(one, settings, False))
+        compared.append(_learned(one, settings))
         if settings.horizon and one.optimizer.takes_horizon:
-            compared.append(_learned(one, settings, True))
+            compared.append(_learned(one, settings, knows_horizon=True))
+        if settings.half_state and isinstance(one.optimizer, HierarchicalRule):
+            compared.append(_learned(one, settings, half_state=True))
     for name in baselines:
         single = {single_rates[name]} if name in single_rates else set()
         compared.append(_baseline(name, settings, single))
@@ -232,7 +238,7 @@ class _Compared(NamedTuple):
     arguments: Callable[[int], dict[str, Any]]
 
 
-def _learned(weights, settings, knows_horizon) -> _Compared:
+def _learned(weights, settings, knows_horizon=False, half_state=False) -> _Compared:
     rates = {weights.default_rate}
     if weights.optimizer.takes_initial_rates:
         rates |= set(settings.initial_rates)
@@ -243,8 +249,13 @@ def _learned(weights, settings, knows_horizon) -> _Compared:
     # Without it, as when there was but one, what is cached of that one stays good.
     if weights.optimizer.name != HierarchicalRule.name:
         identity["optimizer"] = weights.optimizer.name
+    name = weights.name
     if knows_horizon:
         identity["horizon"] = True
+        name += _WITH_HORIZON
+    if half_state:
+        identity["state_dtype"] = "bfloat16"
+        name += _HALF_STATE
 
     def arguments(runs):
         found = {"meta_parameters": weights.meta_parameters}
@@ -253,12 +264,14 @@ def _learned(weights, settings, knows_horizon) -> _Compared:
         return found
 
     return _Compared(
-        weights.name + (_WITH_HORIZON if knows_horizon else ""),
+        name,
         True,
         weights.default_rate,
         tuple(sorted(rates)),
         identity,
-        lambda task, runs: LearnedRuns(weights.optimizer, task.parameter_shapes, runs),
+        lambda task, runs: LearnedRuns(
+            weights.optimizer, task.parameter_shapes, runs, half_state
+        ),
         arguments,
     )
 

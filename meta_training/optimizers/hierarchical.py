@@ -65,7 +65,14 @@ class HierarchicalRule(TrainableOptimizer):
         return self.config.nominal is not None
 
     def compute_step(
-        self, gradients, state, layout, meta_parameters, active=None, horizon=None
+        self,
+        gradients,
+        state,
+        layout,
+        meta_parameters,
+        active=None,
+        horizon=None,
+        rounding=None,
     ):
         return update_rule.compute_step(
             gradients,
@@ -75,6 +82,7 @@ class HierarchicalRule(TrainableOptimizer):
             self.config,
             active=active,
             horizon=horizon,
+            rounding=rounding,
         )
 
     def log_learning_rates(self, state, layout, meta_parameters):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.rule.half_precision import HALF_FIELDS
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.nominal_rate import Horizon
 from meta_training.optimizers.base import TrainableOptimizer
@@ -30,11 +31,20 @@ class LearnedRuns:
       not know theirs.
 
     As with the Keras class, a tensor whose gradient is not finite is left as it is.
+
+    Args:
+        optimizer: The trainable optimizer.
+        shapes: Of the tensors of a run.
+        runs: How many there are.
+        half_state: Whether the hierarchical RNN keeps its state in bfloat16.
     """
 
     fresh_statistics = False
 
-    def __init__(self, optimizer: TrainableOptimizer, shapes, runs: int):
+    def __init__(
+        self, optimizer: TrainableOptimizer, shapes, runs: int, half_state=False
+    ):
+        self._half_state = half_state
         self.optimizer = optimizer
         self.shapes = tuple(tuple(shape) for shape in shapes)
         self.runs = runs
@@ -58,6 +68,9 @@ class LearnedRuns:
             self.pack(values) * self._scale(arguments),
         )
         state = type(state)(*(tf.convert_to_tensor(field) for field in state))
+        if self._half_state:
+            half = {n: tf.cast(getattr(state, n), tf.bfloat16) for n in HALF_FIELDS}
+            state = state._replace(**half)
         return state, list(values)
 
     def gradient_values(self, values, state):
@@ -72,6 +85,8 @@ class LearnedRuns:
         options = {}
         if self.optimizer.takes_horizon and "total_steps" in arguments:
             options["horizon"] = Horizon(arguments["total_steps"], iteration)
+        if self._half_state:
+            options["rounding"] = iteration
         scale = self._scale(arguments)
         packed = self.pack(gradients) / scale
         is_finite = tf.reduce_all(tf.math.is_finite(packed), axis=1)

@@ -20,14 +20,21 @@ def test_blocks_are_of_the_size_that_costs_least(counts, size):
 
 
 @pytest.mark.parametrize(
-    "name, total_steps", [("bootstrap-v1", None), ("default-v3", 30)]
+    "name, total_steps, dtype, tolerances",
+    [
+        ("bootstrap-v1", None, "float32", (1e-5, 2e-3)),
+        ("default-v3", 30, "float32", (1e-5, 2e-3)),
+        # The two round other elements up.
+        ("default-v4", None, "bfloat16", (2e-4, 3e-3)),
+    ],
 )
-def test_learned_loop_is_the_keras_class(name, total_steps):
+def test_learned_loop_is_the_keras_class(name, total_steps, dtype, tolerances):
     draws = draw_runs([NETWORK], [3, 4], STEPS)
     weights = load_weights(name)
     rates = np.array([1e-3, 1e-2], np.float32)
     rule = HierarchicalRule(weights.config)
-    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2)
+    is_half = dtype == "bfloat16"
+    optimizer = LearnedRuns(rule, NETWORK.parameter_shapes, 2, is_half)
     loop = TrainingLoop(NETWORK, optimizer, [0, 1], draws)
     arguments = {
         "meta_parameters": weights.meta_parameters,
@@ -39,11 +46,16 @@ def test_learned_loop_is_the_keras_class(name, total_steps):
     runs = loop(np.arange(steps + 1), arguments)
     for run, rate in enumerate(rates):
         optimizer = HierarchicalRNN(
-            weights=name, initial_learning_rate=float(rate), total_steps=total_steps
+            weights=name,
+            initial_learning_rate=float(rate),
+            total_steps=total_steps,
+            state_dtype=dtype,
         )
         _, losses = train_with_keras(optimizer, draws, run, steps)
-        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=2e-3)
-        np.testing.assert_allclose(runs.losses[:8, run], losses[:8], rtol=1e-5)
+        np.testing.assert_allclose(runs.losses[:, run], losses, rtol=tolerances[1])
+        np.testing.assert_allclose(runs.losses[:8, run], losses[:8], rtol=tolerances[0])
+        if is_half:
+            assert not np.allclose(runs.losses[:, run], losses, rtol=1e-5)
 
 
 def test_gradients_that_are_not_finite_change_nothing():
