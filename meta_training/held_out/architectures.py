@@ -104,10 +104,10 @@ class HeldOutGatedRecurrentNetwork(HeldOutNetwork, RecurrentNetwork):
 
     def outputs(self, parameters, data, activate, batch_normalise):
         kernel, recurrent, bias, *readout = parameters
-        inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
+        inputs = layers.dense_of_sequences(data, kernel, bias)
         sizes = [2 * self.units, self.units]
         gates, candidate = tf.split(recurrent, sizes, axis=-1)
-        state = tf.zeros_like(inputs[0, :, :, : self.units])
+        state = tf.zeros_like(inputs[0][..., : self.units])
         for step in range(self.steps):
             to_gates, to_candidate = tf.split(inputs[step], sizes, axis=-1)
             update, reset = tf.split(

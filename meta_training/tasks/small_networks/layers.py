@@ -73,6 +73,18 @@ def dense(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return tf.matmul(inputs, kernel) + bias[:, tf.newaxis, :]
 
 
+def dense_of_sequences(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor):
+    """`dense` of `[tasks, rows, steps, in]`, as a list of `[tasks, rows, out]`.
+
+    One product of all steps: XLA's sum over rows and steps, in the gradient of an
+    `einsum`, takes ten times as long.
+    """
+    _, _, steps, features = inputs.shape
+    rows = tf.shape(inputs)[1]
+    found = dense(tf.reshape(inputs, [-1, rows * steps, features]), kernel, bias)
+    return tf.unstack(tf.reshape(found, [-1, rows, steps, kernel.shape[-1]]), axis=2)
+
+
 def perceptron(parameters, inputs: tf.Tensor, activate) -> tf.Tensor:
     """Dense layers, kernel and bias of each in turn, all but the last activated."""
     for first in range(0, len(parameters) - 2, 2):
@@ -172,7 +184,13 @@ def convolve(
     # Column x of the kernel lies on pixel p of a row for the output q.
     x, p, q = np.ogrid[:kernel_width, :width, :new_width]
     lies_on = (q * stride + x - left == p).astype(np.float32)
-    matrix = tf.einsum("tyxio,xpq->typiqo", kernel, lies_on)
+    placed = tf.matmul(
+        lies_on.reshape(kernel_width, -1),
+        tf.reshape(kernel, [-1, kernel_height, kernel_width, channels * filters]),
+        transpose_a=True,
+    )
+    shape = [-1, kernel_height, width, new_width, channels, filters]
+    matrix = tf.transpose(tf.reshape(placed, shape), [0, 1, 2, 4, 3, 5])
     length = kernel_height * width * channels
     rows = tf.shape(images)[1]
     product = tf.matmul(

@@ -53,7 +53,7 @@ class RecurrentNetwork(ClassifierNetwork):
 
     def outputs(self, parameters, data, activate, batch_normalise):
         kernel, recurrent, bias, *readout = parameters
-        inputs = tf.einsum("trsf,tfu->stru", data, kernel) + bias[:, tf.newaxis, :]
+        inputs = layers.dense_of_sequences(data, kernel, bias)
         state = activate(inputs[0])
         for step in range(1, self.steps):
             state = activate(inputs[step] + tf.matmul(state, recurrent))
