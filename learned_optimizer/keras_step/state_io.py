@@ -23,7 +23,7 @@ from learned_optimizer.keras_step.state_description import (
     read_description,
 )
 from learned_optimizer.rule.layout import blocks_of_rows, rows_of_blocks
-from learned_optimizer.rule.nominal_rate import log_sizes_of_tensors
+from learned_optimizer.rule.nominal_rate import log_sizes
 from learned_optimizer.rule.state import FIELDS
 
 DESCRIPTION = "description"
@@ -329,7 +329,7 @@ def _log_sizes(optimizer) -> np.ndarray:
     """`[1, tensors]`, of the variables as they are now."""
     values = [_numpy(v).astype(np.float32) for v in optimizer.learned_variables]
     mean_squares = [np.mean(np.square(v)) if v.size else 0.0 for v in values]
-    sizes = log_sizes_of_tensors(
+    sizes = log_sizes(
         ops.convert_to_tensor(np.array(mean_squares, np.float32)),
         optimizer._layout[0],
         optimizer.config.nominal,

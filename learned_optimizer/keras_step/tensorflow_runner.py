@@ -150,7 +150,9 @@ class TensorFlowRunner:
             compiles and _fits_one_program(spec, variables),
             bool(context.context().op_callbacks),
         )
-        resources = tf.nest.map_structure(_Resource, tuple(variables))
+        resources = tf.nest.map_structure(
+            lambda x: _Resource(x.handle, x.dtype, x.shape), tuple(variables)
+        )
         return update(resources, numbers, gradients, learning_rate, calls)
 
     def _where_the_state_lies(self, variables):
@@ -241,17 +243,9 @@ class _Resource:
     fails inside another function when those are gone. Handles are tensors to it.
     """
 
-    def __init__(self, variable):
-        self.handle = variable.handle
-        self.dtype, self.shape = variable.dtype, variable.shape
-
-    @classmethod
-    def of_handle(cls, handle, dtype, shape):
-        """The resource behind a handle, from `kind`."""
-        resource = cls.__new__(cls)
-        resource.handle, resource.dtype = handle, tf.as_dtype(dtype)
-        resource.shape = tf.TensorShape(shape)
-        return resource
+    def __init__(self, handle, dtype, shape):
+        self.handle = handle
+        self.dtype, self.shape = tf.as_dtype(dtype), tf.TensorShape(shape)
 
     @property
     def kind(self) -> tuple:
@@ -283,7 +277,7 @@ def _on_handles(function, **options):
 
         def resource(leaf):
             is_handle = getattr(leaf, "dtype", None) == tf.resource
-            return _Resource.of_handle(leaf, *next(kinds)) if is_handle else leaf
+            return _Resource(leaf, *next(kinds)) if is_handle else leaf
 
         return function(*tf.nest.map_structure(resource, arguments))
 

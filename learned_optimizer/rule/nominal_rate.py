@@ -248,18 +248,7 @@ def mean_squares(values, layout) -> Any:
     return squares / ops.maximum(elements, 1.0)
 
 
-def log_sizes(values, layout, rate: NominalRate) -> Any:
-    """`[1, tensors]` log sizes of packed values, see `log_sizes_of_tensors`.
-
-    Args:
-        values: `[blocks, block_size]`, padding 0.
-        layout: Where each tensor lies.
-        rate: Whose switches there are.
-    """
-    return log_sizes_of_tensors(mean_squares(values, layout), layout, rate)
-
-
-def log_sizes_of_tensors(mean_squares, layout, rate: NominalRate) -> Any:
+def log_sizes(mean_squares, layout, rate: NominalRate) -> Any:
     """`[1, tensors]` logs of the root mean squares of tensors.
 
     A tensor of zeros, a bias for instance, counts as large as the others of its

@@ -32,7 +32,7 @@ from learned_optimizer.rule.gradients import (
 from learned_optimizer.rule.half_precision import as_floats, as_integers, block_seeds
 from learned_optimizer.rule.layout import Layout, concatenated
 from learned_optimizer.rule.levels import Levels
-from learned_optimizer.rule.nominal_rate import Horizon, log_sizes_of_tensors
+from learned_optimizer.rule.nominal_rate import Horizon, log_sizes
 from learned_optimizer.rule.parameter_level import pass_over_parameters
 from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
@@ -282,7 +282,7 @@ def prepare(
         is_first = none_has_started(state)
         if active is not None:
             is_first = ops.logical_and(is_first, ops.max(active) > 0)
-        sizes = log_sizes_of_tensors(mean_squares, layout, config.nominal)
+        sizes = log_sizes(mean_squares, layout, config.nominal)
         changed["log_size"] = ops.where(is_first, sizes, state["log_size"])
         state |= changed
     rate_sums = None

@@ -52,9 +52,8 @@ class HierarchicalRule(TrainableOptimizer):
     def initial_state(self, layout, meta_parameters, log_learning_rate, values):
         log_sizes = 0.0
         if self.config.nominal:
-            log_sizes = nominal.log_sizes(
-                tf.convert_to_tensor(values), layout, self.config.nominal
-            )
+            squares = nominal.mean_squares(tf.convert_to_tensor(values), layout)
+            log_sizes = nominal.log_sizes(squares, layout, self.config.nominal)
         return rule_state.initial_state(
             layout, meta_parameters, self.config, log_learning_rate, log_sizes
         )

@@ -66,7 +66,8 @@ def test_sizes_are_bounded_and_fall_with_the_number_of_tensors(
     tensors = [np.float32(value) for values in problems for value in values]
     owners = [index for index, values in enumerate(problems) for _ in values]
     layout = Layout.from_shapes([t.shape for t in tensors], 4, problems=owners)
-    found = np.array(nominal.log_sizes(pack(tensors, layout), layout, rate))
+    squares = nominal.mean_squares(pack(tensors, layout), layout)
+    found = np.array(nominal.log_sizes(squares, layout, rate))
     np.testing.assert_allclose(found[0], wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -81,7 +82,8 @@ def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
     ends = []
     for config, meta in ((weights.config, weights.meta_parameters), (wider, widened)):
         packed = pack(values, layout)
-        log_size = nominal.log_sizes(packed, layout, loose)
+        squares = nominal.mean_squares(packed, layout)
+        log_size = nominal.log_sizes(squares, layout, loose)
         state = initial_state(layout, meta, config, math.log(1e-2), log_size)
         for gradient in gradients:
             gradient = pack(gradient, layout)
@@ -134,7 +136,8 @@ def test_each_problem_follows_its_own_horizon():
     values, gradients = values_and_gradients(steps=4)
     layout = Layout.from_shapes(SHAPES * 3, 4, problems=np.repeat(range(3), 3))
     packed = pack(values * 3, layout)
-    sizes = nominal.log_sizes(packed, layout, RATE)
+    squares = nominal.mean_squares(packed, layout)
+    sizes = nominal.log_sizes(squares, layout, RATE)
     state = initial_state(layout, meta, weights.config, math.log(1e-2), sizes)
     totals = np.array([4, 0, 10], np.float32)
     for step, gradient in enumerate(gradients):
