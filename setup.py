@@ -60,7 +60,6 @@ EXTRAS = {
     # does so without the package `wheel`, from 77 it knows SPDX license names.
     "test": [
         "hypothesis",
-        "keras-tuner",
         "pytest>=8.2",
         "pytest-split",
         "pytest-timeout",

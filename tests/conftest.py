@@ -33,7 +33,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 CHILD = "LEARNED_OPTIMIZER_TEST_CHILD"
 # Whose tests share nothing, since each has a process of its own.
-DEALT_OUT_SINGLY = ("tests/project/test_docs.py", "tests/project/test_own_process.py")
+DEALT_OUT_SINGLY = ("tests/project/test_docs.py",)
 
 # So long that, begun last, they would leave the other core idle.
 BEGUN_FIRST = ("tests/project/test_demo.py",)

@@ -29,7 +29,7 @@ def python(*arguments):
 def test_the_command_compares_and_reports(tmp_path):
     done = python(
         *("-m", "tests.imagenet.tiny_benchmark"),
-        *("--models=tiny", "--seeds=0,1"),
+        *("--models=tiny", "--seeds=3"),
         *("--optimizers=hierarchical_rnn,adam", "--factors=1,10", "--probe_steps=4"),
         *("--train_steps=8", "--num_classes=4", "--num_images=40", "--batch_size=8"),
         *("--num_validation_images=10", "--image_size=32", "--timing_batches=1,8"),
@@ -38,22 +38,17 @@ def test_the_command_compares_and_reports(tmp_path):
     assert "HierarchicalRNN()" in done.stdout
     text = ("model", "optimizer", "weights_sha256")
     rows = read_csv(tmp_path / "out" / "curves.csv", text)
-    assert len(rows) == 2 * 2 * 8
+    assert len(rows) == 2 * 8
     learned = [row for row in rows if row["optimizer"] == "hierarchical_rnn"]
     sha256 = load_weights("default").card["sha256"]
     assert {row["weights_sha256"] for row in learned} == {sha256}
     # From the same start and on the same batches: the first loss is the same.
-    for seed in (0, 1):
-        first = {
-            row["optimizer"]: row["loss"]
-            for row in rows
-            if (row["step"], row["seed"]) == (1, seed)
-        }
-        assert len(first) == 2
-        assert first["hierarchical_rnn"] == pytest.approx(first["adam"], rel=1e-5)
+    assert {row["seed"] for row in rows} == {3}
+    first = {row["optimizer"]: row["loss"] for row in rows if row["step"] == 1}
+    assert first["hierarchical_rnn"] == pytest.approx(first["adam"], rel=1e-5)
     # The curves are those of the runs.
-    run = read_csv(tmp_path / "out" / "tiny_hierarchical_rnn_seed1" / "train.csv")
-    found = [row["loss"] for row in learned if row["seed"] == 1]
+    run = read_csv(tmp_path / "out" / "tiny_hierarchical_rnn_seed3" / "train.csv")
+    found = [row["loss"] for row in learned]
     np.testing.assert_allclose(found, [row["loss"] for row in run], rtol=1e-5)
     assert sha256 in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "tiny.png").read_bytes()[:4] == b"\x89PNG"

@@ -92,16 +92,9 @@ def test_a_call_ends_with_its_minutes(tmp_path):
     assert settings["model"] == "tiny" and settings["weights_sha256"]
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--image_size=8", "16 pixels a side or more. Received: 8"),
-        ("--weights=typo", "weights='typo'"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path, flag, message):
-    done = command(tmp_path / "out", flag)
+def test_mistakes_are_one_line(tmp_path):
+    done = command(tmp_path / "out", "--weights=typo")
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("imagenet.gpu: ") and message in last
+    assert last.startswith("imagenet.gpu: ") and "weights='typo'" in last
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,5 @@
 """The command: what it refuses, what it says, how it ends."""
 
-import re
-
 import pytest
 import tensorflow as tf
 from absl import logging
@@ -10,13 +8,6 @@ from absl.testing import flagsaver
 from imagenet import train as train_module
 from imagenet.run.run_log import RunLog
 from learned_optimizer.utils.csv_log import read_csv
-from tests.imagenet.small_data import (
-    KINDS,
-    SYNSETS,
-    put_tars,
-    train_tar,
-    validation_tar,
-)
 from tests.imagenet.small_runs import SMALL, contents, settings, train
 
 NOT_GENERATED = {
@@ -108,27 +99,6 @@ def test_one_thread_is_refused_where_it_would_corrupt_memory(
     )
     with pytest.raises(Left, match="TF_NUM_INTRAOP_THREADS=1.*Received: --threads=1"):
         main(tmp_path / "run", threads=1)
-
-
-def test_a_run_on_imagenet_names_the_images_that_it_skipped(main, tmp_path, capfd):
-    put_tars(tmp_path / "data", train_tar(), validation_tar())
-    # Fifteen images, three of them cut off: an epoch in three steps.
-    main(
-        tmp_path / "run",
-        data_dir=str(tmp_path / "data"),
-        batch_size=5,
-        train_steps=3,
-        **NOT_GENERATED,
-    )
-    bad = {f"{synset}_cut.JPEG" for synset in SYNSETS} | {
-        f"ILSVRC2012_val_{number:08d}.JPEG"
-        for number, kind in enumerate(KINDS, 1)
-        if not KINDS[kind]
-    }
-    assert set(re.findall('Skipped "(.*)" which', capfd.readouterr().err)) == bad
-    (row,) = read_csv(tmp_path / "run" / "eval.csv")
-    assert row["images"] == sum(KINDS.values())
-    assert len(read_csv(tmp_path / "run" / "train.csv")) == 3
 
 
 def test_no_imagenet(main, tmp_path):

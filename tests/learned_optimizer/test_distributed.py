@@ -82,49 +82,27 @@ def run_by_custom_loop(behaviour, strategy):
     return Outcome(optimizer, model.trainable_variables, finalized=False)
 
 
-GROUPS = {
-    "clipping": ("clipnorm", "clipvalue", "global_clipnorm"),
-    "averages": ("averages", "accumulation", "unused"),
-    "decay and schedule": ("constraint", "schedule", "loss_scale_factor"),
-    "not finite": ("not_finite", "not_finite_accumulated"),
-    "everything": (
-        "everything",
-        "overwriting_averages",
-        "accumulation_and_averages",
-    ),
-    "attention": ("attention", "attention_everything"),
-}
-
-
-# A child process each, of 20 seconds and more: the quick ones are one of each kind.
-QUICK_GROUPS = ("averages", "not finite")
+# A child process each: the quick one has one behaviour of each kind.
+QUICK = ("averages", "accumulation", "not_finite_accumulated")
+SLOW = (
+    *("clipnorm", "clipvalue", "global_clipnorm", "not_finite", "unused"),
+    *("constraint", "schedule", "loss_scale_factor", "everything", "attention"),
+    *("overwriting_averages", "accumulation_and_averages", "attention_everything"),
+)
 
 
 @pytest.mark.parametrize(
-    "group",
-    [
-        pytest.param(name, marks=() if name in QUICK_GROUPS else pytest.mark.slow)
-        for name in GROUPS
-    ],
+    "names", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "slow"]
 )
-def test_two_replicas_do_what_is_done_by_hand(group):
+def test_two_replicas_do_what_is_done_by_hand(names):
     strategy = two_replicas()
-    for name in GROUPS[group]:
+    for name in names:
         check(BEHAVIOURS[name], run_by_fit(BEHAVIOURS[name], strategy))
-
-
-@pytest.mark.parametrize(
-    "name", ["everything", pytest.param("attention_everything", marks=pytest.mark.slow)]
-)
-def test_a_custom_loop_on_two_replicas_does_what_is_done_by_hand(name):
-    check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], two_replicas()))
-
-
-@pytest.mark.slow
-def test_several_steps_in_one_execution_on_two_replicas():
-    behaviour = BEHAVIOURS["everything"]
-    outcome = run_by_fit(behaviour, two_replicas(), steps_per_execution=2)
-    check(behaviour, outcome)
+    name = names[-1]
+    check(BEHAVIOURS[name], run_by_custom_loop(BEHAVIOURS[name], strategy))
+    if names is SLOW:
+        outcome = run_by_fit(BEHAVIOURS[name], strategy, steps_per_execution=2)
+        check(BEHAVIOURS[name], outcome)
 
 
 @pytest.mark.slow

@@ -55,36 +55,6 @@ def test_the_first_step_has_the_root_mean_square_that_the_initial_rate_says():
     assert np.sqrt(np.mean(step**2)) == pytest.approx(np.exp(-1) * 0.02, rel=1e-5)
 
 
-@pytest.mark.parametrize("accumulation", [None, 2])
-def test_averages_are_those_of_keras_on_the_same_trajectory(accumulation):
-    options = dict(
-        use_ema=True,
-        ema_momentum=0.6,
-        ema_overwrite_frequency=3,
-        gradient_accumulation_steps=accumulation,
-    )
-    problem = Problem.make(steps=8)
-    ours, theirs = make_variables(problem), make_variables(problem)
-    optimizer = make_optimizer(**options)
-    sgd = keras.optimizers.SGD(learning_rate=1.0, **options)
-    by_steps = by_hand.OptimizerByHand(
-        problem.values, gradient_accumulation_steps=accumulation
-    )
-    for step in problem.gradients():
-        # Ours without averages says how far the variables move; SGD then does that.
-        before = by_steps.values.copy()
-        by_steps.call(step)
-        pairs = zip(before, by_steps.values, strict=True)
-        moves = [np.float32((accumulation or 1) * (old - new)) for old, new in pairs]
-        apply_all(optimizer, ours, [step])
-        apply_all(sgd, theirs, [moves])
-    # An overwritten variable goes on elsewhere, by the same moves: steps do not
-    # depend on values here.
-    assert_same(numbers(ours), numbers(theirs), atol=2e-5)
-    averages = (numbers(x._model_variables_moving_average) for x in (optimizer, sgd))
-    assert_same(*averages, atol=2e-5)
-
-
 def test_variables_excluded_from_weight_decay_do_not_decay():
     problem = Problem.make()
     variables = [
@@ -548,14 +518,6 @@ def test_a_config_is_json_and_names_the_version_of_shipped_weights():
     config = HierarchicalRNN().get_config()
     assert json.loads(json.dumps(config)) == config
     assert config["weights"] == load_weights("default").name != "default"
-
-
-def test_a_schedule_is_serialized():
-    schedule = keras.optimizers.schedules.CosineDecay(1.0, 10)
-    copy = HierarchicalRNN.from_config(
-        HierarchicalRNN(learning_rate=schedule).get_config()
-    )
-    assert copy._learning_rate.get_config() == schedule.get_config()
 
 
 def test_compile_takes_its_registered_name():

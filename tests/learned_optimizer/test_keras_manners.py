@@ -54,15 +54,6 @@ def test_the_default_dtype_of_keras_changes_no_step(name, floatx):
     assert_follows(optimizer, variables, expected)
 
 
-def test_a_model_of_double_precision_trains(floatx):
-    floatx("float64")
-    problem = Problem.make(steps=3)
-    model = by_hand.make_model(problem)
-    assert {variable.dtype for variable in model.variables} == {"float64"}
-    by_hand.fit(model, make_optimizer(), problem)
-    assert_same(numbers(model.trainable_variables), problem.run_by_hand().values)
-
-
 # Training without a step.
 
 

@@ -388,87 +388,13 @@ def test_a_refused_scaled_state_changes_nothing(tmp_path):
 # By callbacks and other programs.
 
 
-def fit(model, epochs, *callbacks):
-    """`fit` on the first of the batches, in halves."""
-    inputs, targets = (array[0] for array in old_states.batches())
-    options = dict(epochs=epochs, batch_size=8, shuffle=False, verbose=0)
-    return model.fit(inputs, targets, callbacks=callbacks, **options)
-
-
 def test_backup_and_restore_of_another_optimizer_starts_afresh(tmp_path):
+    data = dict(zip("xy", (array[0] for array in old_states.batches()), strict=True))
     keep = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
-    fit(make_model("sgd"), 2, keep)
+    make_model("sgd").fit(**data, epochs=2, verbose=0, callbacks=[keep])
     model = make_model(HierarchicalRNN())
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
     with warnings_of_states() as messages:
-        assert fit(model, 3, keras.callbacks.BackupAndRestore(tmp_path)).epoch == [2]
-    assert len(messages) == 1
-    assert int(model.optimizer.iterations) == 2
-
-
-@pytest.mark.parametrize("weights_only", [False, True])
-def test_what_model_checkpoint_kept_goes_on(weights_only, tmp_path):
-    path = tmp_path / ("best.weights.h5" if weights_only else "best.keras")
-    keep = keras.callbacks.ModelCheckpoint(
-        path, "loss", save_best_only=True, save_weights_only=weights_only
-    )
-    model = make_model(HierarchicalRNN())
-    fit(model, 3, keep)
-    if weights_only:
-        other = make_model(HierarchicalRNN())
-        other.load_weights(path)
-    else:
-        other = keras.models.load_model(path)
-    assert fit(other, 2).history == fit(model, 2).history
-    assert int(other.optimizer.iterations) == 5 * 2
-
-
-def tuner_model(hyperparameters):
-    """A model of which a choice makes no difference."""
-    hyperparameters.Float("nothing", 0.0, 1.0)
-    keras.utils.set_random_seed(0)
-    return make_model(HierarchicalRNN())
-
-
-def test_keras_tuner_gets_the_best_models_and_they_go_on(tmp_path):
-    kt = pytest.importorskip("keras_tuner")
-    inputs, targets = (array[0] for array in old_states.batches())
-    tuner = kt.GridSearch(
-        tuner_model,
-        kt.Objective("loss", "min"),
-        max_trials=1,
-        directory=tmp_path,
-        project_name="grid",
-    )
-    data = dict(x=inputs, y=targets, batch_size=16, shuffle=False, verbose=0)
-    with warnings_of_states() as messages:
-        tuner.search(epochs=3, **data)
-        best = tuner.get_best_models()[0]
-        found = best.fit(epochs=1, **data).history["loss"]
-    assert messages == []
-    whole = tuner_model(kt.HyperParameters()).fit(epochs=4, **data).history["loss"]
-    np.testing.assert_allclose(found, whole[-1:], rtol=1e-6)
-    assert int(best.optimizer.iterations) == 4
-
-
-def test_trials_of_keras_tuners_hyperband_resume(tmp_path):
-    kt = pytest.importorskip("keras_tuner")
-    inputs, targets = (array[0] for array in old_states.batches())
-    counted = []
-
-    class Count(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.epochs = 0
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.epochs += 1
-
-        def on_train_end(self, logs=None):
-            counted.append((self.epochs, int(self.model.optimizer.iterations)))
-
-    options = dict(max_epochs=2, factor=2, directory=tmp_path)
-    tuner = kt.Hyperband(tuner_model, kt.Objective("loss", "min"), **options)
-    with warnings_of_states() as messages:
-        tuner.search(inputs, targets, batch_size=16, verbose=0, callbacks=[Count()])
-    assert messages == []
-    # Epochs of a step each. The best trial of the first round goes on from its first.
-    assert set(counted) == {(1, 1), (1, 2), (2, 2)}
+        history = model.fit(**data, epochs=3, verbose=0, callbacks=[backup])
+    assert history.epoch == [2] and len(messages) == 1
+    assert int(model.optimizer.iterations) == 1

@@ -1,7 +1,5 @@
 """The shell that Model Garden takes does what the Keras optimizer does."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -274,25 +272,6 @@ def test_the_loss_scale_skips_steps_that_overflow():
     assert inner.learned.iterations.numpy() == 2
     assert inner.learned.skipped_steps == 0
     assert optimizer.loss_scale.numpy() == 4.0
-
-
-def test_averages_of_the_parameters_are_model_gardens():
-    optimizer = build(
-        optimization_config(
-            hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE},
-            ema={"average_decay": 0.75, "dynamic_decay": False},
-        )
-    )
-    training = Training()
-    optimizer.shadow_copy(types.SimpleNamespace(trainable_variables=training.variables))
-    values = training.run(optimizer.apply_gradients, 3)
-    assert_same_values(values, by_keras(3)[0])
-    for index, variable in enumerate(training.variables):
-        average = 0.0
-        for step in range(3):
-            average = 0.75 * average + 0.25 * values[step][index]
-        found = optimizer.get_slot(variable, "average").numpy()
-        np.testing.assert_allclose(found, average, rtol=1e-5, atol=1e-6)
 
 
 def test_a_checkpoint_holds_the_state_and_training_goes_on_from_it(tmp_path):

@@ -31,8 +31,6 @@ def strategy_of(devices):
 
 
 RUNS = {
-    "one device": (1, {}),
-    "two devices": (2, {}),
     "two devices, float16": (2, {"precision": "float16"}),
     "one device, averages": (1, {"ema": {"average_decay": 0.5}}),
 }

@@ -40,7 +40,9 @@ def test_digits_demo(tmp_path):
 def test_imagenet_demo(tmp_path):
     """The command of `make demo`, with fewer steps."""
     flags = [
-        *("--train_steps=6", "--num_images=40", "--num_validation_images=10"),
+        # Loops of one length, and of a network of an eighth of the width.
+        *("--train_steps=5", "--models=resnet_v2_50_narrow"),
+        *("--num_images=40", "--num_validation_images=10"),
         *("--image_size=32", "--batch_size=4", f"--data_dir={tmp_path / 'data'}"),
         f"--output={tmp_path / 'demo'}",
     ]
@@ -60,6 +62,6 @@ def test_imagenet_demo(tmp_path):
         "HierarchicalRNN()",
         "rmsprop, usual rate",
     ]
-    picture = tmp_path / "demo" / "resnet_v2_50.png"
+    picture = tmp_path / "demo" / "resnet_v2_50_narrow.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path / "demo" / "report.md") in output

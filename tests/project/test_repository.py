@@ -73,20 +73,6 @@ def test_no_host_of_a_package_registry():
     assert find_lines(REGISTRY_HOST) == []
 
 
-@pytest.mark.parametrize(
-    "line, is_one",
-    [
-        ("cd /" + "work/main", True),
-        ('open("/' + 'home/me/x")', True),
-        ("../work/main", False),
-        ("https://example.com/home/page", False),
-        ("#!/usr/bin/env bash", False),
-    ],
-)
-def test_pattern_of_machine_paths(line, is_one):
-    assert bool(MACHINE_PATH.search(line)) == is_one
-
-
 def test_nothing_is_unpickled():
     found = []
     for path, text in text_files():

@@ -95,17 +95,6 @@ def test_each_setting_matters(settings, first_batch, changes):
     assert not equal([first_batch], arrays(other.training_batches(4), 1))
 
 
-def test_what_is_drawn_orders_the_images_anew(data):
-    """So a worker that comes back does not begin with the batches it had."""
-    one, other, again = [
-        arrays(data.training_batches(23, extra_seed=drawn), 1)[0][1]
-        for drawn in (1, 2, 1)
-    ]
-    assert not np.array_equal(one, other)
-    np.testing.assert_array_equal(one, again)
-    assert sorted(one) == sorted(other)
-
-
 @pytest.mark.parametrize("what", ["seed", "number", "drawn"])
 def test_crops_are_drawn_from(settings, data, what):
     """Seed, number of the image and what a worker drew, each by itself."""

@@ -1,26 +1,17 @@
 """Any set that TFDS knows: its splits, classes and images, and what can be wrong."""
 
-import os
 import pathlib
 import re
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from imagenet.input.config import DataConfig
 from imagenet.input.data import open_images
 from imagenet.input.sources import open_source
 from tests.imagenet.small_data import encoded, in_the_middle, smooth_picture
 
-# Real sets in TFDS's format.
-REAL = pathlib.Path(
-    os.environ.get(
-        "TFDS_TEST_DATA",
-        pathlib.Path(__file__).parents[3].parent / "shared" / "data" / "tfds",
-    )
-)
 COUNTS = {"train": 6, "test": 4}
 
 
@@ -182,30 +173,6 @@ def test_bad_images_without_names_are_told_by_their_content(tmp_path, capfd):
     assert sorted(batch[2].numpy()) == [0, 1]
     said = capfd.readouterr().err
     assert re.search(r'Skipped "record \d+ of class 1" which', said)
-
-
-@pytest.mark.skipif(
-    not (REAL / "mnist").is_dir(), reason=f"MNIST is not in {REAL} (TFDS_TEST_DATA)"
-)
-def test_real_mnist():
-    """Grey PNG files of 28 px, without names and without a split `validation`."""
-    data = open_images(DataConfig("mnist", str(REAL), image_size=32))
-    assert (data.num_classes, data.num_train_images) == (10, 60_000)
-    assert data.num_validation_images == 10_000
-    images, labels, weights = next(iter(data.training_batches(200)))
-    assert weights.numpy().all() and set(labels.numpy()) == set(range(10))
-    images, labels, weights = next(iter(data.evaluation_batches(64)))
-    loaded = tfds.load("mnist", split="test[:64]", data_dir=str(REAL), download=False)
-    for image, label, example in zip(
-        images.numpy(), labels.numpy(), loaded.as_numpy_iterator(), strict=True
-    ):
-        assert label == example["label"]
-        # 24 of 28 pixels, in the middle, stretched.
-        middle = Image.fromarray(example["image"][2:26, 2:26, 0])
-        middle = np.asarray(middle.resize((32, 32), Image.Resampling.BILINEAR))
-        for channel in range(3):
-            error = np.abs(127.5 * (image[..., channel] + 1) - middle)
-            assert error.mean() < 2 and error.max() < 12
 
 
 def change_metadata(change):

@@ -332,41 +332,6 @@ def _named(variables):
     return {f"piece_{index}": x.value for index, x in enumerate(variables)}
 
 
-class StopAt(keras.callbacks.Callback):
-    """Fails at the beginning of an epoch, as a machine does."""
-
-    def __init__(self, epoch):
-        super().__init__()
-        self.epoch = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.epoch:
-            raise InterruptedError
-
-
-def test_backup_and_restore_resumes_an_interrupted_fit(tmp_path):
-    problem = Problem.make(steps=2)
-    arguments = dict(
-        use_ema=True,
-        gradient_accumulation_steps=3,
-        weights=perturbed_weights(attention=True),
-        initial_learning_rate=INITIAL_LEARNING_RATE,
-    )
-
-    def run(*callbacks):
-        model = make_model(problem)
-        fit(model, HierarchicalRNN(**arguments), problem, 4, callbacks=[*callbacks])
-        return model
-
-    whole = run()
-    backup = str(tmp_path / "backup")
-    with pytest.raises(InterruptedError):
-        run(keras.callbacks.BackupAndRestore(backup), StopAt(2))
-    resumed = run(keras.callbacks.BackupAndRestore(backup))
-    assert_equal_states(state_of(resumed.optimizer), state_of(whole.optimizer))
-    assert_equal(numbers(resumed.weights), numbers(whole.weights))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "other",

@@ -263,15 +263,8 @@ def test_numbers_can_be_checked(jit_compile, traced, monkeypatch):
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("jit_compile", [True, False])
-@pytest.mark.parametrize(
-    ("model_device", "optimizer_device", "fit_device"),
-    [("CPU:0", "CPU:0", "CPU:1"), ("CPU:1", "CPU:0", "CPU:0"), ("CPU:0", "CPU:1", "")],
-)
-def test_a_step_runs_where_its_state_lies(
-    jit_compile, model_device, optimizer_device, fit_device
-):
-    def trained(devices):
+def test_a_step_runs_where_its_state_lies():
+    def trained(jit_compile, devices):
         keras.utils.set_random_seed(0)
         with tf.device(devices[0]):
             model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -284,8 +277,16 @@ def test_a_step_runs_where_its_state_lies(
             history = model.fit(x, x[:, :1], epochs=3, verbose=0)
         return history.history["loss"]
 
-    losses = trained((model_device, optimizer_device, fit_device))
-    np.testing.assert_allclose(losses, trained(("CPU:0",) * 3), rtol=1e-5)
+    for jit_compile in (True, False):
+        wanted = trained(jit_compile, ("CPU:0",) * 3)
+        # Of the model, the optimizer and `fit`.
+        for devices in (
+            ("CPU:0", "CPU:0", "CPU:1"),
+            ("CPU:1", "CPU:0", "CPU:0"),
+            ("CPU:0", "CPU:1", ""),
+        ):
+            found = trained(jit_compile, devices)
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, err_msg=str(devices))
 
 
 @pytest.mark.parametrize("kind", [keras.optimizers.Adam, HierarchicalRNN])

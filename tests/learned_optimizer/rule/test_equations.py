@@ -62,7 +62,13 @@ SWITCHES = {
     "odd direction": dict(odd_direction=True),
     "odd": dict(odd_direction=True, absolute_inputs=True, attention=True),
     "decline": dict(gradient_decline=True, nominal={**NOMINAL, "decline": 0.9}),
-    "horizon": dict(nominal={**NOMINAL, "horizon_decay": 0.5, "fall_start": 0.4}),
+    "horizon": dict(
+        nominal={
+            **NOMINAL,
+            **dict(horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.5),
+            **dict(fall_start=0.4, fall_power=2.0, fall_end=0.1),
+        }
+    ),
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }

@@ -103,23 +103,10 @@ def test_where_none_is_active_nothing_changes(plain):
             np.testing.assert_array_equal(one, other)
 
 
-def test_the_order_of_tensors_does_not_matter():
-    for name in ("default", "attention", "tensor mean"):
-        weights = perturbed_weights(**CONFIGS[name])
-        inputs = Inputs.make()
-        order = [3, 0, 4, 2, 1]
-        permuted = run(inputs.take(order), weights)
-        assert_same_results(run(inputs, weights), permuted, order)
-    # But for the released global RNN, which sees the last one.
-    weights = perturbed_weights(global_rnn_input="last_tensor")
-    one, other = run(inputs, weights), run(inputs.take(order), weights)
-    assert np.abs(one.state["global_state"] - other.state["global_state"]).max() > 1e-3
-
-
 # Derivatives.
 
 
-@pytest.mark.parametrize("name", ["default", "attention", "no output scale"])
+@pytest.mark.parametrize("name", ["attention", "no output scale"])
 def test_meta_gradients_are_those_of_finite_differences(name):
     weights = perturbed_weights(**CONFIGS[name])
     inputs = Inputs.make([(3,), (2,)], steps=3)

@@ -11,13 +11,6 @@ from tests.meta_training.outer.tiny_runs import copy_at
 @pytest.mark.distributed
 class TestMirrored:
     @pytest.mark.slow
-    def test_two_replicas_do_what_one_device_does(self, tmp_path):
-        config = tiny(cohorts=2, estimator="truncated", second_derivatives=False)
-        one = Trainer(config, tmp_path / "one").train()
-        two = Trainer(config, tmp_path / "two", distribution("mirrored", 2)).train()
-        assert_same(one, two)
-
-    @pytest.mark.slow
     def test_two_replicas_go_on_from_the_checkpoint_of_one_device(self, tmp_path):
         # Four cohorts on two replicas: each has two of them.
         config = tiny(cohorts=4)

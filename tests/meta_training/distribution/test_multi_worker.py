@@ -13,15 +13,6 @@ from tests.cluster_processes import (
 from tests.meta_training.distribution.runs import assert_same, assert_whole_run
 
 
-def test_the_command_line_says_what_is_wrong(tmp_path):
-    with Processes(tmp_path) as processes:
-        folder = f"--train_dir={tmp_path / 'run'}"
-        running = processes.start("--strategy=multi_worker", folder, *TINY_FLAGS)
-        assert running.wait(60) == 1
-        assert "must have the environment variable TF_CONFIG" in running.text()
-        assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.slow
 def test_two_processes_in_step_do_what_one_device_does(tmp_path):
     """Also when they are killed in the middle and started again."""

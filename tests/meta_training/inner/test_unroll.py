@@ -78,8 +78,9 @@ def unrolled(tasks, weights=None, **options):
     return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
 
 
-@pytest.mark.parametrize("second_derivatives", [True, False])
-@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize(
+    "attention, second_derivatives", [(False, True), (True, False)]
+)
 def test_the_second_loop_is_backpropagation_through_the_first(
     attention, second_derivatives
 ):

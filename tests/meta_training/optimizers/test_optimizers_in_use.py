@@ -42,10 +42,14 @@ TINY = {**tiny_runs.TINY, "init_weights": None, "checkpoint_every": 1, "outer_st
     "name, estimator",
     [
         *(
-            pytest.param(name, "truncated", marks=pytest.mark.slow)
-            for name in list_optimizers()
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("coordinatewise_rnn", "pes"),
+                ("global_learning_rate", "truncated"),
+                ("hierarchical_rnn", "truncated"),
+                ("trainable_adam", "truncated"),
+            )
         ),
-        pytest.param("hierarchical_rnn", "pes", marks=pytest.mark.slow),
         ("learning_rate_schedule", "pes"),
     ],
 )

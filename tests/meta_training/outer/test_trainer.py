@@ -2,10 +2,6 @@
 
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -26,7 +22,6 @@ from meta_training.tasks.base import Task
 from meta_training.tasks.released.bowl import Bowl
 from meta_training.tasks.released.quadratics import Quadratic
 from meta_training.tasks.released.softmax_regression import SoftmaxRegression
-from tests.event_files import read_scalars
 from tests.meta_training.outer.tiny_runs import TINY, Standing
 
 
@@ -164,48 +159,6 @@ class TestResume:
         # What cannot be loaded is the best of nothing.
         (tmp_path / "best.npz").write_bytes(b"")
         assert trainer_with().outer_step == 5
-
-
-def test_validation_keeps_the_best(tmp_path):
-    # Of the three meta-gradients two are longer than this and one is far shorter.
-    config = preset(
-        "default", **{**TINY, "outer_steps": 3}, validate_every=1, clip_norm=0.01
-    )
-    scores = iter([3.0, 1.0, 2.0, 1.5])
-    seen = []
-
-    def validate(meta_parameters):
-        seen.append({name: value.copy() for name, value in meta_parameters.items()})
-        return {"score": next(scores), "loss": 0.5}
-
-    trainer = Trainer(config, tmp_path)
-    trainer.validate_with(validate)
-    trainer.train()
-    assert len(seen) == 4
-    best = load_weights(tmp_path / "best.npz")
-    for name, value in seen[1].items():
-        np.testing.assert_array_equal(value, best.meta_parameters[name])
-    assert best.card["validation"] == {"score": 1.0, "loss": 0.5}
-    rows = read_csv(tmp_path / "validation.csv")
-    assert [row["score"] for row in rows] == [3.0, 1.0, 2.0, 1.5]
-    # TensorBoard shows the same, and what else there is to see.
-    scalars = read_scalars(tmp_path / "tensorboard")
-    assert scalars["validation/score"] == {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.5}
-    assert scalars["validation/loss"] == dict.fromkeys(range(4), 0.5)
-    rows = read_csv(tmp_path / "train.csv")
-    for tag in (
-        *("loss", "loss/bowl", "mean_log_learning_rate", "meta_learning_rate"),
-        *("gradient_norm", "clipped_gradient_norm"),
-    ):
-        assert list(scalars[tag]) == [0, 1, 2]
-        wanted = [row[tag] for row in rows]
-        np.testing.assert_allclose(list(scalars[tag].values()), wanted, rtol=1e-5)
-    norms = list(scalars["gradient_norm"].values())
-    # Else nothing would be clipped, or everything.
-    assert min(norms) < config.clip_norm / 2 and max(norms) > config.clip_norm * 2
-    assert list(scalars["clipped_gradient_norm"].values()) == pytest.approx(
-        [min(value, config.clip_norm) for value in norms], rel=1e-4
-    )
 
 
 def test_the_figures_of_a_step_are_those_of_its_windows(tmp_path):
@@ -347,51 +300,6 @@ def test_a_step_that_is_skipped_is_told_of(tmp_path, monkeypatch):
     assert [step for _, step in warned] == [0, 1]
     for name, value in before.items():
         np.testing.assert_array_equal(trainer.meta_parameters[name], value)
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path):
-    command = [
-        *(sys.executable, "-m", "meta_training.train", "--preset=default"),
-        *("--task_set=bowl_problems_noisy", "--init_weights=bootstrap-v1"),
-        *("--min_window_steps=3", "--window_steps=4", "--max_window_steps=6"),
-        *("--mean_horizon=9", "--outer_steps=400", "--checkpoint_every=3"),
-        "--validate_every=0",
-    ]
-    subprocess.run([*command, f"--train_dir={tmp_path / 'whole'}"], check=True)
-    part = tmp_path / "part"
-    killed, output = 0, ""
-    while True:
-        process = subprocess.Popen(
-            [*command, f"--train_dir={part}"], stderr=subprocess.PIPE, text=True
-        )
-        before = _checkpoint_time(part)
-        while (
-            killed < 3 and process.poll() is None and before == _checkpoint_time(part)
-        ):
-            time.sleep(0.01)
-        if killed < 3 and process.poll() is None:
-            time.sleep(0.02 * killed)
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        output += process.communicate()[1]
-        if process.returncode == 0:
-            break
-    assert killed == 3
-    assert output.count("resumed from outer step") == 3
-    whole, parts = (
-        load_weights(folder / "weights.npz").meta_parameters
-        for folder in (tmp_path / "whole", part)
-    )
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name], err_msg=name)
-
-
-def _checkpoint_time(folder):
-    try:
-        return (folder / "checkpoint.npz").stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
 
 
 @pytest.mark.slow

@@ -152,10 +152,6 @@ class TestNominalRate:
                 tmp_path
             )
 
-    def test_weights_that_are_not_there_are_refused(self):
-        with pytest.raises(ValueError, match="nowhere"):
-            preset("default", init_weights="nowhere")
-
 
 @pytest.mark.parametrize("name, command", EARLIER_COMMANDS.items())
 def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, command):
