@@ -1,13 +1,7 @@
 """What `HierarchicalRNN` should do to a model, computed by hand.
 
-`OptimizerByHand` applies the rule in plain NumPy (`rule/numpy_rule.py`), which shares
-no code with the package's, to a list of arrays, and does everything around it alike:
-accumulation, clipping, decay, constraints, averages. A tensor that takes no part in a
-step is left out, so that "as if it were not there" is meant literally.
-
-`Problem` is a sequence of gradients and a model on which they come out, whatever its
-parameters: `y = sum(x * parameters)`, so that the gradient of the mean of `y` over a
-batch is the mean of its `x`. Each way to run an optimizer must then do the same.
+The rule is that in plain NumPy (`rule/numpy_rule.py`), which shares no code with the
+package's; what is around it is here. A tensor that takes no part in a step is left out.
 """
 
 import dataclasses
@@ -212,11 +206,10 @@ class OptimizerByHand:
 
 @dataclasses.dataclass
 class Problem:
-    """Parameters and the gradients they get, two rows of inputs a step.
+    """Parameters at the start and their gradients, whatever they are by then.
 
-    Attributes:
-        values: Parameters at the start.
-        inputs: `[2 * steps, elements]`; a step's gradient is the mean of its two rows.
+    `y = sum(x * parameters)`: the gradient of a step, of the mean of `y` over two rows
+    of the `[2 * steps, elements]` inputs `x`, is the mean of these.
     """
 
     values: list[np.ndarray]
@@ -296,34 +289,6 @@ class Parameters(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Subclassed(keras.Model):
-    """The layer `Parameters` in a subclassed model."""
-
-    def __init__(self, constrained=False, **options):
-        super().__init__(**options)
-        self.constrained = constrained
-        self.parameters = Parameters(constrained)
-
-    def build(self, input_shape):
-        self.parameters.build(input_shape)
-
-    def call(self, x):
-        return self.parameters(x)
-
-    def get_config(self):
-        return {**super().get_config(), "constrained": self.constrained}
-
-
-def functional(constrained=False):
-    inputs = keras.Input((sum(SIZES),))
-    return keras.Model(inputs, Parameters(constrained)(inputs))
-
-
-def sequential(constrained=False):
-    return keras.Sequential([keras.Input((sum(SIZES),)), Parameters(constrained)])
-
-
-@keras.saving.register_keras_serializable(package="tests")
 def mean_output(targets, outputs):
     """A loss that is the mean output; one number a row, for Keras to scale.
 
@@ -332,11 +297,10 @@ def mean_output(targets, outputs):
     return keras.ops.mean(outputs + 0.0 * targets, axis=-1)
 
 
-def make_model(problem, make=functional, **options):
+def make_model(problem, constrained=False):
     """A model that starts at a problem's parameters."""
-    model = make(**options)
-    if not model.built:
-        model.build((None, sum(SIZES)))
+    inputs = keras.Input((sum(SIZES),))
+    model = keras.Model(inputs, Parameters(constrained)(inputs))
     for variable, value in zip(model.trainable_variables, problem.values, strict=True):
         variable.assign(value)
     return model

@@ -144,14 +144,7 @@ def follow_keras(
 ):
     """`[steps, elements]` values after each step, the optimizer and its variables.
 
-    Args:
-        weights: What the optimizer has.
-        problem: A `NoisyQuadratic`.
-        start: Its initial learning rate, or a range of it.
-        learning_rate: Of a step.
-        spoil: `(step, gradients) -> None` that may change them.
-        seed: Of what is drawn.
-        total_steps: Of the whole training, where that is known.
+    `spoil(step, gradients)` may change the gradients.
     """
     optimizer = HierarchicalRNN(
         weights=weights,
@@ -181,16 +174,7 @@ def follow_export(
     spoil=None,
     total_steps=None,
 ):
-    """`[steps, elements]` values after each step; the state before and after each.
-
-    Args:
-        signatures: `{"init": function, "update": function}`.
-        problem: As in `follow_keras`.
-        start: The initial learning rate, or an array of one an element.
-        learning_rate: As in `follow_keras`.
-        spoil: As in `follow_keras`.
-        total_steps: As in `follow_keras`.
-    """
+    """`[steps, elements]` values after each step; the state before and after each."""
     row_lengths = tf.constant(problem.row_lengths, tf.int64)
     ends = np.cumsum(problem.row_lengths)[:-1]
     init, horizon = signatures["init"], {}

@@ -26,15 +26,9 @@ def case_names():
 
 
 class GoldenCase:
-    """One case, read once.
+    """One case, read once: `expected` as `read_golden` gives it, and parts of it.
 
-    Attributes:
-        config: The architecture it ran with.
-        meta_parameters: Its meta-parameters under our names.
-        parameters: The tensors at the start.
-        gradients: `[steps, *shape]` a tensor.
-        taken: `[steps, *shape]` a tensor, what each step took off.
-        expected: The case as `read_golden` gives it.
+    `gradients` and `taken`, what each step took off, are `[steps, *shape]` a tensor.
     """
 
     def __init__(self, name):

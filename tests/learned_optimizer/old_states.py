@@ -1,10 +1,7 @@
 """Small trainings, whose files must load and go on alike in every later version.
 
-    python -m tests.learned_optimizer.old_states FOLDER
-
-writes the files of each training in its middle, and `losses.json`: the losses of the
-steps after it. `data/old_states.tar.xz` holds what commit 0d5d39b wrote. Names of files
-after FOLDER choose among them; `--go_on` trains on from those that are there.
+As a program it writes them in the middle, with `losses.json` of the steps after;
+`data/old_states.tar.xz` holds what commit 0d5d39b wrote. `--go_on` trains on from them.
 """
 
 import argparse
@@ -45,7 +42,7 @@ OPTIMIZERS = {
 }
 
 
-def make_model(optimizer):
+def make_model(optimizer, run_eagerly=False):
     """A network of 50 parameters, compiled; its weights are the same each time."""
     generator = np.random.default_rng(3)
     model = keras.Sequential(
@@ -57,7 +54,7 @@ def make_model(optimizer):
     )
     for variable in model.trainable_variables:
         variable.assign(0.5 * generator.standard_normal(variable.shape))
-    model.compile(optimizer, loss="mse")
+    model.compile(optimizer, loss="mse", run_eagerly=run_eagerly)
     return model
 
 

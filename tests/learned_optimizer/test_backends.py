@@ -36,19 +36,14 @@ OTHERS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("way", ["apply_in_chunks", "fit"])
-def test_behaviours_come_out_as_by_hand(backend, way):
+def test_behaviours_come_out_as_by_hand(backend):
+    """Also in mixed precision, under a loss scale."""
     assert keras.config.backend() == backend
     names = ["everything", "attention_everything", "unused"]
-    if way == "fit":
-        names += ["not_finite_accumulated", "schedule", "no_output_scale"]
     for name in names:
-        check(BEHAVIOURS[name], WAYS[way](BEHAVIOURS[name]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", OTHERS)
-def test_mixed_precision_and_a_loss_scale(backend):
+        check(BEHAVIOURS[name], WAYS["apply_in_chunks"](BEHAVIOURS[name]))
+    for name in (*names, "not_finite_accumulated", "schedule", "no_output_scale"):
+        check(BEHAVIOURS[name], WAYS["fit"](BEHAVIOURS[name]))
     problem = by_hand.Problem.make()
     inputs = np.random.default_rng(1).integers(-32, 33, problem.inputs.shape) / 64
     problem = by_hand.Problem(problem.values, inputs.astype(np.float32))

@@ -1,8 +1,6 @@
 """Steps stay the same under the switches that people debug with.
 
-The switches are of a whole process, so each backend has its own, in which they are
-turned on and off one after the other. `tf.debugging.enable_check_numerics` and
-`tf.config.run_functions_eagerly` are in `keras_step/test_tensorflow_runner.py`.
+More of them are in `keras_step/test_tensorflow_runner.py`.
 """
 
 import functools

@@ -183,15 +183,13 @@ def test_an_optimizer_of_another_strategy_than_its_variables_is_refused():
         inside.build([mirrored])
 
 
-def test_central_storage_is_refused():
-    strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope(), pytest.raises(ValueError, match="but CentralStorage"):
-        HierarchicalRNN()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulation_steps", [None, 2])
-def test_sparse_absent_and_undecayed_on_two_replicas(accumulation_steps):
+def test_sparse_absent_and_undecayed_on_two_replicas():
+    for accumulation_steps in (None, 2):
+        check_sparse_absent_and_undecayed(accumulation_steps)
+
+
+def check_sparse_absent_and_undecayed(accumulation_steps):
     generator = np.random.default_rng(0)
     values = [
         generator.normal(size=shape).astype(np.float32)

@@ -73,34 +73,6 @@ def test_variables_excluded_from_weight_decay_do_not_decay():
 # Learning rates that change.
 
 
-@pytest.mark.parametrize(
-    "callback, rates",
-    [
-        (
-            keras.callbacks.LearningRateScheduler(lambda epoch: 0.5**epoch),
-            [1, 0.5, 0.25],
-        ),
-        # No loss is good enough: the rate falls after every epoch but the first.
-        (
-            keras.callbacks.ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=1e9),
-            [1, 1, 0.5, 0.25],
-        ),
-    ],
-    ids=["scheduler", "plateau"],
-)
-def test_callbacks_scale_the_steps(callback, rates):
-    """Epochs of one step; `rates` are those that should have applied."""
-    problem = Problem.make(steps=1)
-    model, optimizer = by_hand.make_model(problem), make_optimizer()
-    by_hand.fit(model, optimizer, problem, epochs=len(rates), callbacks=[callback])
-    expected = by_hand.OptimizerByHand(
-        problem.values, learning_rate=lambda calls: rates[calls]
-    )
-    for _ in rates:
-        expected.call(problem.gradients()[0])
-    assert_follows(optimizer, model.trainable_variables, expected)
-
-
 def test_a_callable_learning_rate_scales_the_steps():
     rate = tf.Variable(0.25)
     problem = Problem.make(steps=3)

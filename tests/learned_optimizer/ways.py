@@ -151,13 +151,7 @@ BEHAVIOURS = {
 
 @dataclasses.dataclass
 class Outcome:
-    """What a way leaves behind.
-
-    Attributes:
-        optimizer: The optimizer.
-        variables: The model's variables.
-        finalized: Whether `fit` put the final values into them.
-    """
+    """What a way leaves behind; `finalized`: with the final values in the model."""
 
     optimizer: Any
     variables: list[Any]
@@ -291,12 +285,12 @@ def compiled_step(behaviour):
     return custom_loop(behaviour, jit_compile=True)
 
 
-def fitting(make=by_hand.functional, **options) -> Callable:
+def fitting(**options) -> Callable:
     """`Model.fit` with options of `compile`."""
 
     def way(behaviour):
         problem = behaviour.problem()
-        model = by_hand.make_model(problem, make, constrained=behaviour.constrained)
+        model = by_hand.make_model(problem, constrained=behaviour.constrained)
         optimizer = behaviour.optimizer()
         by_hand.fit(model, optimizer, problem, **options)
         return Outcome(optimizer, model.trainable_variables, finalized=True)
@@ -312,8 +306,6 @@ WAYS = {
     "eager_loop": eager_loop,
     "compiled_step": compiled_step,
     "fit": fitting(),
-    "fit_sequential": fitting(by_hand.sequential),
-    "fit_subclassed": fitting(by_hand.Subclassed),
     "fit_jit_compile": fitting(jit_compile=True),
     "fit_run_eagerly": fitting(run_eagerly=True),
     "fit_steps_per_execution": fitting(steps_per_execution=3),

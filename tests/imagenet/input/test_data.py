@@ -164,12 +164,6 @@ def test_evaluation_covers_every_image_once(data, batch_size, num_shards):
     assert np.array_equal(labels[weights == 1], whole[0][1])
 
 
-def test_evaluation_reads_the_same_order_again(data):
-    batches = data.evaluation_batches(2)
-    assert equal(arrays(batches, -1), arrays(batches, -1))
-    assert batches.cardinality().numpy() == 3
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_files_of_every_kind(imagenet, kind):
     (batch,) = arrays(imagenet.evaluation_batches(len(KINDS)), 2)

@@ -14,42 +14,52 @@ from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from tests.imagenet.small_runs import contents, settings, train
 
 
-def test_a_damaged_checkpoint(data_dir, tmp_path):
-    train(data_dir, tmp_path)
-    (data,) = (tmp_path / "checkpoints").glob("step-6.data*")
+@pytest.fixture(scope="module")
+def made(data_dir, tmp_path_factory):
+    """The folder of a run that has ended, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("run")
+    train(data_dir, folder, checkpoint_every=2, keep_checkpoints=2)
+    return folder
+
+
+@pytest.fixture
+def ended(made, tmp_path):
+    """A copy."""
+    return shutil.copytree(made, tmp_path / "ended")
+
+
+def test_a_damaged_checkpoint(data_dir, ended):
+    (data,) = (ended / "checkpoints").glob("step-6.data*")
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"step-6 must be a whole checkpoint"):
-        train(data_dir, tmp_path, train_steps=8)
+        train(data_dir, ended, train_steps=8)
 
 
-def test_no_room(data_dir, tmp_path, monkeypatch):
+def test_no_room(data_dir, ended, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    train(data_dir, tmp_path / "ended")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ValueError, match="room for 3 more checkpoints"):
         train(data_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     # A finished run needs none.
-    assert train(data_dir, tmp_path / "ended").evaluate()["images"] == 10
+    assert train(data_dir, ended).evaluate()["images"] == 10
 
 
-def test_a_checkpoint_that_is_gone(data_dir, tmp_path):
-    train(data_dir, tmp_path, checkpoint_every=2)
-    (tmp_path / "checkpoints" / "step-6.index").unlink()
-    before = contents(tmp_path)
+def test_a_checkpoint_that_is_gone(data_dir, ended):
+    (ended / "checkpoints" / "step-6.index").unlink()
+    before = contents(ended)
     with pytest.raises(ValueError, match=r"without step-6.index.*are: step-4\)"):
-        train(data_dir, tmp_path, checkpoint_every=2, train_steps=8)
-    assert contents(tmp_path) == before
+        train(data_dir, ended, checkpoint_every=2, train_steps=8)
+    assert contents(ended) == before
 
 
-def test_all_checkpoints_of_a_finished_run_are_gone(data_dir, tmp_path):
-    train(data_dir, tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints")
-    before = contents(tmp_path)
+def test_all_checkpoints_of_a_finished_run_are_gone(data_dir, ended):
+    shutil.rmtree(ended / "checkpoints")
+    before = contents(ended)
     for steps in (6, 8):
         with pytest.raises(ValueError, match="must have the checkpoints of its"):
-            train(data_dir, tmp_path, train_steps=steps)
-    assert contents(tmp_path) == before
+            train(data_dir, ended, train_steps=steps)
+    assert contents(ended) == before
 
 
 def test_what_a_killed_process_had_begun_to_write_goes(data_dir, tmp_path):

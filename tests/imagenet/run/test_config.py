@@ -75,19 +75,6 @@ def test_bad_settings(tmp_path, changes, message):
         settings(**{"data_dir": "data", "model_dir": tmp_path, **changes})
 
 
-def test_the_folder_of_another_run(data_dir, tmp_path):
-    def write(**changes):
-        settings(data_dir, tmp_path, **changes).write_or_verify(tmp_path)
-
-    write()
-    before = (tmp_path / "settings.json").read_bytes()
-    write(train_steps=99)
-    with pytest.raises(ValueError, match="settings of its run.*'momentum' there, 'ad"):
-        write(optimizer="adam")
-    assert (tmp_path / "settings.json").read_bytes() == before
-    assert json.loads(before)["optimizer"] == "momentum"
-
-
 def test_weights_that_default_no_longer_stands_for(data_dir, tmp_path, monkeypatch):
     def write(folder="run", **changes):
         folder = tmp_path / folder
@@ -117,17 +104,6 @@ def test_weights_of_the_same_name_that_were_replaced(data_dir, tmp_path):
     save_weights(fresh_weights(seed=1), path)
     with pytest.raises(ValueError, match=r"others for weights_sha256 \('"):
         run.verify(tmp_path / "run")
-
-
-def test_a_run_from_before_a_setting_came_had_its_default(tmp_path):
-    identity = settings("data", tmp_path).identity()
-    # As version 0.1 wrote it.
-    for name in ("train_split", "validation_split", "horizontal_flip"):
-        del identity[name]
-    (tmp_path / "settings.json").write_text(json.dumps(identity))
-    settings("data", tmp_path).verify(tmp_path)
-    with pytest.raises(ValueError, match=r"horizontal_flip \(True there, False"):
-        settings("data", tmp_path, horizontal_flip=False).verify(tmp_path)
 
 
 def test_the_page_has_every_setting():

@@ -103,9 +103,8 @@ def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog
     np.testing.assert_allclose(found, logits, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
-def test_the_parts_of_a_batch_add_up(data_dir, tmp_path, optimizer):
-    changes = {"model": "plain", "optimizer": optimizer, "weight_decay": 0.01}
+def test_the_parts_of_a_batch_add_up(data_dir, tmp_path):
+    changes = {"model": "plain", "optimizer": "hierarchical_rnn", "weight_decay": 0.01}
     whole = train(data_dir, tmp_path / "whole", **changes)
     parts = train(data_dir, tmp_path / "parts", accumulation_steps=4, **changes)
     assert_close(values(whole), values(parts), rtol=2e-4, atol=1e-5)

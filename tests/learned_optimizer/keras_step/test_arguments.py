@@ -103,6 +103,12 @@ def test_bad_arguments_are_refused(arguments, error, words):
         HierarchicalRNN(**arguments)
 
 
+def test_central_storage_is_refused():
+    strategy = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"])
+    with strategy.scope(), pytest.raises(ValueError, match="but CentralStorage"):
+        HierarchicalRNN()
+
+
 def test_all_updates_may_have_been_made():
     assert checked_total_steps(8, done=8) == 8
     with pytest.raises(ValueError, match="made already, 9. Received: total_steps=8"):

@@ -306,8 +306,7 @@ def test_tf_train_checkpoint_goes_on_where_it_was(restored, tmp_path):
     assert_equal(numbers(variables), numbers(other_variables))
 
 
-@pytest.mark.parametrize("restored", ["built", "not built"])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("restored, wrapped", [("built", True), ("not built", False)])
 def test_a_checkpoint_of_another_architecture_is_refused(restored, wrapped, tmp_path):
     # Their arrays have equal shapes.
     problem = Problem.make(steps=2)

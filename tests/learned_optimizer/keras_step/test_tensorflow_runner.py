@@ -59,10 +59,16 @@ def ones_like(variables):
 
 
 @pytest.mark.parametrize(
-    ("jit_compile", "smallest", "compiled"),
-    [("auto", 17, True), ("auto", 18, False), (True, 18, True), (False, 17, False)],
+    ("jit_compile", "smallest", "compiled", "in_one"),
+    [
+        ("auto", 17, True, True),
+        ("auto", 18, False, True),
+        (True, 18, True, True),
+        (False, 17, False, True),
+        ("auto", 17, True, False),
+        (False, 17, False, False),
+    ],
 )
-@pytest.mark.parametrize("in_one", [True, False])
 def test_what_is_compiled(jit_compile, smallest, compiled, in_one, traced, monkeypatch):
     if not in_one:
         monkeypatch.setattr(tensorflow_runner, "MOST_TENSORS_IN_ONE_PROGRAM", 1)

@@ -81,18 +81,6 @@ def test_each_is_the_mean_over_batches_and_nothing_else_changes():
     check_recomputed()
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
-        for name in ("jax", "torch")
-    ],
-)
-def test_the_same_under_another_backend(backend):
-    assert keras.config.backend() == backend
-    check_recomputed()
-
-
 @pytest.mark.distributed
 @pytest.mark.slow
 def test_two_replicas_see_the_same_batch_or_one_each():

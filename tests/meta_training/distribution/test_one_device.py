@@ -6,6 +6,7 @@ from meta_training.distribution import Outcome, distribution
 from meta_training.distribution.one_device import OneDevice
 from meta_training.outer.trainer import Trainer
 from tests.meta_training.distribution.runs import assert_same, tiny
+from tests.meta_training.outer.tiny_runs import Standing
 
 
 @pytest.mark.slow
@@ -30,7 +31,7 @@ def test_a_checkpoint_in_the_middle_of_a_window_goes_on_from_its_start(tmp_path)
 
 
 def test_only_the_chief_validates_and_writes(tmp_path):
-    class Member(OneDevice):
+    class Member(Standing):
         is_chief = False
 
     def validate(meta_parameters):

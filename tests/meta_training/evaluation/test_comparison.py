@@ -12,9 +12,8 @@ from learned_optimizer.weights import (
     Weights,
     fresh_weights,
     load_weights,
-    save_weights,
 )
-from meta_training.evaluate import find_tasks, find_weights
+from meta_training.evaluate import find_tasks
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import statistics, write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
@@ -181,14 +180,6 @@ class Start(Task):
 
     def objective(self, parameters, instance):
         return self.level + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
-
-
-def test_weights_of_one_name_are_named_by_their_paths(tmp_path):
-    paths = [str(tmp_path / run) for run in ("a.npz", "b.npz")]
-    for path in paths:
-        save_weights(fresh_weights(), path)
-    found = [weights.name for weights in find_weights(["default", *paths])]
-    assert found == ["default-v4", *(path.removesuffix(".npz") for path in paths)]
 
 
 def test_tasks_are_found_by_name():

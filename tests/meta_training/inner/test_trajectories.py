@@ -70,30 +70,22 @@ def log_rates(trajectories):
     return np.concatenate(tensors, axis=1)
 
 
-class TestWindows:
-    @staticmethod
-    def lengths(make, longest):
-        trajectories = make(
-            min_window_steps=50, mean_window_steps=150, max_window_steps=longest
-        )
-        return np.array([trajectories.window_steps(step) for step in range(4000)])
+def test_windows_have_the_least_length_and_an_exponential_number(make):
+    def lengths(least, mean, longest):
+        names = ("min_window_steps", "mean_window_steps", "max_window_steps")
+        made = make(**dict(zip(names, (least, mean, longest), strict=True)))
+        return np.array([made.window_steps(step) for step in range(4000)])
 
-    def test_lengths_are_the_least_and_an_exponential_number(self, make):
-        steps = self.lengths(make, 10**6)
-        assert steps.min() >= 50
-        assert steps.mean() == pytest.approx(150, rel=0.05)
-        # Of an exponential number the standard deviation is the mean, 100 here.
-        assert steps.std() == pytest.approx(100, rel=0.1)
-        assert np.median(steps) == pytest.approx(50 + 100 * math.log(2), rel=0.05)
-
-    def test_the_longest_are_cut_off(self, make):
-        steps = self.lengths(make, 300)
-        assert steps.max() == 300
-        assert np.mean(steps == 300) == pytest.approx(math.exp(-2.5), rel=0.2)
-
-    def test_of_one_length(self, make):
-        trajectories = make(**WINDOW)
-        assert {trajectories.window_steps(step) for step in range(20)} == {10}
+    steps = lengths(50, 150, 10**6)
+    assert steps.min() >= 50
+    assert steps.mean() == pytest.approx(150, rel=0.05)
+    # Of an exponential number the standard deviation is the mean, 100 here.
+    assert steps.std() == pytest.approx(100, rel=0.1)
+    assert np.median(steps) == pytest.approx(50 + 100 * math.log(2), rel=0.05)
+    steps = lengths(50, 150, 300)
+    assert steps.max() == 300
+    assert np.mean(steps == 300) == pytest.approx(math.exp(-2.5), rel=0.2)
+    assert set(lengths(10, 10, 10)) == {10}
 
 
 class TestHorizon:
@@ -149,36 +141,21 @@ class TestRedraws:
             assert 0 < np.mean(redrawn, axis=1).std() < 0.15
             assert len(np.unique(redrawn, axis=0)) == 10
 
-    def test_come_from_the_range_of_starts(self, make):
-        trajectories = make(
-            tasks=300,
-            redraw_probability=1.0,
-            low_learning_rate=1e-6,
-            high_learning_rate=1e-2,
-            spread_over_elements=False,
-            **WINDOW,
-            **ENDLESS,
-        )
-        trajectories.advance(0)
-        trajectories.advance(1)
-        rates = log_rates(trajectories)[:, 0]
-        assert np.log(1e-6) <= rates.min() and rates.max() <= np.log(1e-2)
-        span = np.log(1e4)
-        assert rates.mean() == pytest.approx(np.log(1e-4), abs=0.08 * span)
-        assert rates.std() == pytest.approx(span * UNIFORM_STDEV, rel=0.1)
-
 
 class TestSpreadOverElements:
     RANGE = dict(low_learning_rate=1e-6, high_learning_rate=1e-2)
     SPAN = math.log(1e4)
 
-    def test_without_it_a_task_has_one_rate(self, make):
-        trajectories = make(
-            tasks=300, spread_over_elements=False, **self.RANGE, **WINDOW
-        )
-        trajectories.advance(0)
+    @pytest.mark.parametrize("windows", [1, 2], ids=["at the start", "drawn anew"])
+    def test_without_it_a_task_has_one_rate(self, make, windows):
+        options = dict(spread_over_elements=False, redraw_probability=1.0)
+        trajectories = make(tasks=300, **options, **self.RANGE, **WINDOW, **ENDLESS)
+        for window in range(windows):
+            trajectories.advance(window)
         rates = log_rates(trajectories)
         np.testing.assert_array_equal(rates, np.tile(rates[:, :1], 9))
+        assert np.log(1e-6) <= rates.min() and rates.max() <= np.log(1e-2)
+        assert rates.mean() == pytest.approx(np.log(1e-4), abs=0.08 * self.SPAN)
         assert rates[:, 0].std() == pytest.approx(self.SPAN * UNIFORM_STDEV, rel=0.1)
 
     def test_with_it_half_of_the_range_is_drawn_for_each_element(self, make):
@@ -200,11 +177,13 @@ class TestSpreadOverElements:
 
 
 class TestScales:
+    @staticmethod
+    def drawn(trajectories):
+        starts = (trajectories.draw_start(0, step) for step in range(2000))
+        return np.array([start.log_scale for start in starts])
+
     def test_a_range_multiplies_all_tensors_of_a_task_alike(self, make):
-        trajectories = make(scale_range=100.0, **WINDOW)
-        scales = np.array(
-            [trajectories.draw_start(0, step).log_scale for step in range(2000)]
-        )
+        scales = self.drawn(make(scale_range=100.0, **WINDOW))
         np.testing.assert_array_equal(scales[:, 0], scales[:, 1])
         bound = math.log(100.0)
         assert -bound <= scales.min() and scales.max() <= bound
@@ -212,19 +191,14 @@ class TestScales:
         assert scales.std() == pytest.approx(2 * bound * UNIFORM_STDEV, rel=0.05)
 
     def test_a_jitter_differs_from_tensor_to_tensor(self, make):
-        trajectories = make(scale_jitter=0.5, **WINDOW)
-        scales = np.array(
-            [trajectories.draw_start(0, step).log_scale for step in range(2000)]
-        )
+        scales = self.drawn(make(scale_jitter=0.5, **WINDOW))
         np.testing.assert_allclose(scales.std(axis=0), 0.5, rtol=0.06)
         assert abs(np.corrcoef(scales.T)[0, 1]) < 0.1
 
     def test_none_without_them(self, make):
         trajectories = make(tasks=20, **WINDOW)
-        carry = trajectories.advance(0)
-        np.testing.assert_array_equal(carry.inverse_scale, 1)
-        for task in range(20):
-            np.testing.assert_array_equal(trajectories.draw_start(task, 0).log_scale, 0)
+        np.testing.assert_array_equal(trajectories.advance(0).inverse_scale, 1)
+        np.testing.assert_array_equal(self.drawn(trajectories), 0)
 
     def test_the_optimizer_sees_them_and_the_task_does_not(self, make):
         trajectories = make(

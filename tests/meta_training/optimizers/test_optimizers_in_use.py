@@ -1,7 +1,6 @@
 """The trainable optimizers in use: trainer, evaluation, validation, errors."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
@@ -26,7 +25,7 @@ from meta_training.optimizers import (
     trainable_optimizer,
 )
 from meta_training.outer.trainer import Trainer
-from meta_training.outer.training_config import FILE, preset
+from meta_training.outer.training_config import preset
 from meta_training.outer.validation import Validator
 from meta_training.runs import draw_runs
 from meta_training.tasks.released.bowl import Bowl
@@ -70,20 +69,6 @@ def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
         np.testing.assert_array_equal(saved.meta_parameters[key], value)
     again = starting_weights(name, tmp_path / "part" / "weights.npz")
     np.testing.assert_array_equal(again.meta_parameters[key], value)
-
-
-def test_a_run_from_before_the_setting_goes_on(tmp_path):
-    config = preset("default", **TINY)
-    config.write_or_verify(tmp_path)
-    path = tmp_path / FILE
-    older = json.loads(path.read_text())
-    del older["optimizer"], older["unroll"]["divergence_bound"]
-    path.write_text(json.dumps(older))
-    other = dataclasses.replace(config, optimizer="trainable_adam", nominal=None)
-    with pytest.raises(ValueError, match="optimizer .'hierarchical_rnn' there"):
-        other.write_or_verify(tmp_path)
-    config.write_or_verify(tmp_path)
-    assert json.loads(path.read_text())["optimizer"] == "hierarchical_rnn"
 
 
 def last_losses(weights, rate, task, seeds, steps):

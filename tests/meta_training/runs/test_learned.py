@@ -72,19 +72,3 @@ def test_gradients_that_are_not_finite_change_nothing():
     assert (
         np.all(new[0][1] != 1) and np.all(np.isfinite(new[1])) and np.all(new[1] != 1)
     )
-
-
-@pytest.mark.parametrize(
-    "shapes", [[(3,)], [(64, 128), (128,), (5, 7)], [(2,), (300,)]]
-)
-def test_unpacking_reverses_packing(shapes):
-    optimizer = LearnedRuns(HierarchicalRule(), shapes, 3)
-    generator = np.random.default_rng(0)
-    tensors = [generator.normal(size=(3, *s)).astype(np.float32) for s in shapes]
-    packed = optimizer.pack(tensors)
-    assert packed.shape == (
-        len(optimizer.layout.block_tensor),
-        optimizer.layout.block_size,
-    )
-    for ours, tensor in zip(optimizer.unpack(packed), tensors, strict=True):
-        np.testing.assert_array_equal(ours, tensor)
