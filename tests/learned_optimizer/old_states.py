@@ -42,7 +42,7 @@ OPTIMIZERS = {
 }
 
 
-def make_model(optimizer, run_eagerly=False):
+def make_model(optimizer):
     """A network of 50 parameters, compiled; its weights are the same each time."""
     generator = np.random.default_rng(3)
     model = keras.Sequential(
@@ -54,7 +54,7 @@ def make_model(optimizer, run_eagerly=False):
     )
     for variable in model.trainable_variables:
         variable.assign(0.5 * generator.standard_normal(variable.shape))
-    model.compile(optimizer, loss="mse", run_eagerly=run_eagerly)
+    model.compile(optimizer, loss="mse")
     return model
 
 

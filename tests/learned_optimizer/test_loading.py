@@ -14,19 +14,13 @@ import tensorflow as tf
 from learned_optimizer import HierarchicalRNN
 from tests.learned_optimizer import old_states
 from tests.learned_optimizer.by_hand import assert_equal, numbers
-from tests.learned_optimizer.old_states import STEPS, everything, losses
+from tests.learned_optimizer.old_states import STEPS, everything, losses, make_model
 from tests.learned_optimizer.states import assert_equal_states, state_of
 
 
-def make_model(optimizer, run_eagerly=keras.backend.backend() == "tensorflow"):
-    """A small model; a third of the time where the step around the optimizer's own is
-    not traced."""
-    return old_states.make_model(optimizer, run_eagerly)
-
-
-def trained(optimizer=None, **options):
+def trained(optimizer=None):
     """A model in the middle of its training."""
-    model = make_model(optimizer or HierarchicalRNN(), **options)
+    model = make_model(optimizer or HierarchicalRNN())
     losses(model, 0, STEPS)
     return model
 
@@ -89,9 +83,9 @@ def test_a_file_of_an_earlier_version_goes_on(name, old_files):
 
 @pytest.mark.parametrize("make_optimizer", [HierarchicalRNN, everything])
 def test_compile_load_fit_goes_on(make_optimizer, tmp_path):
-    model = trained(make_optimizer(), run_eagerly=False)
+    model = trained(make_optimizer())
     model.save_weights(tmp_path / "a.weights.h5")
-    other = make_model(make_optimizer(), run_eagerly=False)
+    other = make_model(make_optimizer())
     with warnings_of_states() as messages:
         other.load_weights(tmp_path / "a.weights.h5")
         # It waits, and is saved with what it waits for.
