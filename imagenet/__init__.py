@@ -3,7 +3,7 @@
 import os
 
 # TensorFlow leaves oneDNN off on CPUs without AVX-512 VNNI, where it is faster too:
-# ResNet50V2's gradient at 48 px took 0.58 s with it and 2.3 s without (BUILD_NOTES).
+# ResNet50V2's gradient at 48 px took 0.58 s with it and 2.3 s without.
 # It counts only before TensorFlow is imported. With one thread, oneDNN in TensorFlow
 # 2.20 writes beyond its memory in convolutions of few channels, and the process dies.
 # TensorFlow makes as many threads as there are CPUs for the process.

@@ -2,8 +2,8 @@
 
 `SwapTrueValues` is for weights with attention, whose models hold the attended
 location while they train; `RecomputeRunningAverages` is for models with batch
-normalisation; `LearnedRates` shows what the optimizer has learned. None of them changes
-the training.
+normalisation; `LearnedRates` shows what the optimizer has learned. These change nothing
+about the training. `SetTotalSteps` does: it tells the optimizer how long `fit` is.
 """
 
 import itertools

@@ -70,8 +70,8 @@ class HierarchicalRNN(
             start: a positive number, or a range `(low, high)`, from which half
             of the log range is drawn for each element and half once a tensor.
             Defaults to what the weights' card says. Weights with a nominal learning
-            rate (`default-v2`; see `learned_optimizer.rule.nominal_rate`) forget it
-            within some hundred steps.
+            rate (`default` has one; see `learned_optimizer.rule.nominal_rate`) forget
+            it within some hundred steps.
         weights: Name of shipped weights (see `learned_optimizer.list_weights()`),
             path of an `.npz` file with its card beside it or of a SavedModel that
             `export` wrote, `Weights`, or `None` for fresh, untrained ones. The

@@ -5,7 +5,7 @@
     update(gradients, values, row_lengths, learning_rate, **state) -> values, state
 
 The arrays are those of `ragged.py`; `docs/export.md` lists them for those who load the
-SavedModel without this package. How it gets on disk and back is `export.py`.
+SavedModel without this package. On disk and back it gets in `saved_model_files.py`.
 """
 
 import math

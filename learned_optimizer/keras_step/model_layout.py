@@ -18,7 +18,7 @@ from learned_optimizer.rule.layout import Layout
 # Of the largest blocks there are fewest, and each needs something of its tensor.
 BLOCK_SIZE = 256
 # Smaller ones waste less where many tensors are small. Below this, loops over the
-# elements of a block are too short for the vector units (measured: BUILD_NOTES.md).
+# elements of a block are too short for the vector units (docs/what_was_tried.md).
 SMALLEST_BLOCK_SIZE = 64
 # Padding costs as much time and memory as parameters do.
 LARGEST_PADDING = 0.25

@@ -86,7 +86,7 @@ class Config:
             one more input, how far each is from it; None, as released: nothing.
         odd_direction: Multiply the scaled gradients by what the RNN reads out, instead
             of adding it: the direction is then 0 where they are, and changes its sign
-            with them. Ours, as the next two.
+            with them. Ours, as the next three.
         absolute_inputs: Feed the sizes of the scaled gradients. Together with
             `odd_direction` a step is odd: with all signs of a parameter and of its
             gradients changed it is the same with its sign changed, exactly.

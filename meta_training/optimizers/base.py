@@ -15,8 +15,8 @@ of float32 arrays whose last axes are those of one *level*:
     "tensor"      [..., tensors]
     "problem"     [..., problems]
 
-The outer loop writes the field `log_learning_rate`, if there is one: it draws the
-initial learning rates.
+The field `log_learning_rate`, if there is one, is written from outside where a
+trajectory starts: the initial learning rates are drawn there.
 """
 
 import abc

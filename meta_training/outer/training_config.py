@@ -193,7 +193,7 @@ def preset(name: str, **changes) -> TrainingConfig:
     clipped through time. Its architecture differs from the released one in one switch:
     `global_rnn_input="all_tensors"`, where the global RNN of the released code takes in
     the last tensor alone (`"last_tensor"`). `default`: what ships: a nominal learning
-    rate, cheap windows of 150 steps on average, see BUILD_NOTES.md.
+    rate, cheap windows of 150 steps on average, see docs/meta_training.md.
 
     The nominal rate of a preset is for fresh weights and for those without one. Weights
     that have one keep it, but for its fields that `changes` name.

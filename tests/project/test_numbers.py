@@ -295,6 +295,7 @@ PLAIN = [
     r"1,230,410 parameters|86 problems|66 small problems",
     r"1 / \(1 \+ t / 1000\)",  # learned_optimizer/rule/nominal_rate.py
     r"76 bytes per parameter, where Adam has 8|1,500 floating-point",  # docs/keras.md
+    r"57 ns on two cores",  # docs/measurements.md
     r"AVX-512|--use-pep517|Apache-2\.0|800 MB|2\.7 GB|15 minutes",
     r"(?:Python|TensorFlow|Keras|ICML|older than|to|and) \d+(?:\.\d+)?|python3",
     r"ResNet50V2|Inception V3|ResNet V2|-v\d|arXiv [\d.]+|(?<=\s)\d\. (?=[`A-Z])",
