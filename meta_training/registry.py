@@ -10,10 +10,11 @@ class Registry(Generic[T]):
 
     Args:
         kind: What one of them is, with its article: "a task set".
+        sort: Whether `names` are sorted, or in the order of registration.
     """
 
-    def __init__(self, kind: str):
-        self._kind = kind
+    def __init__(self, kind: str, sort: bool = True):
+        self._kind, self._sort = kind, sort
         self._members: dict[str, T] = {}
 
     def register(self, name: str):
@@ -47,5 +48,5 @@ class Registry(Generic[T]):
         return self._members[name]
 
     def names(self) -> list[str]:
-        """The names of all, sorted."""
-        return sorted(self._members)
+        """The names of all."""
+        return sorted(self._members) if self._sort else list(self._members)

@@ -18,8 +18,11 @@ from meta_training.experiments.evaluated import (
     link,
 )
 from meta_training.experiments.experiment import Experiment
-from meta_training.experiments.training import TRAINING, describe_training
-from meta_training.experiments.variant import train_and_evaluate
+from meta_training.experiments.training import (
+    TRAINING,
+    describe_training,
+    train_and_evaluate,
+)
 from meta_training.held_out import list_network_groups
 from meta_training.optimizers import HierarchicalRule
 

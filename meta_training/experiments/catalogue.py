@@ -1,7 +1,11 @@
 """Every experiment, in the order of a report: an import registers it."""
 
 from meta_training.experiments.ablations import Ablations
-from meta_training.experiments.corpus import TrainingCorpus, UnseenNetworks
+from meta_training.experiments.against_baselines import (
+    InitialLearningRate,
+    TrainingCorpus,
+    UnseenNetworks,
+)
 from meta_training.experiments.cost import Cost
 from meta_training.experiments.earlier_optimizers import EarlierOptimizers
 from meta_training.experiments.experiment import (
@@ -9,7 +13,6 @@ from meta_training.experiments.experiment import (
     list_experiments,
     register_experiment,
 )
-from meta_training.experiments.initial_rates import InitialLearningRate
 
 __all__ = ["experiment", "list_experiments"]
 

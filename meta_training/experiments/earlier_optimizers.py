@@ -17,8 +17,11 @@ from meta_training.experiments.evaluated import (
     link,
 )
 from meta_training.experiments.experiment import Experiment
-from meta_training.experiments.training import TRAINING, describe_training
-from meta_training.experiments.variant import train_and_evaluate
+from meta_training.experiments.training import (
+    TRAINING,
+    describe_training,
+    train_and_evaluate,
+)
 from meta_training.optimizers import trainable_optimizer
 from meta_training.outer.training_config import preset
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from meta_training.optimizers import TrainedWeights
+from meta_training.registry import Registry
 
 BUDGETS = ("small", "full")
 # A file in `Job.work`: some meta-training was done before, for another job.
@@ -95,7 +96,10 @@ class Experiment(abc.ABC):
         """
 
 
-_experiments: dict[str, Experiment] = {}
+# Those of a report, in its order.
+_experiments: Registry[Experiment] = Registry("an experiment", sort=False)
+list_experiments = _experiments.names
+experiment = _experiments.get
 
 
 def register_experiment(experiment_class: type[Experiment]):
@@ -104,35 +108,12 @@ def register_experiment(experiment_class: type[Experiment]):
     Raises:
         ValueError: The name is taken, or a budget is missing.
     """
-    name = experiment_class.name
-    if name in (*_experiments, "all", "report"):
+    name, budgets = experiment_class.name, experiment_class.budgets
+    if name in ("all", "report") or set(budgets) != set(BUDGETS):
         raise ValueError(
-            "The name of an experiment must be new, and none of the command's words "
-            f"all and report. Received: {name!r}"
+            f"An experiment must have the budgets {', '.join(BUDGETS)}, and none of "
+            f"the command's words all and report as its name. Received: {name!r} with "
+            f"the budgets {sorted(budgets)}"
         )
-    if set(experiment_class.budgets) != set(BUDGETS):
-        raise ValueError(
-            f"An experiment must have the budgets {', '.join(BUDGETS)}. "
-            f"Received: {sorted(experiment_class.budgets)}"
-        )
-    _experiments[name] = experiment_class()
+    _experiments.register(name)(experiment_class())
     return experiment_class
-
-
-def list_experiments() -> list[str]:
-    """The names of all experiments, in the order of a report."""
-    return list(_experiments)
-
-
-def experiment(name: str) -> Experiment:
-    """The experiment of that name.
-
-    Raises:
-        ValueError: There is none; the message lists those that exist.
-    """
-    if name not in _experiments:
-        raise ValueError(
-            f"An experiment must be one of {', '.join(_experiments)}. "
-            f"Received: {name!r}"
-        )
-    return _experiments[name]

@@ -15,19 +15,19 @@ import pathlib
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from learned_optimizer import list_weights
 from learned_optimizer.utils.atomic_write import replace_folder
 from learned_optimizer.utils.csv_log import compress
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.weights import ALIASES
-from meta_training.experiments import evaluated_weights
 from meta_training.experiments.experiment import SHARED_TRAINING, Experiment, Job
-from meta_training.optimizers import TrainedWeights
+from meta_training.optimizers import TrainedWeights, content_sha256
 
 DONE = "done.json"
 LOCK = ".lock"
@@ -68,7 +68,7 @@ class Request:
         """Everything the result of an experiment depends on."""
         found = experiment.settings(self.budget, self.seeds)
         if experiment.evaluates_weights:
-            found["weights_sha256"] = evaluated_weights.sha256_of(self.weights)
+            found["weights_sha256"] = _weights_sha256(self.weights)
         return found
 
 
@@ -136,7 +136,7 @@ def run_experiment(
             "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
         }
         if experiment.evaluates_weights:
-            done["weights"] = evaluated_weights.entry_of(request.weights)
+            done["weights"] = entry_of(request.weights)
         for path in aside.glob("*.csv"):
             if path.stat().st_size > LARGEST_CSV:
                 compress(path)
@@ -160,10 +160,59 @@ def paragraph(experiment: Experiment, done: dict, folder: pathlib.Path) -> str:
         parts.append(f"**What we infer, not the paper.** {experiment.inference}")
     parts.append(f"**What came out here.** {experiment.findings(folder, settings)}")
     if experiment.evaluates_weights:
-        parts.append(evaluated_weights.sentence(done["weights"]))
+        parts.append(sentence(done["weights"]))
     text = experiment.describe(folder, settings).removesuffix(".")
     parts.append(f"**Budget `{done['budget']}`.** {text[0].upper()}{text[1:]}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _weights_sha256(weights) -> str:
+    """That of the card; without one, of the settings and all numbers."""
+    return weights.card.get("sha256") or content_sha256(weights)
+
+
+def entry_of(weights: TrainedWeights) -> dict[str, Any]:
+    """What `done.json` says of the weights that were evaluated.
+
+    So a report needs neither the weights nor what an alias meant at that time.
+    """
+    return {
+        "name": weights.name,
+        "sha256": _weights_sha256(weights),
+        "training": _training_of(weights.card),
+    }
+
+
+def sentence(entry: Mapping[str, Any]) -> str:
+    """A sentence about how the weights of an entry were meta-trained, by their card."""
+    # Earlier versions did not note it.
+    training = entry.get("training") or _training_of({})
+    parts = []
+    if training["task_set"]:
+        parts.append(f"meta-trained on the task set `{training['task_set']}`")
+        if training["outer_steps"]:
+            parts[0] += f" for {training['outer_steps']} outer steps"
+        if training["start"]:
+            parts[0] += f", from `{training['start']}`"
+    if training["calibrated"]:
+        parts.append("calibrated")
+    if not parts:
+        return f"How `{entry['name']}` was meta-trained, its card does not say."
+    return f"By its card, `{entry['name']}` was {', then '.join(parts)}."
+
+
+def _training_of(card) -> dict[str, Any]:
+    """The entries of a card for a report."""
+    settings = card.get("settings", {})
+    runs = [run["outer_steps"] for run in card.get("runs", [])]
+    start = settings.get("init_weights")
+    return {
+        "task_set": settings.get("task_set"),
+        "outer_steps": sum(runs) or card.get("outer_step"),
+        # A path means nothing on another machine.
+        "start": start if start in list_weights() else None,
+        "calibrated": bool(card.get("calibrations")),
+    }
 
 
 def read_done(folder: pathlib.Path) -> dict[str, Any] | None:

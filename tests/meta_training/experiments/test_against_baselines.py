@@ -59,3 +59,23 @@ def test_baselines_are_run_beside_the_weights(tmp_path, weights):
     assert names == ["Adam", "RMSprop"]
     assert "1 task, 2 draws of each, 3 steps" in found.describe(job.folder, settings)
     assert (job.folder / "curves.png").stat().st_size > 5000
+
+
+def test_initial_rates(tmp_path):
+    tasks, rates = ["a_net", "b"], [0.001, 0.01, 0.1]
+    rows = write_runs(tmp_path, ["ours", "Adam"], tasks, rates)
+    settings = experiment("initial_learning_rate").settings("small")
+    text = experiment("initial_learning_rate").findings(tmp_path, settings)
+    assert [line[0] for line in cells(text)] == tasks
+    for line in cells(text):
+        wanted = [line[0]]
+        for optimizer in ("ours", "Adam"):
+            losses = [
+                mean_of(
+                    rows, "final_loss", optimizer=optimizer, task=line[0], rate=rate
+                )
+                for rate in rates
+            ]
+            wanted += [f"{min(losses):.3g}", f"{max(losses):.3g}"]
+            wanted += [f"{max(losses) / min(losses):.3g}"]
+        assert line == wanted
