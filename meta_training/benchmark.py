@@ -28,8 +28,8 @@ from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import load_trained
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
+from meta_training.tasks.released.classifiers import FullyConnected
 
 FLAGS = flags.FLAGS
 STEPS = 50

@@ -31,7 +31,7 @@ from meta_training.outer.run_folder import WEIGHTS
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.tasks import register_task_set, task_set
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 # Changes of the preset `default`, from fresh weights.

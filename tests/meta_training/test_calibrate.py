@@ -8,7 +8,7 @@ from absl import app, flags
 
 from learned_optimizer import load_weights
 from meta_training import calibrate
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 WEIGHTS = load_weights("bootstrap-v1")

@@ -73,7 +73,7 @@ class TestRefusals:
         (tmp_path / "endless.py").write_text(
             "import numpy as np\n"
             "from meta_training.tasks import register_task_set\n"
-            "from meta_training.tasks.released.bowl import Bowl\n"
+            "from meta_training.tasks.released.algebraic import Bowl\n"
             "class Endless(Bowl):\n"
             "    def objective(self, parameters, instance):\n"
             "        return super().objective(parameters, instance) * np.nan\n"

@@ -11,7 +11,7 @@ from absl import app, flags
 from learned_optimizer import load_weights, save_weights
 from meta_training import publish
 from meta_training.evaluation import comparison
-from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.algebraic import Bowl
 
 
 @pytest.fixture

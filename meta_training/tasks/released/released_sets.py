@@ -12,17 +12,15 @@ from meta_training.tasks.combinators import (
     rescale,
     sparse_gradient,
 )
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.convolutional import ConvNet
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.matrix_multiplication import MatrixMultiplication
-from meta_training.tasks.released.norm import Norm
-from meta_training.tasks.released.quadratics import Quadratic
-from meta_training.tasks.released.softmax_regression import (
+from meta_training.tasks.released.algebraic import Bowl, Norm, Quadratic
+from meta_training.tasks.released.classifiers import (
+    ConvNet,
+    FullyConnected,
     OneHotSparseSoftmaxRegression,
     SoftmaxRegression,
     SparseSoftmaxRegression,
 )
+from meta_training.tasks.released.matrix_multiplication import MatrixMultiplication
 from meta_training.tasks.released.structured import (
     DependencyChain,
     MinMaxWell,

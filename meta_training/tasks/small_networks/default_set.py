@@ -12,8 +12,8 @@ differ in activation, initialisation, data and noise.
 
 import dataclasses
 
+from meta_training.tasks.released.classifiers import SoftmaxRegression
 from meta_training.tasks.released.released_sets import released
-from meta_training.tasks.released.softmax_regression import SoftmaxRegression
 from meta_training.tasks.small_networks.image_networks import ImageNetwork
 from meta_training.tasks.small_networks.perceptrons import (
     Autoencoder,

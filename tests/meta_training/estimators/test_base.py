@@ -6,7 +6,7 @@ from meta_training.estimators import estimator, list_estimators, register_estima
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import HierarchicalRule
-from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.algebraic import Bowl
 
 
 def test_estimators_go_by_name():

@@ -11,8 +11,7 @@ from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.windows import Carry, InnerState, UnrollConfig, Window
 from meta_training.optimizers import HierarchicalRule
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
 from meta_training.tasks.released.test_functions import Rosenbrock
 
 STEPS = 4

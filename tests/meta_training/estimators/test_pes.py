@@ -13,8 +13,7 @@ from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import UnrollConfig, Window
 from meta_training.optimizers import HierarchicalRule
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
 
 META_PARAMETERS = {
     name: tf.constant(value)

@@ -19,8 +19,7 @@ from meta_training.evaluation import statistics, write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
 from meta_training.runs import TrainingLoop
 from meta_training.tasks.base import Task
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 from tests.meta_training.evaluation.results_by_hand import result
 

@@ -10,7 +10,7 @@ from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
-from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.algebraic import Bowl
 from tests.meta_training.outer.tiny_runs import TINY
 
 

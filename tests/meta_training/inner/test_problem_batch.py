@@ -6,9 +6,8 @@ import tensorflow as tf
 
 from meta_training.inner.problem_batch import Draws, ProblemBatch
 from meta_training.tasks import rescale, sparse_gradient, stack_instances
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
+from meta_training.tasks.released.classifiers import FullyConnected
 from meta_training.tasks.released.test_functions import Rosenbrock
 
 TASKS = [

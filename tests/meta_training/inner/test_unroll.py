@@ -16,8 +16,8 @@ from meta_training.inner.windows import UnrollConfig
 from meta_training.optimizers import GlobalLearningRate, HierarchicalRule, fresh_trained
 from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
+from meta_training.tasks.released.classifiers import FullyConnected
 
 TRAJECTORIES = TrajectoryConfig(
     min_window_steps=6, mean_window_steps=6, max_window_steps=6

@@ -14,8 +14,8 @@ from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import Carry, InnerState, UnrollConfig
 from meta_training.optimizers import HierarchicalRule
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
+from meta_training.tasks.released.classifiers import FullyConnected
 from meta_training.tasks.released.test_functions import Rosenbrock
 from tests.golden import read_golden
 

@@ -9,8 +9,7 @@ from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import UnrollConfig
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
 from tests.meta_training.optimizers.steps import (
     LAYOUT,
     SHAPES,

@@ -28,7 +28,7 @@ from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.outer.validation import Validator
 from meta_training.runs import draw_runs
-from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.algebraic import Bowl
 from tests.meta_training.outer import tiny_runs
 
 OTHERS = [name for name in list_optimizers() if name != "hierarchical_rnn"]

@@ -6,7 +6,7 @@ import pytest
 from learned_optimizer import load_weights
 from meta_training.optimizers import HierarchicalRule
 from meta_training.outer.calibration import Calibration, CalibrationConfig
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 WEIGHTS = load_weights("bootstrap-v1")

@@ -19,9 +19,8 @@ from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
 from meta_training.tasks import register_task_set
 from meta_training.tasks.base import Task
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.quadratics import Quadratic
-from meta_training.tasks.released.softmax_regression import SoftmaxRegression
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
+from meta_training.tasks.released.classifiers import SoftmaxRegression
 from tests.meta_training.outer.tiny_runs import TINY, Standing
 
 

@@ -14,8 +14,8 @@ from learned_optimizer.rule.nominal_rate import NominalRate
 from meta_training import train
 from meta_training.optimizers import starting_weights
 from meta_training.outer.training_config import FILE, TrainingConfig, preset
-from meta_training.tasks.released.bowl import Bowl
-from meta_training.tasks.released.softmax_regression import SoftmaxRegression
+from meta_training.tasks.released.algebraic import Bowl
+from meta_training.tasks.released.classifiers import SoftmaxRegression
 
 PLAIN = NominalRate()
 DEEP = dataclasses.replace(PLAIN, largest=1.0, shallow_tensors=16.0)

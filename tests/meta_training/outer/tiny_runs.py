@@ -9,7 +9,7 @@ from meta_training.distribution.one_device import OneDevice
 from meta_training.estimators import Estimate
 from meta_training.inner.windows import Window
 from meta_training.tasks import register_task_set
-from meta_training.tasks.released.bowl import Bowl
+from meta_training.tasks.released.algebraic import Bowl
 
 TINY = dict(
     task_set="trainer_test",

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.runs import loop as loop_module
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from meta_training.tasks import SumTask, log_objective, rescale, sparse_gradient
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.released.test_functions import Saddle
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 from tests.meta_training.tasks.stacks import drawn

@@ -12,7 +12,7 @@ from learned_optimizer.utils.csv_log import read_csv
 from meta_training.optimizers import as_trained, load_trained
 from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs
 from meta_training.tasks import register_task_set, task_set
-from meta_training.tasks.released.quadratics import Quadratic
+from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 from meta_training.whole_runs import reference_runs, search
 from meta_training.whole_runs.generations import (

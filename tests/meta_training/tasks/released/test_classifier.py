@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from meta_training.tasks.released.fully_connected import FullyConnected
-from meta_training.tasks.released.softmax_regression import SoftmaxRegression
+from meta_training.tasks.released.classifiers import FullyConnected, SoftmaxRegression
 
 
 @pytest.mark.parametrize(

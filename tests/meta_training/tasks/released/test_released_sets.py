@@ -5,7 +5,7 @@ import pytest
 
 from meta_training.tasks import list_task_sets, task_set
 from meta_training.tasks.released import datasets
-from meta_training.tasks.released.fully_connected import FullyConnected
+from meta_training.tasks.released.classifiers import FullyConnected
 from meta_training.tasks.released.released_sets import ON_BY_DEFAULT
 from tests.meta_training import task_golden as golden
 
