@@ -24,8 +24,12 @@ import time
 import numpy as np
 from absl import app, flags
 
-from learned_optimizer.utils.child_process import run_module
-from learned_optimizer.utils.memory import peak_bytes, reset_peak, resident_bytes
+from learned_optimizer.utils.measuring import (
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+    run_module,
+)
 
 FLAGS = flags.FLAGS
 

@@ -18,8 +18,7 @@ import time
 
 from absl import app, flags
 
-from learned_optimizer.utils.child_process import run_module
-from learned_optimizer.utils.memory import resident_bytes
+from learned_optimizer.utils.measuring import resident_bytes, run_module
 
 FLAGS = flags.FLAGS
 WAYS = ("hierarchical_rnn", "compiled", "not_compiled", "adam")

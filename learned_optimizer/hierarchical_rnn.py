@@ -25,7 +25,6 @@ from learned_optimizer.keras_step.arguments import (
 )
 from learned_optimizer.keras_step.inspection import Inspection
 from learned_optimizer.keras_step.state_variables import StateVariables
-from learned_optimizer.keras_step.step_arguments import StepArguments
 from learned_optimizer.keras_step.total_steps import TotalSteps
 from learned_optimizer.weights import Weights
 
@@ -49,7 +48,7 @@ def _as_written(function):
 
 @keras.saving.register_keras_serializable(package="learned_optimizer")
 class HierarchicalRNN(
-    StateVariables, StepArguments, TotalSteps, Inspection, keras.optimizers.Optimizer
+    StateVariables, TotalSteps, Inspection, keras.optimizers.Optimizer
 ):
     """Optimizer that was learned: a hierarchy of small RNNs computes the update.
 

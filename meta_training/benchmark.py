@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
-from learned_optimizer.utils.memory import peak_bytes
+from learned_optimizer.utils.measuring import peak_bytes
 from meta_training import command
 from meta_training.estimators import compiled_estimator, estimator
 from meta_training.inner.problem_batch import ProblemBatch

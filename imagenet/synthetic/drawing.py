@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagenet.synthetic.shapes import SHAPES
-from imagenet.synthetic.textures import TEXTURES, smooth_noise
+from imagenet.synthetic.patterns import SHAPES, TEXTURES, smooth_noise
 
 # Centres of hue ranges, as fractions of the colour circle, and their half width. The
 # centres are spaced as the eye tells hues apart, not evenly.

@@ -13,18 +13,16 @@ run may resume under another of them.
 """
 
 from learned_optimizer.utils.cluster import parameter_server_cluster, serve
-from meta_training.distribution.base import Distribution, Outcome
+from meta_training.distribution.base import Distribution
 from meta_training.distribution.cohort import Cohort, Report, cohort_seed
-from meta_training.distribution.mirrored import Mirrored
+from meta_training.distribution.in_one_process import Mirrored, OneDevice
 from meta_training.distribution.multi_worker import MultiWorker
-from meta_training.distribution.one_device import OneDevice
 from meta_training.distribution.parameter_server import ParameterServer
 
 __all__ = [
     "STRATEGIES",
     "Cohort",
     "Distribution",
-    "Outcome",
     "Report",
     "cohort_seed",
     "distribution",

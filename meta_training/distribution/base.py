@@ -3,25 +3,13 @@
 import abc
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from meta_training.distribution.cohort import Cohort, Report
 
 Arrays = dict[str, np.ndarray]
-
-
-class Outcome(NamedTuple):
-    """The result of the windows of one outer step.
-
-    Attributes:
-        reports: One for each window; the meta-gradient is the mean of theirs.
-        figures: Further figures for the log.
-    """
-
-    reports: list[Report]
-    figures: dict[str, float]
 
 
 class Distribution(abc.ABC):
@@ -62,10 +50,14 @@ class Distribution(abc.ABC):
         """
 
     @abc.abstractmethod
-    def next_outcome(self, meta_parameters: Mapping[str, np.ndarray]) -> Outcome:
+    def next_outcome(
+        self, meta_parameters: Mapping[str, np.ndarray]
+    ) -> tuple[list[Report], dict[str, float]]:
         """Runs windows, or waits for one, until there is enough for an outer step.
 
-        Every process returns the same.
+        Returns:
+            A report for each window; the meta-gradient is the mean of theirs. Further
+            figures for the log. Every process returns the same.
         """
 
     def check_agreement(self, settings: str, file: pathlib.Path) -> None:  # noqa: B027

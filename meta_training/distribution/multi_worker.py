@@ -17,7 +17,7 @@ from absl import logging
 
 from learned_optimizer.utils.arrays import load_arrays, save_arrays
 from learned_optimizer.utils.cluster import cluster_of_environment
-from meta_training.distribution.replicas import Replicas
+from meta_training.distribution.in_one_process import Replicas
 
 
 class MultiWorker(Replicas):

@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import logging
 
 from learned_optimizer.utils.cluster import Cluster
-from meta_training.distribution.base import Distribution, Outcome
+from meta_training.distribution.base import Distribution
 
 _SECONDS_BETWEEN_CHECKS = 1.0
 
@@ -59,7 +59,7 @@ class ParameterServer(Distribution):
         self._waiting = list(cohorts)
         self._window = None
 
-    def next_outcome(self, meta_parameters) -> Outcome:
+    def next_outcome(self, meta_parameters):
         try:
             if self._window is None:
                 self._prepare(meta_parameters)
@@ -78,7 +78,7 @@ class ParameterServer(Distribution):
         staleness = float(self._updates - version)
         self._updates += 1
         figures = {"cohort": float(cohort.number), "staleness": staleness}
-        return Outcome([cohort.end(estimate)], figures)
+        return [cohort.end(estimate)], figures
 
     def _prepare(self, meta_parameters):
         """Creates the variable and the function that workers run."""

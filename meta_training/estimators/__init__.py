@@ -12,13 +12,13 @@
 from meta_training.estimators.base import (
     Estimate,
     Estimator,
+    TruncatedBackpropagation,
     estimator,
     list_estimators,
     register_estimator,
 )
 from meta_training.estimators.parts import InParts, compiled_estimator
 from meta_training.estimators.pes import PersistentEvolutionStrategies
-from meta_training.estimators.truncated import TruncatedBackpropagation
 
 __all__ = [
     "InParts",

@@ -1,4 +1,4 @@
-"""What an estimator of the meta-gradient is, and the register of those that exist."""
+"""What an estimator of the meta-gradient is, those that exist, and the released one."""
 
 import abc
 from typing import Any, ClassVar, NamedTuple
@@ -76,3 +76,18 @@ _estimators: Registry[type[Estimator]] = Registry("an estimator")
 register_estimator = _estimators.register
 estimator = _estimators.get
 list_estimators = _estimators.names
+
+
+@register_estimator("truncated")
+class TruncatedBackpropagation(Estimator):
+    """The gradient of the window's losses, truncated at its start (released code).
+
+    It favours what pays within a window: with short ones it teaches the optimizer to
+    anneal at once and then stand still.
+    """
+
+    def estimate(self, meta_parameters, carry, state, num_steps, seed) -> Estimate:
+        window, gradient = self.unroll.run_and_differentiate(
+            meta_parameters, carry, num_steps, seed
+        )
+        return Estimate(gradient, window, state)

@@ -24,23 +24,17 @@ class PersistentEvolutionStrategies(Estimator):
     """Antithetic pairs, with separate perturbations for each task.
 
     Attributes:
-        sigma: Standard deviation of the perturbations.
-        is_perturbed: `(array name) -> bool`; the gradient of the others, and of those
-            that the optimizer has fixed, is 0. The fewer numbers are perturbed, the
-            less noise is in the gradient.
+        sigma: Standard deviation of the perturbations. Arrays that the optimizer has
+            fixed have none, and a gradient of 0.
     """
 
     replicas = 2
 
-    def __init__(self, batch, optimizer, options, sigma=0.01, is_perturbed=None):
+    def __init__(self, batch, optimizer, options, sigma=0.01):
         if not sigma > 0:
             raise ValueError(f"sigma must be positive. Received: {sigma!r}")
         super().__init__(batch, optimizer, options)
         self.sigma = sigma
-        self.is_perturbed = lambda name: (
-            (is_perturbed is None or is_perturbed(name))
-            and not optimizer.is_fixed(name)
-        )
         tasks = len(batch.tasks)
         self._shapes = {
             specification.name: (tasks, *specification.shape)
@@ -92,10 +86,11 @@ class PersistentEvolutionStrategies(Estimator):
     def perturbations(self, seed):
         """The perturbations of one window, `{name: [tasks, *shape]}`."""
         sizes = [int(np.prod(shape)) for shape in self._shapes.values()]
+        is_fixed = self.unroll.optimizer.is_fixed
         # Apart from the seeds of the inner steps, which count upwards.
         drawn = tf.random.stateless_normal([sum(sizes)], tf.stack([seed, -1]))
         return {
-            name: self.sigma * self.is_perturbed(name) * tf.reshape(piece, shape)
+            name: self.sigma * (not is_fixed(name)) * tf.reshape(piece, shape)
             for (name, shape), piece in zip(
                 self._shapes.items(), tf.split(drawn, sizes), strict=True
             )

@@ -1,9 +1,9 @@
 """Time and memory of a step against batch size and parameters, compared with Adam."""
 
 from learned_optimizer.benchmark import WAYS, measure
-from learned_optimizer.utils.child_process import run_module
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
+from learned_optimizer.utils.measuring import run_module
 from meta_training.evaluation.figures import save_figure, subplots
 from meta_training.experiments.evaluated import link
 from meta_training.experiments.experiment import Experiment

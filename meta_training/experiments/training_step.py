@@ -15,7 +15,7 @@ import time
 
 from absl import app, flags
 
-from learned_optimizer.utils.memory import peak_bytes
+from learned_optimizer.utils.measuring import peak_bytes
 
 SIZE = 32
 CLASSES = 10

@@ -12,7 +12,6 @@ the same code. To add one, write a class and register it with a decorator.
 ()
 """
 
-from meta_training.optimizers.adam import TrainableAdam
 from meta_training.optimizers.base import (
     TrainableOptimizer,
     list_optimizers,
@@ -24,6 +23,7 @@ from meta_training.optimizers.hierarchical import HierarchicalRule
 from meta_training.optimizers.learned_rates import (
     GlobalLearningRate,
     LearningRateSchedule,
+    TrainableAdam,
 )
 from meta_training.optimizers.weights import (
     TrainedWeights,

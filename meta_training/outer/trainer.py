@@ -21,7 +21,7 @@ from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from learned_optimizer.utils.run_log import SilentLog
 from meta_training import estimators
 from meta_training.distribution import Cohort, Distribution, Report, cohort_seed
-from meta_training.distribution.one_device import OneDevice
+from meta_training.distribution.in_one_process import OneDevice
 from meta_training.inner.meta_objectives import meta_objective
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.trajectories import Trajectories
@@ -34,10 +34,9 @@ from meta_training.optimizers import (
 )
 from meta_training.outer.meta_optimizers import MetaOptimizer, norm
 from meta_training.outer.progress import Progress
-from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder
+from meta_training.outer.run_folder import BEST, WEIGHTS, RunFolder, TrainingLog
 from meta_training.outer.training_config import FILE as CONFIG
 from meta_training.outer.training_config import TrainingConfig
-from meta_training.outer.training_log import TrainingLog
 
 Validate = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
 
@@ -87,11 +86,10 @@ class Trainer:
         )
         settings = {}
         if config.estimator == "pes":
-            settings = {"sigma": config.pes_sigma, "is_perturbed": config.is_trained}
+            settings = {"sigma": config.pes_sigma}
         self.estimator, estimate = estimators.compiled_estimator(
             estimator_class, self.batch, self.optimizer, config.unroll, **settings
         )
-        config.check_trained(spec.name for spec in self.optimizer.specifications())
         weights = [config.weight(task) for task in tasks]
         self.cohorts = [
             Cohort(
@@ -208,7 +206,7 @@ class Trainer:
             self._check_start(report)
         gradient = {
             name: sum(report.gradient[name] for report in reports)
-            * np.float32(self.config.is_trained(name) / len(reports))
+            * np.float32(1 / len(reports))
             for name in self.meta_parameters
         }
         raw_norm = norm(gradient)

@@ -5,9 +5,7 @@ settings, apart from those in `MAY_CHANGE`.
 """
 
 import dataclasses
-import fnmatch
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 from learned_optimizer.rule.nominal_rate import NominalRate
@@ -29,6 +27,8 @@ FILE = "config.json"
 # What may differ when a run resumes. Another number of outer steps stretches the decay
 # of the learning rate from there on.
 MAY_CHANGE = ("outer_steps", "checkpoint_every", "validate_every")
+# A setting that earlier versions had: names of arrays, empty for all.
+_EARLIER = {"trained_arrays": []}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,6 @@ class TrainingConfig:
     deterministic_weight: float = setting(1.0, "Weight of all other tasks.", at_least=0)
     estimator: str = setting(
         "truncated", f"Of the meta-gradient: {', '.join(estimators.list_estimators())}."
-    )
-    trained_arrays: tuple[str, ...] = setting(
-        (), "Meta-parameter arrays that are trained, NAME or PREFIX*; empty: all."
     )
     pes_sigma: float = setting(
         0.01, "Standard deviation of the perturbations of pes.", above=0
@@ -119,7 +116,6 @@ class TrainingConfig:
     unroll: UnrollConfig = UnrollConfig(max_steps=500)
 
     def __post_init__(self):
-        object.__setattr__(self, "trained_arrays", tuple(self.trained_arrays))
         check_settings(self)
         trainable_optimizer(self.optimizer)
         estimators.estimator(self.estimator)
@@ -138,21 +134,6 @@ class TrainingConfig:
         """The tasks, each `copies` times."""
         return [task for task in task_set(self.task_set) for _ in range(self.copies)]
 
-    def is_trained(self, name: str) -> bool:
-        """Whether the array called `name` is trained."""
-        return not self.trained_arrays or any(
-            fnmatch.fnmatchcase(name, pattern) for pattern in self.trained_arrays
-        )
-
-    def check_trained(self, names: Iterable[str]) -> None:
-        """Raises ValueError where one of `trained_arrays` matches no name."""
-        names = list(names)
-        idle = [p for p in self.trained_arrays if not fnmatch.filter(names, p)]
-        if idle:
-            raise ValueError(
-                f"trained_arrays must be among {', '.join(names)}. Received: {idle}"
-            )
-
     def weight(self, task) -> float:
         """How much a task counts."""
         if task.batch_size is not None:
@@ -163,9 +144,7 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types."""
-        values = dataclasses.asdict(self)
-        values["trained_arrays"] = list(self.trained_arrays)
-        return values
+        return dataclasses.asdict(self)
 
     def write_or_verify(self, folder: pathlib.Path) -> None:
         """Writes `config.json`, or verifies that the one there is of this run."""
@@ -181,7 +160,7 @@ class TrainingConfig:
         defaults["nominal"] = dataclasses.asdict(NominalRate())
         if (run_folder.read_identity(folder / FILE) or {}).get("nominal") is None:
             defaults["nominal"] = None
-        return folder / FILE, self.to_dict(), defaults, MAY_CHANGE
+        return folder / FILE, self.to_dict() | _EARLIER, defaults | _EARLIER, MAY_CHANGE
 
 
 def preset(name: str, **changes) -> TrainingConfig:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from learned_optimizer import benchmark, load_weights
-from learned_optimizer.utils.child_process import run_module
+from learned_optimizer.utils.measuring import run_module
 from tests.conftest import run_python
 
 PARAMETERS = 20_000

@@ -3,7 +3,7 @@
 import pytest
 
 from learned_optimizer import benchmark_models
-from learned_optimizer.utils.child_process import run_module
+from learned_optimizer.utils.measuring import run_module
 
 
 @pytest.mark.slow

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import math
 
+import numpy as np
+import pytest
 from PIL import Image
 
-from imagenet.comparison.report import _mean, write_report
+from imagenet.comparison import report
+from imagenet.comparison.report import _mean, shown_limits, write_report
 from imagenet.comparison.runs import Run
 from imagenet.optimizers import resolve
 from imagenet.run.config import EVAL_COLUMNS
@@ -81,3 +85,53 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
 def test_a_mean_over_seeds_says_how_far_they_lie_apart():
     assert _mean([1.25], ".2f") == "1.25"
     assert _mean([1.0, 3.0, 5.0], ".1f") == "3.0 (1.0 to 5.0)"
+
+
+def test_smoothing_is_the_mean_over_the_last():
+    values = np.array([4.0, 2.0, 6.0, 8.0])
+    np.testing.assert_allclose(report.smoothed(values, 2), [4.0, 3.0, 4.0, 7.0])
+
+
+def test_curves_are_those_of_the_runs_of_a_network(tmp_path, monkeypatch):
+    """Against steps and minutes; seeds of one optimizer share a label."""
+    mine = plan(tmp_path, seeds=(0, 1), train_steps=80)
+    runs = [Run("resnet_v2_50", "hierarchical_rnn", None, seed) for seed in (0, 1)]
+    runs += [Run("resnet_v2_50", "adam", 0.004, 0)]
+    runs += [Run("inception_v3", "adam", None, 0)]
+    for number, run in enumerate(runs):
+        write_run(tmp_path, run, [4.0 - number, 2.0, 1.0])
+    drawn = []
+    monkeypatch.setattr(report.plt, "close", drawn.append)
+    report.plot_curves(mine, "resnet_v2_50", runs, "footer")
+    (figure,) = drawn
+    (loss, loss_in_time), (accuracy, _) = np.reshape(figure.axes, (2, 2))
+    assert len(loss.lines) == len(accuracy.lines) == 3
+    for number, line in enumerate(loss.lines):
+        # A fortieth of 80 steps is two; 64 images at 10, 20 and 30 a second.
+        first = 4.0 - number
+        np.testing.assert_allclose(line.get_ydata(), [first, (first + 2) / 2, 1.5])
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
+        minutes = np.cumsum([6.4, 3.2, 64 / 30]) / 60
+        np.testing.assert_allclose(loss_in_time.lines[number].get_xdata(), minutes)
+        np.testing.assert_allclose(accuracy.lines[number].get_ydata(), [0.5] * 3)
+        assert line.get_color() == report.COLOURS[runs[number].optimizer]
+    labels = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert labels == ["HierarchicalRNN()", "adam, 0.004"]
+    assert figure.get_suptitle() == "resnet_v2_50, means over 2 steps"
+    assert report.label_of(runs[-1]) == "adam, usual rate"
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], (None, None)),
+        ([math.inf, math.nan], (None, None)),
+        ([3.0, 2.0, 1.0], (None, None)),
+        ([*[2.0] * 99, 20.0], (1.99, 2.2)),
+        ([*[2.0] * 98, 20.0, math.inf], (1.99, 2.2)),
+        # As many as these are no outliers.
+        ([*[2.0] * 90, *[20.0] * 10], (None, None)),
+    ],
+)
+def test_a_few_losses_that_fly_off_are_left_out(losses, expected):
+    assert shown_limits(losses) == pytest.approx(expected)

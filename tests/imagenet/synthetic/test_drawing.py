@@ -9,8 +9,7 @@ import pytest
 
 from imagenet.synthetic import drawing
 from imagenet.synthetic.generated import FORMAT
-from imagenet.synthetic.shapes import SHAPES
-from imagenet.synthetic.textures import TEXTURES
+from imagenet.synthetic.patterns import SHAPES, TEXTURES
 
 GRID_Y, GRID_X = np.mgrid[-1.2:1.2:96j, -1.2:1.2:96j].astype(np.float32)
 

@@ -8,7 +8,7 @@ import pytest
 
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.keras_step import device_memory, model_layout
-from learned_optimizer.utils import memory as process_memory
+from learned_optimizer.utils import measuring
 
 MOST_BYTES = 1_000_000_000
 
@@ -71,10 +71,10 @@ def test_a_step_passes_over_pieces(backend, monkeypatch):
     optimizer.build(variables)
     assert keras.backend.backend() == backend
     assert optimizer._layout[0].num_chunks == 16
-    before = process_memory.resident_bytes()
-    process_memory.reset_peak()
+    before = measuring.resident_bytes()
+    measuring.reset_peak()
     optimizer.apply(gradients, variables)
-    assert process_memory.peak_bytes() - before < 8e8
+    assert measuring.peak_bytes() - before < 8e8
 
 
 @pytest.mark.parametrize(

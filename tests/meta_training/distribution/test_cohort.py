@@ -20,9 +20,8 @@ class TestCohorts:
         for seed in seeds:
             config = tiny(seed=seed, **OF_EQUAL_LENGTH)
             trainer = Trainer(config, tmp_path / str(seed))
-            (report,) = trainer.distribution.next_outcome(
-                trainer.meta_parameters
-            ).reports
+            next_outcome = trainer.distribution.next_outcome
+            ((report,), _) = next_outcome(trainer.meta_parameters)
             alone.append(report.gradient)
         config = tiny(seed=7, cohorts=2, **OF_EQUAL_LENGTH)
         trainer = Trainer(config, tmp_path / "both")

@@ -96,7 +96,7 @@ def test_a_window_is_as_stale_as_the_updates_since_it_was_handed_out(monkeypatch
         values = np.float32([[1, 2], [3, 4]]) + 10 * step
         outcomes.append(server.next_outcome({"a": values, "b": np.float32(-step)}))
     # What each window read says after which update it did.
-    reports = [report for outcome in outcomes for report in outcome.reports]
+    reports = [report for own, _ in outcomes for report in own]
     for (a, b, window), (update, number) in zip(
         reports, [(0, 0), (0, 0), (1, 1), (2, 1), (3, 2)], strict=True
     ):
@@ -106,7 +106,7 @@ def test_a_window_is_as_stale_as_the_updates_since_it_was_handed_out(monkeypatch
         ]
         assert b == -update
         assert window == number
-    assert [outcome.figures for outcome in outcomes] == [
+    assert [figures for _, figures in outcomes] == [
         {"cohort": 0.0, "staleness": 0.0},
         {"cohort": 1.0, "staleness": 1.0},
         {"cohort": 0.0, "staleness": 1.0},

@@ -4,8 +4,7 @@ import shutil
 
 import numpy as np
 
-from meta_training.distribution import Outcome
-from meta_training.distribution.one_device import OneDevice
+from meta_training.distribution.in_one_process import OneDevice
 from meta_training.estimators import Estimate
 from meta_training.inner.windows import Window
 from meta_training.tasks import register_task_set
@@ -50,7 +49,7 @@ class Standing(OneDevice):
             cohort.end(self.estimate(cohort, cohort.begin().carry, meta_parameters))
             for cohort in self._cohorts
         ]
-        return Outcome(reports, {})
+        return reports, {}
 
     def estimate(self, cohort, carry, meta_parameters):
         ones = np.ones_like(carry.alive)

@@ -1,7 +1,9 @@
-"""The memory of this process."""
+"""Measurements: of the memory of a process, and in processes of their own."""
 
+import json
 import pathlib
 import resource
+import subprocess
 import sys
 
 
@@ -33,3 +35,24 @@ def peak_bytes() -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return peak
+
+
+def run_module(module: str, **flags) -> dict:
+    """Runs a module; the JSON object that it prints last.
+
+    Args:
+        module: What `python -m` runs.
+        **flags: Values of its flags; None: the flag is left out.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    command = [sys.executable, "-m", module]
+    command += [f"--{name}={v}" for name, v in flags.items() if v is not None]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            "A measurement must end without an error. Received: exit status "
+            f"{done.returncode} of {module}: {done.stderr.strip()[-500:]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,9 +1,30 @@
-"""Replicas that work in step, on the devices of this process."""
+"""Everything in one process: on one device, or in step on several.
+
+`Replicas` is also what processes that work in step do on their own devices.
+"""
 
 import tensorflow as tf
 
-from meta_training.distribution.base import Distribution, Outcome
+from learned_optimizer.utils.devices import local_devices
+from meta_training.distribution.base import Distribution
 from meta_training.distribution.cohort import WindowStart
+
+
+class OneDevice(Distribution):
+    """Runs the windows of all cohorts one after the other."""
+
+    name = "one_device"
+
+    def start(self, cohorts, estimate):
+        self._cohorts = cohorts
+        self._estimate = estimate
+
+    def next_outcome(self, meta_parameters):
+        reports = [
+            cohort.end(self._estimate(meta_parameters, *cohort.begin()))
+            for cohort in self._cohorts
+        ]
+        return reports, {}
 
 
 class Replicas(Distribution):
@@ -35,13 +56,13 @@ class Replicas(Distribution):
 
         self._run = run
 
-    def next_outcome(self, meta_parameters) -> Outcome:
+    def next_outcome(self, meta_parameters):
         reports = []
         for first in range(0, len(self._cohorts), self.local_replicas):
             reports += self._round(
                 meta_parameters, self._cohorts[first : first + self.local_replicas]
             )
-        return Outcome(self._exchange(reports), {})
+        return self._exchange(reports), {}
 
     def _round(self, meta_parameters, cohorts):
         """A window of each of these cohorts, one on each local device."""
@@ -73,3 +94,27 @@ class Replicas(Distribution):
     def _exchange(self, reports):
         """The reports of all processes; here those of the only one."""
         return reports
+
+
+class Mirrored(Replicas):
+    """`tf.distribute.MirroredStrategy`: replicas in step on one machine."""
+
+    name = "mirrored"
+
+    def __init__(self, replicas: int | None = None):
+        """Selects the devices.
+
+        Args:
+            replicas: How many of the GPUs, or logical CPUs where there is no GPU;
+                None: all there are. Logical CPUs are made as needed, if TensorFlow
+                has not been used yet.
+
+        Raises:
+            ValueError: There are fewer.
+        """
+        devices = local_devices(replicas)
+        # Nothing is reduced on devices, see `Replicas`, so NCCL is never started.
+        strategy = tf.distribute.MirroredStrategy(
+            devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
+        )
+        super().__init__(strategy, len(devices))

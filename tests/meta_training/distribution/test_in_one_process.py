@@ -2,11 +2,11 @@
 
 import pytest
 
-from meta_training.distribution import Outcome, distribution
-from meta_training.distribution.one_device import OneDevice
+from meta_training.distribution import distribution
+from meta_training.distribution.in_one_process import OneDevice
 from meta_training.outer.trainer import Trainer
 from tests.meta_training.distribution.runs import assert_same, tiny
-from tests.meta_training.outer.tiny_runs import Standing
+from tests.meta_training.outer.tiny_runs import Standing, copy_at
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_a_checkpoint_in_the_middle_of_a_window_goes_on_from_its_start(tmp_path)
             (cohort,) = self._cohorts
             start = cohort.begin()
             trainer.save()
-            return Outcome([cohort.end(self._estimate(meta_parameters, *start))], {})
+            return [cohort.end(self._estimate(meta_parameters, *start))], {}
 
     trainer = Trainer(config, tmp_path / "parts", SavesLate())
     trainer._outer_step()
@@ -52,3 +52,27 @@ def test_strategies_are_named():
         distribution("two_devices")
     with pytest.raises(ValueError, match="must go with strategy mirrored alone"):
         distribution("one_device", 2)
+
+
+@pytest.mark.distributed
+class TestMirrored:
+    @pytest.mark.slow
+    def test_two_replicas_go_on_from_the_checkpoint_of_one_device(self, tmp_path):
+        # Four cohorts on two replicas: each has two of them.
+        config = tiny(cohorts=4)
+        whole = Trainer(config, tmp_path / "whole")
+        copy_at(whole, 2, tmp_path / "parts")
+        whole.train()
+        second = Trainer(config, tmp_path / "parts", distribution("mirrored", 2))
+        assert second.outer_step == 2
+        assert_same(whole.meta_parameters, second.train())
+
+    @pytest.mark.slow
+    def test_cohorts_must_divide_among_replicas(self, tmp_path):
+        with pytest.raises(ValueError, match="multiple.*cohorts=3 and 2 replicas"):
+            Trainer(tiny(cohorts=3), tmp_path, distribution("mirrored", 2))
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(ValueError, match="at most the number of CPUs. Received: 3"):
+            distribution("mirrored", 3)
+        with pytest.raises(ValueError, match="1 or more. Received: 0"):
+            distribution("mirrored", 0)

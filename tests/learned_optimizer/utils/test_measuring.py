@@ -3,8 +3,14 @@
 import mmap
 
 import numpy as np
+import pytest
 
-from learned_optimizer.utils.memory import peak_bytes, reset_peak, resident_bytes
+from learned_optimizer.utils.measuring import (
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+    run_module,
+)
 
 
 def test_a_peak_stays_until_it_is_reset():
@@ -19,3 +25,8 @@ def test_a_peak_stays_until_it_is_reset():
     assert peak_bytes() - before > 70_000_000
     reset_peak()
     assert peak_bytes() - before < 70_000_000
+
+
+def test_a_measurement_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="exit status 1 of no_such_module"):
+        run_module("no_such_module")
