@@ -12,7 +12,6 @@ times whole steps of `fit` on a small model. `--all` runs the table of `CASES`, 
 a process of its own. Needs the TensorFlow backend; measure on a quiet machine.
 """
 
-import functools
 import json
 import math
 import os
@@ -242,21 +241,20 @@ def peak_memory(way, problem, weights, state_dtype="float32") -> dict:
     }
 
 
-def _peak_in_child(way) -> dict:
-    problem = {"model": FLAGS.model}
-    if not FLAGS.model:
-        problem = {"parameters": FLAGS.parameters, "tensors": FLAGS.tensors}
+def peak_in_child(way, problem, weights, state_dtype) -> dict:
+    """`peak_memory` of a process of its own."""
+    flags_of_problem = zip(("model", "parameters", "tensors"), problem, strict=True)
     return run_module(
         "learned_optimizer.benchmark",
         peak=way,
-        weights=FLAGS.weights,
-        state_dtype=FLAGS.state_dtype,
-        **problem,
+        weights=weights,
+        state_dtype=state_dtype,
+        **dict(flags_of_problem),
     )
 
 
 def measure(
-    problem, repetitions, warm_ups, peak, weights="default", state_dtype="float32"
+    problem, repetitions, warm_ups, weights="default", state_dtype="float32"
 ) -> dict[str, dict]:
     """All figures of each way.
 
@@ -264,14 +262,19 @@ def measure(
         problem: Arguments of `variables_of`.
         repetitions: Counted steps.
         warm_ups: Steps before them, after the one that compiles.
-        peak: `(way) -> dict`, see `peak_memory`.
         weights: As in `make_step`.
         state_dtype: As in `make_step`.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = sum(math.prod(variable.shape) for variable in variables)
-    found = {way: {"parameters": parameters, **peak(way)} for way in WAYS}
+    found = {
+        way: {
+            "parameters": parameters,
+            **peak_in_child(way, problem, weights, state_dtype),
+        }
+        for way in WAYS
+    }
     steps, seconds = {}, {way: [] for way in WAYS}
     for way in WAYS:
         steps[way], state_bytes = make_step(
@@ -324,7 +327,6 @@ def main(argv):
         problem,
         FLAGS.repetitions,
         FLAGS.warm_ups,
-        functools.cache(_peak_in_child),
         FLAGS.weights,
         FLAGS.state_dtype,
     )

@@ -93,17 +93,6 @@ def measure(way, parameters, models, steps) -> dict:
     }
 
 
-def _measure_in_child(way) -> dict:
-    return run_module(
-        "learned_optimizer.benchmark_models",
-        ways=way,
-        in_process=True,
-        parameters=FLAGS.parameters,
-        models=FLAGS.models,
-        steps=FLAGS.steps,
-    )
-
-
 def main(argv):
     """Measures and prints; see the module's docstring."""
     if len(argv) > 1:
@@ -112,11 +101,15 @@ def main(argv):
         raise app.UsageError(f"--ways must be of {WAYS}. Received: {FLAGS.ways}")
     if FLAGS.models < 2:
         raise app.UsageError(f"--models must be 2 or more. Received: {FLAGS.models}")
+    numbers = {name: FLAGS[name].value for name in ("parameters", "models", "steps")}
     if FLAGS.in_process:
-        numbers = FLAGS.parameters, FLAGS.models, FLAGS.steps
-        print(json.dumps(measure(FLAGS.ways[0], *numbers)))
+        print(json.dumps(measure(FLAGS.ways[0], **numbers)))
         return
-    found = {way: _measure_in_child(way) for way in FLAGS.ways}
+    module = "learned_optimizer.benchmark_models"
+    found = {
+        way: run_module(module, ways=way, in_process=True, **numbers)
+        for way in FLAGS.ways
+    }
     print(
         f"{'':18}{'parameters':>11}{'first s':>9}{'s':>8}{'CPU s':>8}"
         f"{'MB of first':>13}{'MB a model':>12}"

@@ -8,9 +8,8 @@
         def __post_init__(self):
             check_settings(self)
 
-The flags (`define_flags`, `flag_settings`), the checks (`check_settings`) and the table
-in the documentation (`settings_table`) follow from the fields. A field that is not made
-by `setting` has no flag and is not checked.
+The flags (`define_flags`, `flag_settings`) and the checks (`check_settings`) follow from
+the fields. A field that is not made by `setting` has no flag and is not checked.
 """
 
 import dataclasses
@@ -204,18 +203,3 @@ def flag_settings(
                 value = None
             found[field.name] = value
     return found
-
-
-def settings_table(*config_classes: type, without: Collection[str] = ()) -> str:
-    """The flags of the settings as a Markdown table: name, default, help."""
-    lines = ["| flag | default | |", "|---|---|---|"]
-    for config_class in config_classes:
-        for field, rule, _, is_tuple, _ in settings_of(config_class):
-            if field.name in without:
-                continue
-            default = field.default
-            if is_tuple:
-                default = ",".join(map(str, default))
-            shown = "" if default in (None, "", dataclasses.MISSING) else f"`{default}`"
-            lines.append(f"| `--{field.name}` | {shown} | {rule.help} |")
-    return "\n".join(lines)

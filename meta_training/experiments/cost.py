@@ -71,9 +71,8 @@ class Cost(Experiment):
         rows = []
         for parameters in settings["parameters"]:
             job.log(f"{parameters} parameters")
-            found = _measure(
-                parameters, settings["tensors"], settings["repetitions"], weights
-            )
+            problem = (None, parameters, settings["tensors"])
+            found = measure(problem, settings["repetitions"], 2, weights)
             for way in WAYS:
                 figures = {
                     **found[way],
@@ -105,20 +104,6 @@ class Cost(Experiment):
             "each training step in a separate process; other work on the machine, if "
             "there was any, is in the times"
         )
-
-
-def _measure(parameters, tensors, repetitions, weights):
-    def peak(way):
-        return run_module(
-            "learned_optimizer.benchmark",
-            peak=way,
-            weights=weights,
-            parameters=parameters,
-            tensors=tensors,
-        )
-
-    problem = (None, parameters, tensors)
-    return measure(problem, repetitions, 2, peak, weights)
 
 
 def _beside(rows, key, label):

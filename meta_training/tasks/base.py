@@ -80,8 +80,11 @@ class Task(abc.ABC):
         for field in dataclasses.fields(self):
             value = _as_tuples(getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-            if field.name not in self.numbers and _is_size(field.type):
-                _require_sizes(field.name, value)
+            is_size = field.name not in self.numbers and _is_size(field.type)
+            if is_size and not _are_sizes(value):
+                raise ValueError(
+                    f"{field.name} must be positive integers. Received: {value!r}"
+                )
         if self.batch_size is not None and self.batch_size > (self.rows or 0):
             raise ValueError(
                 "batch_size must not exceed the rows of data that the objective draws "
@@ -227,17 +230,6 @@ def broadcast_tasks(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))
 
 
-def require_positive_integers(name: str, *values) -> None:
-    """Raises ValueError unless every value is a positive integer."""
-    for value in values:
-        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not is_integer or value < 1:
-            received = values[0] if len(values) == 1 else values
-            raise ValueError(
-                f"{name} must be positive integers. Received: {received!r}"
-            )
-
-
 def require_member(name: str, value, known) -> None:
     """Raises ValueError unless `value` is one of `known`."""
     if value not in known:
@@ -256,14 +248,12 @@ def _is_size(kind) -> bool:
     return kind in (int, ...) or is_tuple and all(map(_is_size, typing.get_args(kind)))
 
 
-def _require_sizes(name, value):
-    """Raises ValueError unless an int, or all in nested tuples, are positive."""
-    members = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(member, tuple) for member in members):
-        for member in members:
-            _require_sizes(name, member)
-    else:
-        require_positive_integers(name, *members)
+def _are_sizes(value) -> bool:
+    """Whether it is a positive int, or a tuple of such, nested or not."""
+    if isinstance(value, tuple):
+        return all(map(_are_sizes, value))
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_integer and value > 0
 
 
 def _readable(value) -> str:

@@ -11,7 +11,6 @@ from learned_optimizer.utils.flags import (
     define_flags,
     flag_settings,
     setting,
-    settings_table,
 )
 
 COLOURS = {"red": 0, "blue": 1}
@@ -108,11 +107,3 @@ def test_settings_without_a_flag():
     assert len(values.get_key_flags_for_module(__name__)) == 7
     assert "count" not in values and "inner" not in values
     assert "count" not in flag_settings(Config, flag_values=values)
-
-
-def test_table():
-    rows = settings_table(Config, without=("count",)).splitlines()[2:]
-    assert rows[0] == "| `--share` | `0.5` | Which part. |"
-    assert "| `--name` |  | Its name. |" in rows
-    assert "| `--sizes` | `1,4` | Which sizes. |" in rows
-    assert len(rows) == 7

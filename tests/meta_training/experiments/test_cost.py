@@ -52,17 +52,17 @@ class TestCost:
             columns = (*cost._BATCH_COLUMNS, *cost._PARAMETER_COLUMNS)
             return {**dict.fromkeys(columns, 7), "optimizer": way}
 
-        def child(module, optimizer=None, peak=None, weights="default", **_):
-            return figures(optimizer or peak, weights)
+        def child(module, optimizer, weights="default", **_):
+            return figures(optimizer, weights)
 
-        def measure(problem, repetitions, warm_ups, peak, weights="default"):
-            return {way: figures(way, weights) | peak(way) for way in cost.WAYS}
+        def measure(problem, repetitions, warm_ups, weights="default"):
+            return {way: figures(way, weights) for way in cost.WAYS}
 
         monkeypatch.setattr(cost, "run_module", child)
         monkeypatch.setattr(cost, "measure", measure)
         experiment("cost").run(job)
-        # Two training steps; two optimizers alone, and the peak of each.
-        assert len(measured) == 2 + 2 * 2
+        # Two training steps; two optimizers alone.
+        assert len(measured) == 2 + 2
         for numbers in measured:
             np.testing.assert_array_equal(
                 numbers, load_weights("bootstrap-v1").to_flat()
