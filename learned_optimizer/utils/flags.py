@@ -8,7 +8,7 @@
         def __post_init__(self):
             check_settings(self)
 
-The flags (`define_flags`, `flag_settings`) and the checks (`check_settings`) follow from
+The flags (`define_flags`, `flag_settings`) and checks (`check_settings`) follow from
 the fields. A field that is not made by `setting` has no flag and is not checked.
 """
 

@@ -6,10 +6,10 @@ A trainable optimizer is a pure function of packed arrays
     step = optimizer.compute_step(gradients, state, layout, meta_parameters)
     values, state = values - step.step, step.state
 
-Its settings are the fields of a frozen dataclass. It does not hold its meta-parameters:
-they are an argument of every call, a dict of arrays that may have a leading axis of
-problems, for estimators that perturb each task separately. Its state is a named tuple
-of float32 arrays whose last axes are those of one *level*:
+Its settings are the fields of a frozen dataclass, made by `setting` and checked. Its
+meta-parameters are an argument of every call, a dict of arrays that may have a leading
+axis of problems, for estimators that perturb each task separately. Its state is a named
+tuple of float32 arrays whose last axes are those of one *level*:
 
     "parameter"   [features, blocks, block_size]
     "tensor"      [..., tensors]
@@ -31,6 +31,7 @@ from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.meta_parameters import Specification
 from learned_optimizer.rule.update_rule import Step, Update
+from learned_optimizer.utils.flags import check_settings
 from meta_training.registry import Registry
 
 
@@ -53,6 +54,9 @@ class TrainableOptimizer(abc.ABC):
     uses_attention: bool = False
     takes_horizon: bool = False
     max_log_learning_rate: float = 33.0
+
+    def __post_init__(self):
+        check_settings(self)
 
     @abc.abstractmethod
     def specifications(self) -> list[Specification]:

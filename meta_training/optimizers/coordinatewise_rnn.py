@@ -24,6 +24,7 @@ from learned_optimizer.rule.meta_parameters import (
     uniform,
 )
 from learned_optimizer.rule.update_rule import Step
+from learned_optimizer.utils.flags import setting
 from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 
 # The released initial values: of the decay of mean squares, and of the readouts, whose
@@ -66,26 +67,27 @@ class CoordinatewiseRNN(TrainableOptimizer):
     are stored as logarithms, between -33 and `max_log_learning_rate`: the product of
     many factors in the released code may overflow.
 
-    Attributes:
-        cell_sizes: Outputs of each layer. Defaults to (20, 20), the released flags.
-        cell: `gru`, which the cards of weights name.
-        learnable_decay: Whether the network sets the decay; else it is sigmoid(2.2)
-            after the first step.
-        dynamic_output_scale: Whether the network changes the learning rates.
-        zero_learning_rate_weights: Whether the weights for that start at 0, as on the
-            released command line.
-        max_log_learning_rate: Upper bound of the logs of learning rates.
-
     Raises:
         ValueError: If a setting is out of its range.
     """
 
-    cell_sizes: tuple[int, ...] = (20, 20)
-    cell: str = "gru"
-    learnable_decay: bool = True
-    dynamic_output_scale: bool = True
-    zero_learning_rate_weights: bool = True
-    max_log_learning_rate: float = 33.0
+    cell_sizes: tuple[int, ...] = setting(
+        (20, 20), "Outputs of each layer; as the released flags.", at_least=1
+    )
+    cell: str = setting("gru", "Which the cards of weights name.", choices=("gru",))
+    learnable_decay: bool = setting(
+        True, "Whether the network sets the decay; else sigmoid(2.2) after step 1."
+    )
+    dynamic_output_scale: bool = setting(
+        True, "Whether the network changes the learning rates."
+    )
+    zero_learning_rate_weights: bool = setting(
+        True,
+        "Whether the weights for that start at 0, as by the released flags.",
+    )
+    max_log_learning_rate: float = setting(
+        33.0, "Of the learning rates.", above=MIN_LOG_LEARNING_RATE, at_most=33
+    )
 
     name: ClassVar[str] = "coordinatewise_rnn"
     state_type: ClassVar[type] = CoordinatewiseState
@@ -94,23 +96,11 @@ class CoordinatewiseRNN(TrainableOptimizer):
     )
 
     def __post_init__(self):
-        if isinstance(self.cell_sizes, list):
-            # JSON has no tuples.
-            object.__setattr__(self, "cell_sizes", tuple(self.cell_sizes))
-        if not (isinstance(self.cell_sizes, tuple) and self.cell_sizes) or not all(
-            isinstance(size, int) and size > 0 for size in self.cell_sizes
-        ):
-            raise ValueError(
-                "cell_sizes must be one or more positive integers. "
-                f"Received: {self.cell_sizes!r}"
-            )
-        if self.cell != "gru":
-            raise ValueError(f"cell must be gru. Received: {self.cell!r}")
-        if not MIN_LOG_LEARNING_RATE < self.max_log_learning_rate <= 33:
-            raise ValueError(
-                "max_log_learning_rate must be above -33 and at most 33. "
-                f"Received: {self.max_log_learning_rate!r}"
-            )
+        # JSON has no tuples.
+        object.__setattr__(self, "cell_sizes", tuple(self.cell_sizes))
+        super().__post_init__()
+        if not self.cell_sizes:
+            raise ValueError("cell_sizes must be one or more. Received: none")
 
     def specifications(self):
         outputs = self.cell_sizes[-1]

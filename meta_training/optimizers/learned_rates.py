@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from learned_optimizer.rule.meta_parameters import Specification, constant
 from learned_optimizer.rule.update_rule import Step
+from learned_optimizer.utils.flags import setting
 from meta_training.optimizers.base import TrainableOptimizer, register_optimizer
 
 
@@ -25,29 +26,13 @@ class GlobalLearningRate(TrainableOptimizer):
     The released code (`global_learning_rate.py`) learns the rate, starting at 1e-3.
     Here its logarithm is learned: the rate stays positive, and a step of the
     meta-optimizer changes it by a relative amount.
-
-    Attributes:
-        initial_rate: The learning rate before meta-training. Defaults to 1e-3.
-
-    Raises:
-        ValueError: If it is not positive.
     """
 
-    initial_rate: float = 1e-3
+    initial_rate: float = setting(1e-3, "Before meta-training.", above=0)
 
     name: ClassVar[str] = "global_learning_rate"
     state_type: ClassVar[type] = NoState
     state_levels: ClassVar[Mapping[str, str]] = {}
-
-    def __post_init__(self):
-        if not (
-            isinstance(self.initial_rate, (int, float))
-            and 0 < self.initial_rate < math.inf
-        ):
-            raise ValueError(
-                "initial_rate must be a positive number. "
-                f"Received: {self.initial_rate!r}"
-            )
 
     def specifications(self):
         start = constant(math.log(self.initial_rate))
@@ -80,26 +65,13 @@ class LearningRateSchedule(GlobalLearningRate):
     The released code (`learning_rate_schedule.py`) learns 1,000 rates, starting at 0.
     Here their logarithms are learned, for the reasons given in `GlobalLearningRate`; 0
     has no logarithm, so they start at the initial global rate.
-
-    Attributes:
-        num_steps: How many rates there are. Defaults to 1,000.
-
-    Raises:
-        ValueError: If the rate or the number is not positive.
     """
 
-    num_steps: int = 1000
+    num_steps: int = setting(1000, "How many rates there are.", at_least=1)
 
     name: ClassVar[str] = "learning_rate_schedule"
     state_type: ClassVar[type] = ScheduleState
     state_levels: ClassVar[Mapping[str, str]] = {"steps_taken": "tensor"}
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not (isinstance(self.num_steps, int) and self.num_steps > 0):
-            raise ValueError(
-                f"num_steps must be a positive integer. Received: {self.num_steps!r}"
-            )
 
     def specifications(self):
         name, start = "log_learning_rates", constant(math.log(self.initial_rate))
@@ -153,21 +125,12 @@ class TrainableAdam(TrainableOptimizer):
 
     Source: the released `trainable_adam.py`. There the second moment stays 0, since a
     mistake passes it to the bias correction and not to the update; here it moves.
-
-    Attributes:
-        learning_rate: Before meta-training. Defaults to 1e-3.
-        beta_1: Before meta-training. Defaults to 0.9.
-        beta_2: Before meta-training. Defaults to 0.999.
-        epsilon: Before meta-training. Defaults to 1e-8.
-
-    Raises:
-        ValueError: If a rate is not positive or a beta is not between 0 and 1.
     """
 
-    learning_rate: float = 1e-3
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float = setting(1e-3, "Before meta-training.", above=0)
+    beta_1: float = setting(0.9, "Before meta-training.", above=0, below=1)
+    beta_2: float = setting(0.999, "Before meta-training.", above=0, below=1)
+    epsilon: float = setting(1e-8, "Before meta-training.", above=0)
 
     name: ClassVar[str] = "trainable_adam"
     state_type: ClassVar[type] = AdamState
@@ -176,18 +139,6 @@ class TrainableAdam(TrainableOptimizer):
         "second_moment": "parameter",
         "steps_taken": "tensor",
     }
-
-    def __post_init__(self):
-        if not (0 < self.learning_rate < math.inf and 0 < self.epsilon < math.inf):
-            raise ValueError(
-                "learning_rate and epsilon must be positive. "
-                f"Received: {self.learning_rate!r} and {self.epsilon!r}"
-            )
-        if not (0 < self.beta_1 < 1 and 0 < self.beta_2 < 1):
-            raise ValueError(
-                "beta_1 and beta_2 must be between 0 and 1, neither included. "
-                f"Received: {self.beta_1!r} and {self.beta_2!r}"
-            )
 
     def specifications(self):
         logits = [math.log(b / (1 - b)) for b in (self.beta_1, self.beta_2)]

@@ -14,7 +14,7 @@ from imagenet.synthetic.patterns import SHAPES, TEXTURES
 GRID_Y, GRID_X = np.mgrid[-1.2:1.2:96j, -1.2:1.2:96j].astype(np.float32)
 
 
-@pytest.mark.parametrize("module", ["drawing", "jpegs", "shapes", "textures"])
+@pytest.mark.parametrize("module", ["drawing", "jpegs", "patterns"])
 def test_draws_without_tensorflow(module):
     code = (
         f"import sys, imagenet.synthetic.{module}; "

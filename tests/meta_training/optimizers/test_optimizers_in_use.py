@@ -145,12 +145,12 @@ def test_validation_needs_one_rate_where_rates_are_learned():
             "settings of trainable_adam must be among",
         ),
         (lambda: register_optimizer(TrainableAdam), "must be new"),
-        (lambda: TrainableAdam(beta_1=1.0), "between 0 and 1"),
-        (lambda: TrainableAdam(learning_rate=0.0), "must be positive"),
-        (lambda: GlobalLearningRate(-1.0), "positive number"),
-        (lambda: LearningRateSchedule(num_steps=0), "positive integer"),
-        (lambda: CoordinatewiseRNN(()), "one or more positive integers"),
-        (lambda: CoordinatewiseRNN(cell="lstm"), "cell must be gru"),
+        (lambda: TrainableAdam(beta_1=1.0), "beta_1 must be .* below 1. Received"),
+        (lambda: TrainableAdam(learning_rate=0.0), "learning_rate must be .* above 0"),
+        (lambda: GlobalLearningRate(-1.0), "initial_rate must be .* above 0"),
+        (lambda: LearningRateSchedule(num_steps=0), "num_steps must be .* 1 or more"),
+        (lambda: CoordinatewiseRNN(()), "cell_sizes must be one or more"),
+        (lambda: CoordinatewiseRNN(cell="lstm"), "cell must be one of gru"),
         (lambda: CoordinatewiseRNN(max_log_learning_rate=40.0), "at most 33"),
         (
             lambda: preset(
