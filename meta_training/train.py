@@ -43,7 +43,7 @@ def define_train_flags(values: flags.FlagValues = FLAGS):
         TrajectoryConfig,
         UnrollConfig,
         NominalRate,
-        without=("mean_window_steps",),
+        without=("mean_window_steps", "max_steps"),
         unset=True,
         flag_values=values,
     )

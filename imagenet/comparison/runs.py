@@ -23,7 +23,7 @@ from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, Terminated
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv, write_csv
-from learned_optimizer.utils.flags import check_settings, setting
+from learned_optimizer.utils.flags import check_order, check_settings, setting
 
 COMPARISON_FILE = "comparison.json"
 # That trains.
@@ -91,11 +91,7 @@ class ComparisonConfig:
         for name in ("models", "optimizers", "seeds", "factors"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty. Received: nothing")
-        if self.probe_steps > self.train_steps:
-            raise ValueError(
-                f"probe_steps must be at most train_steps, {self.train_steps}. "
-                f"Received: probe_steps={self.probe_steps}"
-            )
+        check_order(self, ("probe_steps", "train_steps"))
 
     def candidates(self, model: str, optimizer: str) -> list[list[Run]]:
         """For each rate that is tried, its runs: one a seed."""

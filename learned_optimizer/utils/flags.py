@@ -130,6 +130,20 @@ def check_settings(config: Any) -> None:
                 )
 
 
+def check_order(config: Any, *pairs: tuple[str, str]) -> None:
+    """Checks that of each pair of settings the first is at most the second.
+
+    Raises:
+        ValueError: It is not.
+    """
+    for low, high in pairs:
+        if getattr(config, low) > getattr(config, high):
+            raise ValueError(
+                f"{low} must be at most {high}. Received: "
+                f"{low}={getattr(config, low)!r}, {high}={getattr(config, high)!r}"
+            )
+
+
 def define_flags(
     *config_classes: type,
     without: Collection[str] = (),

@@ -31,8 +31,6 @@ class PersistentEvolutionStrategies(Estimator):
     replicas = 2
 
     def __init__(self, batch, optimizer, options, sigma=0.01):
-        if not sigma > 0:
-            raise ValueError(f"sigma must be positive. Received: {sigma!r}")
         super().__init__(batch, optimizer, options)
         self.sigma = sigma
         tasks = len(batch.tasks)

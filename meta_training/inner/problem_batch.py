@@ -105,8 +105,6 @@ class ProblemBatch:
         """
         if not tasks:
             raise ValueError("tasks must be one or more. Received: none")
-        if not isinstance(parts, int) or parts < 1:
-            raise ValueError(f"parts must be a positive integer. Received: {parts!r}")
         self.tasks = tuple(tasks)
         self.objective_rows = objective_rows
         self._task_part = deal_out(self.tasks, parts, objective_rows)

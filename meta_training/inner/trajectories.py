@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
-from learned_optimizer.utils.flags import check_settings, setting
+from learned_optimizer.utils.flags import check_order, check_settings, setting
 from meta_training.inner.problem_batch import ProblemBatch
 from meta_training.inner.windows import Carry, InnerState, Window
 from meta_training.optimizers.base import TrainableOptimizer
@@ -74,16 +74,12 @@ class TrajectoryConfig:
 
     def __post_init__(self):
         check_settings(self)
-        for low, high in (
+        check_order(
+            self,
             ("min_window_steps", "max_window_steps"),
             ("min_window_steps", "mean_window_steps"),
             ("low_learning_rate", "high_learning_rate"),
-        ):
-            if getattr(self, low) > getattr(self, high):
-                raise ValueError(
-                    f"{low} must be at most {high}. Received: "
-                    f"{low}={getattr(self, low)!r}, {high}={getattr(self, high)!r}"
-                )
+        )
 
 
 class Start(NamedTuple):

@@ -20,12 +20,11 @@ class UnrollConfig:
     `clip_through_time` bounds each element of the gradient that flows from one inner
     step back to the one before, for a loss of weight 1: the mean over the window of one
     problem's values.
-
-    Attributes:
-        max_steps: Most steps of a window, for which memory is reserved.
     """
 
-    max_steps: int
+    max_steps: int = setting(
+        dataclasses.MISSING, "Most steps of a window, which have memory.", at_least=1
+    )
     meta_objective: str = setting(
         "log", f"What is minimised: {', '.join(list_meta_objectives())}."
     )
@@ -52,10 +51,6 @@ class UnrollConfig:
     def __post_init__(self):
         check_settings(self)
         meta_objective(self.meta_objective)
-        if self.max_steps < 1:
-            raise ValueError(
-                f"max_steps must be 1 or more. Received: {self.max_steps!r}"
-            )
 
     def num_objectives(self, num_steps):
         """Objectives recorded in a window of that many steps."""

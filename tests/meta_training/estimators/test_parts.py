@@ -202,5 +202,3 @@ def test_parts_are_whole_and_lie_together(parts, made):
             part.layout.tensor_problem,
             total.tensor_problem[bound["tensor"]] - bound["problem"].start,
         )
-    with pytest.raises(ValueError, match="parts must be a positive integer"):
-        ProblemBatch(TASKS, parts=0)
