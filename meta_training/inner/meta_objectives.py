@@ -1,17 +1,7 @@
 """Meta-objectives: how the objectives of a window enter the meta-training loss.
 
-To add a meta-objective, write a function of the objectives and the first objective of
-the trajectory, and register it:
-
->>> import tensorflow as tf
->>> from meta_training.inner.meta_objectives import meta_objective
->>> from meta_training.inner.meta_objectives import register_meta_objective
->>> @register_meta_objective("square_root")
-... def square_root(objectives, initial_objective):
-...     return tf.sqrt(objectives / (initial_objective + 1e-6))
->>> value = meta_objective("square_root").function(tf.constant(4.0), tf.constant(1.0))
->>> round(float(value), 3)
-2.0
+A new one is a function of the objectives and the first objective of the trajectory, and
+a line that registers it (`docs/meta_training.md`).
 """
 
 import dataclasses

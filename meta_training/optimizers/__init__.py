@@ -4,12 +4,6 @@
 released code (tensorflow/models, research/learned_optimizer, `optimizer/`). All of them
 run in the same inner loop, are trained by the same estimators and are evaluated with
 the same code. To add one, write a class and register it with a decorator.
-
->>> from meta_training.optimizers import list_optimizers, trainable_optimizer
->>> list_optimizers()[:2]
-['coordinatewise_rnn', 'global_learning_rate']
->>> trainable_optimizer("trainable_adam").initial_meta_parameters()["log_epsilon"].shape
-()
 """
 
 from meta_training.optimizers.base import (

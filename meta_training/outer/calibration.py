@@ -7,9 +7,6 @@ bias (Wu et al., *Understanding Short-Horizon Bias in Stochastic Meta-Optimizati
 2018). That bias lies almost wholly along a few scalars that raise or lower all rates
 alike. Here those are chosen by a search along each, on whole runs of training tasks:
 no gradient, hence no truncation, and too few numbers for noise to matter.
-
->>> calibration = Calibration(task_set("default_networks"), rule)  # doctest: +SKIP
->>> meta_parameters, trials = calibration.search(meta_parameters)    # doctest: +SKIP
 """
 
 import dataclasses

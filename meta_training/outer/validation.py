@@ -4,11 +4,6 @@ The meta-training loss says nothing about networks: an optimizer that is excelle
 its task set can be worthless on a perceptron. So at regular intervals the `validation`
 networks, on data and in shapes that no task has, are trained from several initial
 learning rates, and the checkpoint with the lowest `score` is kept.
-
->>> validate = Validator(weights.optimizer)                  # doctest: +SKIP
->>> results = validate(weights.meta_parameters)              # doctest: +SKIP
->>> results["score"]                                         # doctest: +SKIP
--2.4
 """
 
 from collections.abc import Mapping, Sequence
