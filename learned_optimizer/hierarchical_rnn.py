@@ -26,6 +26,7 @@ from learned_optimizer.keras_step.arguments import (
 from learned_optimizer.keras_step.inspection import Inspection
 from learned_optimizer.keras_step.state_variables import StateVariables
 from learned_optimizer.keras_step.total_steps import TotalSteps
+from learned_optimizer.utils.backend import check_backend
 from learned_optimizer.weights import Weights
 
 
@@ -358,7 +359,9 @@ class HierarchicalRNN(
         Raises:
             ValueError: If something else is there, or the backend is another.
         """
-        from learned_optimizer.keras_step.exporting import export_optimizer
+        check_backend()
+        # It imports TensorFlow, which need not be installed under other backends.
+        from learned_optimizer.interop.saved_model_files import export_optimizer
 
         # Not those of a subclass, which may need arguments.
         return export_optimizer(self, path, HierarchicalRNN().get_config())

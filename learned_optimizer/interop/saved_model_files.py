@@ -6,13 +6,17 @@ are not read back. Reading back takes the numbers alone and runs nothing of the
 SavedModel. What a SavedModel computes is `saved_model.py`.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 
+import numpy as np
 import tensorflow as tf
+from absl import logging
+from keras import ops
 
 from learned_optimizer.interop.saved_model import ExportedOptimizer
 from learned_optimizer.interop.weight_files import Weights
@@ -56,6 +60,59 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return path
+
+
+def export_optimizer(optimizer, path, default_config) -> pathlib.Path:
+    """`HierarchicalRNN.export`: a SavedModel of its meta-parameters as they are now.
+
+    Settings that the SavedModel lacks are named in a warning.
+
+    Args:
+        optimizer: Built or not.
+        path: As in `export_weights`.
+        default_config: What `get_config` gives without arguments.
+
+    Raises:
+        ValueError: If the backend is not TensorFlow, or something else is there.
+    """
+    left_out = _settings_left_out(optimizer, default_config)
+    if left_out:
+        logging.warning(
+            "A SavedModel holds the learned update alone, not the optimizer's settings "
+            "(see docs/export.md). Received: %s",
+            ", ".join(f"{name}={value!r}" for name, value in left_out.items()),
+        )
+    weights = optimizer.weights
+    if optimizer.built:
+        variables = optimizer.step_variables(optimizer._trainable_variables)
+        current = {
+            name: ops.convert_to_numpy(variable)
+            for name, variable in variables.meta_parameters.items()
+        }
+        if not all(
+            np.array_equal(value, weights.meta_parameters[name])
+            for name, value in current.items()
+        ):
+            # A state was loaded that came with others; the card is not of those.
+            weights = dataclasses.replace(
+                weights,
+                name=f"{weights.name}-changed",
+                meta_parameters=current,
+                card={},
+                shipped=False,
+            )
+    return export_weights(weights, path)
+
+
+def _settings_left_out(optimizer, default_config) -> dict:
+    """The settings that are not as by default and that no SavedModel holds."""
+    # What is in the numbers, or decides nothing in them.
+    kept = {"name", "weights", "seed"}
+    return {
+        name: value
+        for name, value in optimizer.get_config().items()
+        if name not in kept and value != default_config.get(name)
+    }
 
 
 def read_saved_model(path) -> Weights:

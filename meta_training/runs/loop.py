@@ -101,10 +101,6 @@ class TrainingLoop:
         """
         record_steps = np.asarray(record_steps, np.int32)
         steps = self._draws["row_indices"].shape[0]
-        if record_steps[0] != 0 or np.any(np.diff(record_steps) < 0):
-            raise ValueError(
-                f"record_steps must ascend from 0. Received: {record_steps.tolist()}"
-            )
         if record_steps[-1] > steps:
             raise ValueError(
                 f"record_steps must not exceed the {steps} steps that minibatches "

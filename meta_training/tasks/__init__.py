@@ -6,7 +6,15 @@ and `default_networks` those networks alone: the weights that ship were trained 
 Each set of the released code is there under its own name, too (`list_task_sets()`).
 """
 
-from meta_training.tasks.base import Instance, Task, stack_instances, stack_parameters
+from meta_training.tasks.base import (
+    Instance,
+    Task,
+    list_task_sets,
+    register_task_set,
+    stack_instances,
+    stack_parameters,
+    task_set,
+)
 from meta_training.tasks.combinators import (
     SumTask,
     log_objective,
@@ -15,7 +23,6 @@ from meta_training.tasks.combinators import (
 )
 from meta_training.tasks.released import released_sets  # noqa: F401
 from meta_training.tasks.small_networks import default_set  # noqa: F401
-from meta_training.tasks.task_sets import list_task_sets, register_task_set, task_set
 
 __all__ = [
     "Instance",

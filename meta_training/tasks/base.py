@@ -1,4 +1,4 @@
-"""What a meta-training task is.
+"""What a meta-training task is, and the register of named sets of them.
 
 A `Task` is a static, hashable description of one optimization problem: shapes,
 noise, where its data come from. It holds no tensors. From it the trainer draws
@@ -20,13 +20,14 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from learned_optimizer.utils.flags import check_settings, setting
+from meta_training.registry import Registry
 
 Instance = dict[str, np.ndarray]
 Shapes = tuple[tuple[int, ...], ...]
@@ -210,6 +211,23 @@ class Task(abc.ABC):
     def parameter_count(self) -> int:
         """How many numbers are optimized."""
         return sum(math.prod(shape) for shape in self.parameter_shapes)
+
+
+_task_sets: Registry[Callable[[], list[Task]]] = Registry("a task set")
+
+
+# A set is a function that returns a list of tasks.
+register_task_set = _task_sets.register
+list_task_sets = _task_sets.names
+
+
+def task_set(name: str) -> list[Task]:
+    """The tasks of a named set, in a fixed order.
+
+    Raises:
+        ValueError: No set has that name; the message lists those that exist.
+    """
+    return list(_task_sets.get(name)())
 
 
 def stack_instances(instances: Sequence[Instance]) -> Instance:

@@ -69,6 +69,10 @@ def test_no_path_of_one_machine():
     assert find_lines(MACHINE_PATH) == []
 
 
+def test_no_merge_is_left_open():
+    assert find_lines(re.compile("^(<{7}|>{7}) ")) == []
+
+
 def test_no_host_of_a_package_registry():
     assert find_lines(REGISTRY_HOST) == []
 

@@ -6,6 +6,7 @@
 
 import math
 
+from meta_training.tasks.base import register_task_set, task_set
 from meta_training.tasks.combinators import (
     SumTask,
     log_objective,
@@ -40,7 +41,6 @@ from meta_training.tasks.released.test_functions import (
     StyblinskiTang,
 )
 from meta_training.tasks.small_networks.networks import Network
-from meta_training.tasks.task_sets import register_task_set, task_set
 
 RELEASED_SEED = 123
 

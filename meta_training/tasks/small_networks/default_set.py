@@ -12,6 +12,7 @@ differ in activation, initialisation, data and noise.
 
 import dataclasses
 
+from meta_training.tasks.base import register_task_set
 from meta_training.tasks.released.classifiers import SoftmaxRegression
 from meta_training.tasks.released.released_sets import released
 from meta_training.tasks.small_networks.image_networks import ImageNetwork
@@ -29,7 +30,6 @@ from meta_training.tasks.small_networks.sequence_networks import (
     EmbeddingNetwork,
     RecurrentNetwork,
 )
-from meta_training.tasks.task_sets import register_task_set
 
 # (features, hidden sizes, classes, batch size)
 _PERCEPTRONS = (
