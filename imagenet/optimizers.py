@@ -97,21 +97,67 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer with every setting resolved, see `OptimizerDefaults` and `resolve`.
+    """An optimizer with every setting resolved for a run, see `OptimizerDefaults`.
 
-    `learning_rate` is the highest one, `train_steps` is what a cosine is stretched to;
-    `weights` and `state_dtype` are of the learned optimizer.
+    Args:
+        name: A key of `OPTIMIZERS`.
+        batch_size: Images a step, over all devices.
+        train_steps: Steps of the run, to which a cosine is stretched.
+        steps_per_epoch: Steps of an epoch.
+        learning_rate: The highest one, above 0; None: the usual one for that batch.
+        schedule: One of `SCHEDULES`.
+        warmup_steps: None: as usual, but a tenth of the run at most.
+        weight_decay: 0 or more; None: the usual one.
+        weights: Of the learned optimizer.
+        state_dtype: Of the learned optimizer.
+
+    Raises:
+        ValueError: A name is unknown, or the warm-up is longer than the run.
     """
 
     name: str
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
+    _: dataclasses.KW_ONLY
+    batch_size: int
     train_steps: int
     steps_per_epoch: float
-    weight_decay: float
-    weights: str
-    state_dtype: str
+    learning_rate: float | None = None
+    schedule: str = "usual"
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    weights: str = "default"
+    state_dtype: str = "float32"
+
+    def __post_init__(self):
+        for what, value, known in (
+            ("optimizer", self.name, OPTIMIZERS),
+            ("schedule", self.schedule, (*SCHEDULES, "exponential")),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
+                )
+        defaults = OPTIMIZERS[self.name]
+        rate = defaults.learning_rate
+        if defaults.batch_size:
+            rate *= self.batch_size / defaults.batch_size
+        warmup_steps = max(
+            round(defaults.warmup_epochs * self.steps_per_epoch),
+            round(defaults.warmup_fraction * self.train_steps),
+        )
+        for name, usual in (
+            ("learning_rate", float(rate)),
+            ("warmup_steps", min(warmup_steps, self.train_steps // 10)),
+            ("weight_decay", defaults.weight_decay),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual)
+        if self.schedule == "usual":
+            object.__setattr__(self, "schedule", defaults.schedule)
+        if not 0 <= self.warmup_steps <= self.train_steps:
+            raise ValueError(
+                "the warm-up must lie within the run. Received: "
+                f"{self.warmup_steps} steps of {self.train_steps}"
+            )
 
     @property
     def is_learned(self) -> bool:
@@ -182,6 +228,9 @@ class OptimizerSpec:
         return optimizer
 
 
+resolve = OptimizerSpec
+
+
 @keras.saving.register_keras_serializable(package="imagenet")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise from 0, then a cosine, an exponential decay, or nothing."""
@@ -219,73 +268,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         public = vars(self).items()
         return {name: value for name, value in public if not name.startswith("_")}
-
-
-def resolve(
-    name: str,
-    *,
-    batch_size: int,
-    train_steps: int,
-    steps_per_epoch: float,
-    learning_rate: float | None = None,
-    schedule: str = "usual",
-    warmup_steps: int | None = None,
-    weight_decay: float | None = None,
-    weights: str = "default",
-    state_dtype: str = "float32",
-) -> OptimizerSpec:
-    """Resolves the settings of an optimizer for a run.
-
-    Args:
-        name: A key of `OPTIMIZERS`.
-        batch_size: Images a step, over all devices.
-        train_steps: Steps of the run.
-        steps_per_epoch: Steps of an epoch.
-        learning_rate: Above 0; None: the usual one for that batch.
-        schedule: One of `SCHEDULES`.
-        warmup_steps: None: as usual, but a tenth of the run at most.
-        weight_decay: 0 or more; None: the usual one.
-        weights: Of the learned optimizer.
-        state_dtype: Of the learned optimizer.
-
-    Raises:
-        ValueError: A name is unknown, or the warm-up is longer than the run.
-    """
-    for what, value, known in (
-        ("optimizer", name, OPTIMIZERS),
-        ("schedule", schedule, SCHEDULES),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
-            )
-    defaults = OPTIMIZERS[name]
-    if learning_rate is None:
-        learning_rate = defaults.learning_rate
-        if defaults.batch_size:
-            learning_rate *= batch_size / defaults.batch_size
-    if warmup_steps is None:
-        usual = max(
-            round(defaults.warmup_epochs * steps_per_epoch),
-            round(defaults.warmup_fraction * train_steps),
-        )
-        warmup_steps = min(usual, train_steps // 10)
-    if not 0 <= warmup_steps <= train_steps:
-        raise ValueError(
-            "the warm-up must lie within the run. Received: "
-            f"{warmup_steps} steps of {train_steps}"
-        )
-    return OptimizerSpec(
-        name,
-        float(learning_rate),
-        defaults.schedule if schedule == "usual" else schedule,
-        warmup_steps,
-        train_steps,
-        steps_per_epoch,
-        defaults.weight_decay if weight_decay is None else weight_decay,
-        weights,
-        state_dtype,
-    )
 
 
 def with_loss_scale(

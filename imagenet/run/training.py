@@ -413,15 +413,11 @@ def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec
     """
     steps_per_epoch = num_train_images / config.batch_size
     train_steps = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
+    names = ("batch_size", "learning_rate", "schedule", "warmup_steps")
+    names += ("weight_decay", "weights", "state_dtype")
     return resolve(
         config.optimizer,
-        batch_size=config.batch_size,
         train_steps=train_steps,
         steps_per_epoch=steps_per_epoch,
-        learning_rate=config.learning_rate,
-        schedule=config.schedule,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        weights=config.weights,
-        state_dtype=config.state_dtype,
+        **{name: getattr(config, name) for name in names},
     )
