@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 import tensorflow as tf
 
+from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from learned_optimizer.utils.flags import setting
 from meta_training.tasks.base import Task, broadcast_tasks
 from meta_training.tasks.released.algebraic import AlgebraicTask, log_objective_value
@@ -97,10 +98,7 @@ class Rescaled(_Wrapper):
 
     def sample_instance(self, generator):
         instance = super().sample_instance(generator)
-        return {
-            **{f"inner/{name}": array for name, array in instance.items()},
-            "scale": np.float32(self.scale),
-        }
+        return {**with_prefix("inner/", instance), "scale": np.float32(self.scale)}
 
     @property
     def row_arrays(self):
@@ -113,7 +111,7 @@ class Rescaled(_Wrapper):
     def objective(self, parameters, instance):
         scale = instance["scale"]
         parameters = [x / broadcast_tasks(scale, x) for x in parameters]
-        return self.task.objective(parameters, _part(instance, "inner"))
+        return self.task.objective(parameters, under_prefix("inner/", instance))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +184,7 @@ class SumTask(Task):
         groups, start = defaultdict(list), 0
         for index, task in enumerate(self.tasks):
             end = start + len(task.parameter_shapes)
-            part = _part(instance, index)
+            part = under_prefix(f"{index}/", instance)
             groups[task.batch_key].append((task, parameters[start:end], part))
             start = end
         total = 0.0
@@ -198,13 +196,3 @@ class SumTask(Task):
             )
             total += tf.reduce_sum(tf.reshape(values, [len(members), -1]), axis=0)
         return total
-
-
-def _part(instance, prefix) -> dict:
-    """The arrays named `prefix/...`, without the prefix."""
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): array
-        for name, array in instance.items()
-        if name.startswith(start)
-    }
