@@ -162,7 +162,7 @@ def test_the_wall_clock_is_that_of_all_steps_so_far(tmp_path):
         ({"optimizers": ("sgd",)}, "optimizers must be one of"),
         ({"seeds": ()}, "seeds must not be empty"),
         ({"factors": (0.0,)}, "factors must be a finite number, above 0"),
-        ({"probe_steps": 9}, "at most train_steps, 8. Received: probe_steps=9"),
+        ({"probe_steps": 9}, "at most train_steps. Received: probe_steps=9"),
     ],
 )
 def test_bad_plans(tmp_path, changes, message):
