@@ -104,13 +104,7 @@ def mirrored(name, optimizer, precision):
 
 
 @pytest.mark.distributed
-def test_replicas_agree_on_statistics_and_on_overflows():
-    check_statistics()
-    for optimizer in ("momentum", "hierarchical_rnn"):
-        check_overflows(optimizer)
-
-
-def check_statistics():
+def test_replicas_agree_on_the_statistics_of_normalizations():
     """Keras leaves each its own; evaluated and saved is their mean."""
     strategy, model, _, programs = mirrored("tiny", "momentum", "float32")
 
@@ -140,8 +134,10 @@ def check_statistics():
         np.testing.assert_allclose(one, (first + second) / 2, rtol=1e-6)
 
 
-def check_overflows(optimizer):
-    """One on one replica is one on all; Keras's loss scale asks the first alone."""
+@pytest.mark.distributed
+@pytest.mark.parametrize("optimizer", ["momentum", "hierarchical_rnn"])
+def test_an_overflow_on_one_replica_is_one_on_all(optimizer):
+    """Keras's loss scale asks the first replica alone."""
     strategy, model, scaled, programs = mirrored("plain", optimizer, "mixed_float16")
 
     @tf.function
