@@ -19,6 +19,7 @@ drops statements and arguments of a sample that a seed draws.
 import argparse
 import ast
 import collections
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -265,9 +266,12 @@ class Copy:
         process = fork.Process(target=_test, args=(said, options, names))
         process.start()
         process.join(time_limit)
-        if process.is_alive():
+        took_too_long = process.is_alive()
+        # What it started may go on without it.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.join()
+        process.join()
+        if took_too_long:
             return [TOO_LONG]
         if not process.exitcode:
             return []

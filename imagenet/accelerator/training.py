@@ -106,7 +106,7 @@ def train(
     Raises:
         OutOfTime: It came before the last step.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     log = CsvLog(folder / "train.csv", TRAIN_COLUMNS, 0)
     began, pending = time.monotonic(), []
     for number in range(train_steps):

@@ -90,6 +90,7 @@ def test_a_call_ends_with_its_minutes(tmp_path):
     assert "goes on: step.csv: hierarchical_rnn on tiny is left" in done.stderr
     settings = json.loads((tmp_path / "step" / "settings.json").read_text())
     assert settings["model"] == "tiny" and settings["weights_sha256"]
+    assert settings["train_steps"] == 1000
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -25,6 +25,7 @@ RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
         # Five epochs of warm-up, then half a cosine over the 950 steps that are left.
         ("adam", 0, 1e-3 / 50),
         ("adam", 49, 1e-3),
+        ("adam", 50, 1e-3),
         ("adam", 50 + 475, 0.5e-3),
         ("adam", 1000, 0.0),
         ("momentum", 49, 0.1 * 64 / 256),

@@ -125,6 +125,8 @@ def test_a_record_that_will_not_do(made, tmp_path, change, message):
 def test_settings_out_of_range(changes, message):
     with pytest.raises(ValueError, match=message):
         GeneratedConfig(**changes)
+    # An image of each class is enough.
+    assert GeneratedConfig(num_images=100).num_classes == 100
 
 
 def test_a_disk_without_room(tmp_path, monkeypatch):

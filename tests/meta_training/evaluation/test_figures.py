@@ -6,7 +6,7 @@ from meta_training.evaluation import figures
 from tests.meta_training.evaluation.results_by_hand import many_tasks
 
 
-def test_figures_of_many_tasks_show_what_was_computed():
+def test_figures_of_many_tasks_show_what_was_computed(tmp_path):
     learned, adam, _ = results = many_tasks(12)
     (axis,) = figures._differences(learned, adam).axes
     logs = np.log([0.5, 2.0, 0.6, 0.8])
@@ -19,6 +19,9 @@ def test_figures_of_many_tasks_show_what_was_computed():
     assert list(curves) == [
         *("runs/a/weights, untuned", "Adam, 0.001", "Adam, tuned for each task")
     ]
+    figures.save_figure(axis.figure, axis, tmp_path / "figure.png")
+    texts = axis.figure.legends[0].get_texts()
+    assert [text.get_text() for text in texts] == list(curves)
     # The middle half of all tasks.
     np.testing.assert_allclose(
         [curve[-1] for curve in curves.values()],

@@ -133,6 +133,13 @@ def test_the_nominal_rate_alone():
     assert same == ["largest", "shallow_tensors"]
 
 
+def test_numbers_of_a_readout_of_zeros():
+    weights = as_trained(fresh_weights(Config(), 0))
+    parameters = Parametrisation(weights, "readouts")
+    found = parameters.arrays(np.ones(parameters.size))
+    np.testing.assert_allclose(found["learning_rate_weights"], 0.05)
+
+
 def test_the_readout_of_an_odd_direction_is_one():
     def numbers(**switches):
         config = Config(nominal={}, **switches)
