@@ -185,11 +185,12 @@ def test_an_optimizer_of_another_strategy_than_its_variables_is_refused():
 
 @pytest.mark.slow
 def test_sparse_absent_and_undecayed_on_two_replicas():
+    strategy = two_replicas()
     for accumulation_steps in (None, 2):
-        check_sparse_absent_and_undecayed(accumulation_steps)
+        check_sparse_absent_and_undecayed(strategy, accumulation_steps)
 
 
-def check_sparse_absent_and_undecayed(accumulation_steps):
+def check_sparse_absent_and_undecayed(strategy, accumulation_steps):
     generator = np.random.default_rng(0)
     values = [
         generator.normal(size=shape).astype(np.float32)
@@ -211,7 +212,6 @@ def check_sparse_absent_and_undecayed(accumulation_steps):
         optimizer.build(variables)
         return optimizer, variables
 
-    strategy = two_replicas()
     with strategy.scope():
         optimizer, variables = make()
 
