@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -27,14 +28,15 @@ def outputs(task, values, data):
     return task.predict([tf.constant(value[None]) for value in values], instance)[0]
 
 
-def test_two_blocks_of_attention():
+@pytest.mark.parametrize("tokens", [5, 16])
+def test_two_blocks_of_attention(tokens):
     width, heads = 8, 2
     task = AttentionNetwork(
-        5, 6, width, 4, heads, blocks=2, positions=True, activation="tanh"
+        tokens, 6, width, 4, heads, blocks=2, positions=True, activation="tanh"
     )
     generator = np.random.default_rng(0)
     values = moved_start(task, generator)
-    data = generator.normal(size=(7, 5, 6)).astype(np.float32)
+    data = generator.normal(size=(7, tokens, 6)).astype(np.float32)
     remaining = iter(values)
 
     def dense(inputs):
@@ -49,9 +51,9 @@ def test_two_blocks_of_attention():
     stream = dense(data) + values[-1]
     for _ in range(2):
         query, key, value = np.split(dense(normalised(stream)), 3, axis=-1)
-        parts = [part.reshape(7, 5, heads, -1) for part in (query, value, key)]
+        parts = [part.reshape(7, tokens, heads, -1) for part in (query, value, key)]
         attended = keras.ops.nn.dot_product_attention(parts[0], parts[2], parts[1])
-        stream = stream + dense(np.reshape(attended, (7, 5, width)))
+        stream = stream + dense(np.reshape(attended, (7, tokens, width)))
         stream = stream + dense(np.tanh(dense(normalised(stream))))
     expected = dense(stream.mean(axis=1))
     np.testing.assert_allclose(
