@@ -104,7 +104,9 @@ setup(
     # An editable install then puts the checkout itself on the path, so that a package
     # added to it later is found without installing again.
     package_dir={"": "."},
-    package_data={"learned_optimizer": ["weights/*.npz", "weights/*.json"]},
+    package_data={
+        "learned_optimizer": ["weights/*.npz", "weights/*.json", "weights/*.csv"]
+    },
     python_requires=">=3.11,<3.14",
     install_requires=[
         "tensorflow>=2.20,<2.22",
