@@ -31,7 +31,7 @@ from imagenet.accelerator.step_cost import copy_bandwidth, step_cost
 from imagenet.accelerator.training import OutOfTime, TrainingStep, train
 from imagenet.comparison.runs import Run
 from imagenet.models import MODELS, build_model, checked_image_size
-from imagenet.optimizers import OPTIMIZERS, resolve
+from imagenet.optimizers import OPTIMIZERS, OptimizerSpec
 from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, weights_identity
 from imagenet.run.step_times import median_seconds
 from learned_optimizer import HierarchicalRNN
@@ -194,7 +194,7 @@ def compare(config: GpuConfig, deadline: float) -> None:
     for run in runs:
         _check_time(deadline - seconds, f"the run {run.name}")
         began = time.monotonic()
-        spec = resolve(
+        spec = OptimizerSpec(
             run.optimizer,
             batch_size=config.batch_size,
             train_steps=config.train_steps,

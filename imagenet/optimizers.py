@@ -95,6 +95,13 @@ OPTIMIZERS = {
 }
 
 
+def _require_member(what, value, known):
+    if value not in known:
+        raise ValueError(
+            f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
     """An optimizer with every setting resolved for a run, see `OptimizerDefaults`.
@@ -128,15 +135,11 @@ class OptimizerSpec:
     state_dtype: str = "float32"
 
     def __post_init__(self):
-        for what, value, known in (
-            ("optimizer", self.name, OPTIMIZERS),
-            ("schedule", self.schedule, (*SCHEDULES, "exponential")),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
-                )
+        _require_member("optimizer", self.name, OPTIMIZERS)
         defaults = OPTIMIZERS[self.name]
+        # What "usual" has become is known, too, where a copy is made.
+        known = dict.fromkeys((*SCHEDULES, defaults.schedule))
+        _require_member("schedule", self.schedule, known)
         rate = defaults.learning_rate
         if defaults.batch_size:
             rate *= self.batch_size / defaults.batch_size
@@ -226,9 +229,6 @@ class OptimizerSpec:
             optimizer.weight_decay = None
         optimizer.build(model.trainable_variables)
         return optimizer
-
-
-resolve = OptimizerSpec
 
 
 @keras.saving.register_keras_serializable(package="imagenet")

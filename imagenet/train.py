@@ -111,9 +111,9 @@ def check_optimizer(config: RunConfig) -> None:
     """Finds out whether there is such an optimizer, before the images are opened.
 
     Raises:
-        ValueError: A rule of `imagenet.optimizers.resolve` is broken, or the weights of
-            the learned optimizer are unknown or damaged, or have no nominal rate though
-            `horizon` asks for it.
+        ValueError: A rule of `imagenet.optimizers.OptimizerSpec` is broken, or the
+            weights of the learned optimizer are unknown or damaged, or have no nominal
+            rate though `horizon` asks for it.
     """
     # Of other sets the number is known once they are open, and looked at again then.
     count = _IMAGENET_IMAGES

@@ -97,6 +97,17 @@ def find_weights(names: list[str]) -> list[TrainedWeights]:
     return found
 
 
+def _check_opened(weights):
+    """Refuses weights that the final group has not evaluated."""
+    others = [w.name for w in weights if not opened_in(w.card.get("sha256"))]
+    if others:
+        raise ValueError(
+            "the final group must be opened by `python -m meta_training.publish "
+            "--final=FOLDER`, for weights that are to ship; here are baselines "
+            f"(--weights=) and weights that it evaluated. Received: {others}"
+        )
+
+
 def main(arguments):
     """Evaluates and writes the report."""
     command.prepare(arguments, FLAGS.modules)
@@ -106,13 +117,8 @@ def main(arguments):
         )
         tasks = find_tasks(FLAGS.tasks, FLAGS.only)
         weights = find_weights(FLAGS.weights)
-        others = [w.name for w in weights if not opened_in(w.card.get("sha256"))]
-        if FLAGS.tasks == "final" and others:
-            raise ValueError(
-                "the final group must be opened by `python -m meta_training.publish "
-                "--final=FOLDER`, for weights that are to ship; here are baselines "
-                f"(--weights=) and weights that it evaluated. Received: {others}"
-            )
+        if FLAGS.tasks == "final":
+            _check_opened(weights)
         single_rates = {}
         if FLAGS.rates_from:
             single_rates = best_single_rates(FLAGS.rates_from)

@@ -18,6 +18,7 @@ from absl import flags, logging
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.markdown import markdown_table
+from learned_optimizer.weights import ALIASES, DEFAULT
 from meta_training import command
 from meta_training.evaluation.report import read_report
 
@@ -143,7 +144,7 @@ def _narrow_network(path):
 
 def define_flags(values: flags.FlagValues = FLAGS):
     """Defines the flags; a function, so that an import has no side effect."""
-    flags.DEFINE_string("name", "default-v4", "Of the weights.", values)
+    flags.DEFINE_string("name", ALIASES[DEFAULT], "Of the weights.", values)
 
 
 def main(arguments):

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from imagenet.models import MODELS
-from imagenet.optimizers import OPTIMIZERS, resolve
+from imagenet.optimizers import OPTIMIZERS, OptimizerSpec
 from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, Terminated
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
@@ -97,7 +97,7 @@ class ComparisonConfig:
         """For each rate that is tried, its runs: one a seed."""
         rates: list[float | None] = [None]
         if optimizer != "hierarchical_rnn" and len(self.factors) > 1:
-            usual = resolve(
+            usual = OptimizerSpec(
                 optimizer,
                 batch_size=self.batch_size,
                 train_steps=self.train_steps,

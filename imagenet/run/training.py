@@ -21,7 +21,7 @@ from absl import logging
 from imagenet.input.batches import evaluation_iterator, shards_of, training_iterator
 from imagenet.input.data import ImageData
 from imagenet.models import build_model
-from imagenet.optimizers import OptimizerSpec, resolve, unwrapped, with_loss_scale
+from imagenet.optimizers import OptimizerSpec, unwrapped, with_loss_scale
 from imagenet.run.checkpoints import Checkpoints, existing_folder
 from imagenet.run.config import EVAL_COLUMNS, LOCK_FILE, RunConfig, Terminated
 from imagenet.run.devices import Devices
@@ -406,7 +406,7 @@ def check_start(config: RunConfig, devices: Devices) -> None:
 
 
 def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec:
-    """The optimizer of a run, see `imagenet.optimizers.resolve`.
+    """The optimizer of a run, see `imagenet.optimizers.OptimizerSpec`.
 
     Raises:
         ValueError: A setting of it breaks a rule.
@@ -415,7 +415,7 @@ def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec
     train_steps = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
     names = ("batch_size", "learning_rate", "schedule", "warmup_steps")
     names += ("weight_decay", "weights", "state_dtype")
-    return resolve(
+    return OptimizerSpec(
         config.optimizer,
         train_steps=train_steps,
         steps_per_epoch=steps_per_epoch,

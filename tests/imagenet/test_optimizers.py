@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from imagenet.optimizers import OPTIMIZERS, WarmUp, kernels_of, resolve
+from imagenet.optimizers import OPTIMIZERS, OptimizerSpec, WarmUp, kernels_of
 from learned_optimizer import HierarchicalRNN
 
 RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
@@ -38,19 +38,21 @@ RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
     ],
 )
 def test_usual_rates(name, step, expected):
-    assert resolve(name, **RUN).rate_at(step) == pytest.approx(
+    assert OptimizerSpec(name, **RUN).rate_at(step) == pytest.approx(
         expected, rel=1e-6, abs=1e-9
     )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_given_rate_is_taken_as_it_is(name):
-    spec = resolve(name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0)
+    spec = OptimizerSpec(
+        name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0
+    )
     assert [spec.rate_at(step) for step in (0, 500)] == [0.7, 0.7]
 
 
 def test_a_short_run_warms_up_over_a_tenth():
-    spec = resolve("adam", batch_size=64, train_steps=100, steps_per_epoch=1000.0)
+    spec = OptimizerSpec("adam", batch_size=64, train_steps=100, steps_per_epoch=1000.0)
     assert spec.warmup_steps == 10
 
 
@@ -76,7 +78,7 @@ def test_only_kernels_decay(name):
 
     def moved(decay):
         model = network()
-        spec = resolve(
+        spec = OptimizerSpec(
             name, **RUN, weight_decay=decay, schedule="constant", warmup_steps=0
         )
         optimizer = spec.make(model)
@@ -110,7 +112,7 @@ def test_only_kernels_decay(name):
     ],
 )
 def test_each_is_that_of_the_work_named(name, kind, decay, schedule):
-    spec = resolve(name, **RUN)
+    spec = OptimizerSpec(name, **RUN)
     assert type(spec.make(network())) is kind
     assert name == "hierarchical_rnn" or name in spec.describe()
     assert (spec.weight_decay, spec.schedule) == (decay, schedule)
@@ -119,7 +121,9 @@ def test_each_is_that_of_the_work_named(name, kind, decay, schedule):
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "momentum"])
 def test_two_steps_of_a_baseline_by_hand(name):
     """With the constants of the works that `imagenet.optimizers` names."""
-    spec = resolve(name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0)
+    spec = OptimizerSpec(
+        name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0
+    )
     model = network()
     optimizer = spec.make(model)
     variable = model.trainable_variables[1]
@@ -155,17 +159,17 @@ def test_two_steps_of_a_baseline_by_hand(name):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        resolve(**RUN, **arguments)
+        OptimizerSpec(**RUN, **arguments)
 
 
 def test_the_state_of_the_learned_optimizer_may_take_half_the_memory():
-    spec = resolve("hierarchical_rnn", **RUN, state_dtype="bfloat16")
+    spec = OptimizerSpec("hierarchical_rnn", **RUN, state_dtype="bfloat16")
     state = spec.make(network()).variables
     assert {v.dtype for v in state if "hidden_state" in v.path} == {"bfloat16"}
     assert "state in bfloat16" in spec.describe()
 
 
 def test_unknown_weights_are_refused():
-    spec = resolve("hierarchical_rnn", **RUN, weights="no_such_weights")
+    spec = OptimizerSpec("hierarchical_rnn", **RUN, weights="no_such_weights")
     with pytest.raises(ValueError, match="no_such_weights"):
         spec.make(network())

@@ -11,7 +11,7 @@ from PIL import Image
 from imagenet.comparison import report
 from imagenet.comparison.report import _mean, shown_limits, write_report
 from imagenet.comparison.runs import Run
-from imagenet.optimizers import resolve
+from imagenet.optimizers import OptimizerSpec
 from imagenet.run.config import EVAL_COLUMNS
 from learned_optimizer.utils.csv_log import CsvLog, read_csv
 from tests.imagenet.comparison.test_runs import plan, write_run
@@ -37,7 +37,7 @@ def test_the_report_names_the_rate_that_was_chosen_and_the_weights_of_the_runs(
         log.write(dict(zip(EVAL_COLUMNS, (8, 0.5, 0.9, 1.0, 10), strict=True)))
         log.close()
     choices = {
-        name: resolve(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
+        name: OptimizerSpec(name, batch_size=64, train_steps=8, steps_per_epoch=10.0)
         for name in mine.optimizers
     }
     times = {
