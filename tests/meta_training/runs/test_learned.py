@@ -42,6 +42,10 @@ def test_learned_loop_is_the_keras_class(name, total_steps, dtype, tolerances):
     }
     if total_steps:
         arguments["total_steps"] = np.full(2, total_steps, np.float32)
+    values = [tf.constant(value) for value in draws.start]
+    state = optimizer.start(values, arguments)
+    for found in (state, optimizer.step(values, values, state, 0, arguments)[1]):
+        assert found[0].hidden_state.dtype == found[0].mean_squares.dtype == dtype
     steps = 25
     runs = loop(np.arange(steps + 1), arguments)
     for run, rate in enumerate(rates):
