@@ -181,6 +181,17 @@ class Start(Task):
         return self.level + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
 
 
+def test_half_the_state_is_run_beside(tmp_path):
+    settings = EvaluationConfig(
+        steps=6, seeds=1, learning_rates=(0.1,), half_state=True
+    )
+    weights = [load_weights("default-v4")]
+    whole, half = evaluate(weights, [Bowl(1.0)], settings, tmp_path, baselines=[])
+    assert half.optimizer == f"{whole.optimizer}, state in bfloat16"
+    assert not np.array_equal(half.losses, whole.losses)
+    np.testing.assert_allclose(half.losses, whole.losses, rtol=0.02)
+
+
 def test_tasks_are_found_by_name():
     everything = find_tasks("test")
     assert len(everything) == 5
