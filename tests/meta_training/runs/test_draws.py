@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from meta_training.runs import draw_runs, record_steps
-from meta_training.tasks.released.algebraic import Bowl
-from meta_training.tasks.released.algebraic import Quadratic
+from meta_training.tasks.released.algebraic import Bowl, Quadratic
 from tests.meta_training.runs.step_by_step import NETWORK, STEPS
 
 
