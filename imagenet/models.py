@@ -18,7 +18,9 @@ class ModelSpec:
     """A network that can be trained.
 
     Attributes:
-        constructor: Its function in `keras.applications`.
+        constructor: Its function in `keras.applications`, or one that takes the same
+            `weights`, `classes`, `input_shape` and `classifier_activation` and wants
+            pixels from -1 to 1.
         image_size: Height and width in pixels that it was made for.
         smallest_image_size: The least that it can take.
     """

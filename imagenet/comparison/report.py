@@ -1,6 +1,7 @@
 """The report of a comparison: Markdown, with curves and times as PNG and CSV."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from imagenet.comparison.runs import (
     wall_clock,
     write_curves,
 )
-from imagenet.optimizers import OptimizerSpec
+from imagenet.optimizers import OPTIMIZERS, OptimizerSpec
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.markdown import markdown_table
@@ -23,14 +24,8 @@ from learned_optimizer.utils.markdown import markdown_table
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-COLOURS = {
-    "hierarchical_rnn": "#d1495b",
-    "rmsprop": "#30638e",
-    "adam": "#edae49",
-    "adamw": "#8d6a9f",
-    "nadamw": "#a0522d",
-    "momentum": "#3b7a57",
-}
+_PALETTE = ("#d1495b", "#30638e", "#edae49", "#8d6a9f", "#a0522d", "#3b7a57")
+COLOURS = dict(zip(OPTIMIZERS, itertools.cycle(_PALETTE)))
 _STYLE = {"font.size": 14, "axes.spines.top": False, "axes.spines.right": False}
 
 

@@ -20,13 +20,13 @@ add up: from `shallow_tensors` tensors on, all sizes are divided by the square r
 their number, as independent relative changes of layers in a row add up.
 
 Where the number of steps of the whole training is known, a `Horizon`, the nominal rate
-follows a schedule over it instead: after t of T updates it is
+follows a schedule over it instead: after t of K updates it is
 
-    ratio * size * peak * (T / 1000)^-horizon_power
+    ratio * size * peak * (K / 1000)^-horizon_power
         * (1 + t / decay_steps)^-horizon_decay * (end + (1 - end) * left^fall_power)
-    left = min(1, (1 - t / T) / (1 - fall_start))
+    left = min(1, (1 - t / K) / (1 - fall_start))
 
-with `horizon_peak` and `fall_end`. From step T on it stays at its end.
+with `horizon_peak` and `fall_end`. From step K on it stays at its end.
 
 Neither the released code nor what we know of the paper has this; it is off by default.
 It owes to the nominal terms of Harrison et al., *A Closer Look at Learned

@@ -149,7 +149,8 @@ def finish_tensors(state, sums, layout, levels, config, active, fraction_left=No
 def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active):
     """Steps at their length, of all blocks or of one shard. Equation 11.
 
-    `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate.
+    `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate; `finish_tensors` gives the
+    inverse root.
 
     Args:
         steps: Of the parameter pass, `{name: [1, blocks, block_size]}`.

@@ -25,6 +25,7 @@ _DRAWN = (
     ("Adam", "default", "#30638e", "-"),
     ("Adam", "best rate for each task", "#30638e", "--"),
     ("SGD momentum", "best rate for each task", "#6a994e", "--"),
+    ("NAdamW", "best rate for each task", "#bc6c25", "--"),
     ("RMSprop", "best rate for each task", "#7d7d7d", ":"),
 )
 

@@ -86,8 +86,11 @@ class Runs:
             (n for n in self._runs if f"{label}, ".startswith(f"{n}, ")), key=len
         )
         how = label.removeprefix(name).removeprefix(", ")
-        if how in ("rate of other tasks", "one for all") and self._other_tasks:
-            (rate, *_) = self._other_tasks.rates(f"{name}, one for all", METRICS[1])[1]
+        others = self._other_tasks
+        if how in ("rate of other tasks", "one for all") and others:
+            if name not in others._runs:  # a learned optimizer
+                return name, [self.default[name]] * len(self.tasks)
+            (rate, *_) = others.rates(f"{name}, one for all", METRICS[1])[1]
             return name, [rate] * len(self.tasks)
         means = {
             rate: [self.values(name, rate, task, metric).mean() for task in self.tasks]
