@@ -37,6 +37,18 @@ def test_digits_demo(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_running_averages_lag_at_first():
+    output = output_of(
+        [sys.executable, "examples/running_averages.py", "--steps=250", "--weights="]
+    )
+    steps, *rows = output.splitlines()
+    assert steps.split() == ["250"]
+    losses = [float(row.split()[-1]) for row in rows]
+    # Adam at two rates: far below ln 10 in training, ten times as high under averages.
+    assert len(losses) == 4 and max(losses[::2]) < 0.5
+    assert losses[1] > 10 * losses[0] and losses[3] > 10 * losses[2]
+
+
 def test_imagenet_demo(tmp_path):
     """The command of `make demo`, with fewer steps."""
     flags = [
