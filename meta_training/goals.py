@@ -83,8 +83,8 @@ def page(name: str, results: pathlib.Path = _RESULTS, narrow=_NARROW) -> str:
     parts = [
         _HEAD.format(name=name),
         "## Meta-training pays",
-        "The score falls as more inner steps are spent. Scores are how much faster "
-        "than the reference runs are, in logs, negative; here the mean of center less "
+        "Asked: the score rises as more inner steps are spent. A score is how much "
+        "faster than the reference runs are, in logs; here the mean of center less "
         "start over each quarter of a search, and its standard error.",
         _searches(results / "whole_runs"),
     ]
