@@ -183,7 +183,7 @@ def tests_of(path: str, own: bool = False) -> list[str]:
     """The test files of a module, closest first.
 
     They are its own; those that import it; those of the modules that use it; those of
-    its package that belong to no module.
+    its package that belong to no module, and those of all settings if it has some.
 
     Args:
         path: The module.
@@ -194,6 +194,8 @@ def tests_of(path: str, own: bool = False) -> list[str]:
     importing = [test for test in importers(path, package) if "/test_" in test]
     rest = [test.relative_to(ROOT) for test in sorted((ROOT / package).rglob("test_*"))]
     rest = [test.as_posix() for test in rest if not module_of(test).is_file()]
+    has_settings = "setting(" in (ROOT / path).read_text(encoding="utf-8")
+    rest += ["tests/project/test_settings.py"] * has_settings
     kinds = [mirrored, importing, tests_of_users(path), rest]
     if own:
         return next(filter(None, kinds))
