@@ -32,6 +32,11 @@ def test_the_page_that_ships_follows_from_its_files():
 def test_what_was_run_and_what_was_not(tmp_path):
     (tmp_path / "a-v1" / "long").mkdir(parents=True)
     (tmp_path / "whole_runs").mkdir()
+    (tmp_path / "a-v1" / "final").mkdir()
+    final = tmp_path / "a-v1" / "final" / "report.md"
+    table = "| a | b |\n|---|---|\n"
+    ratios = f"# Evaluation\n\n    python\n\n## Ratios of final losses\n\n{table}"
+    final.write_text(ratios + "| a-v1 | Adam |\n")
     (tmp_path / "a-v1" / "long" / "report.md").write_text(REPORT.format(1.25))
     rows = [f"{i},{100 * i},{-1 + i},{-0.5 + (i if i < 4 else 3)}" for i in range(8)]
     (tmp_path / "whole_runs" / "search_x.csv").write_text(
@@ -44,6 +49,11 @@ def test_what_was_run_and_what_was_not(tmp_path):
     text = goals.page("a-v1", tmp_path, tmp_path / "narrow.csv")
     assert "| a | 1.25 |" in text and "| b |" not in text
     assert text.count("Not run.") == 4
+    # The rule by hand was not among those compared; then it is.
+    assert "| a-v1 | Adam |" not in text
+    final.write_text(ratios + "| a-v1 | Adam |\n| a-v1 | by_hand |\n")
+    text = goals.page("a-v1", tmp_path, tmp_path / "narrow.csv")
+    assert f"{table}| a-v1 | by_hand |\n" in text
     # Center less start is 0.5 four times, then -0.5, -1.5, -2.5, -3.5.
     assert "| search_x | 3e+02 | 0.500 | 0.000 |\n" in text
     assert "| search_x | 7e+02 | -3.000 | 0.500 |\n" in text
