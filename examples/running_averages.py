@@ -60,11 +60,11 @@ def main(_):
         f"Adam({rate:g})": keras.optimizers.Adam(rate) for rate in (1e-3, 1e-2)
     }
     for name in FLAGS.weights:
-        weights = {"weights": name}
-        optimizers[name] = HierarchicalRNN(**weights)
+        optimizers[name] = HierarchicalRNN(weights=name)
         optimizers[f"{name}, total_steps"] = HierarchicalRNN(
-            **weights, total_steps=FLAGS.steps
+            weights=name, total_steps=FLAGS.steps
         )
+    batches = np.arange(len(x) // BATCH_SIZE * BATCH_SIZE).reshape(-1, BATCH_SIZE)
     times = range(EVERY, FLAGS.steps + 1, EVERY)
     print(f"{'':32}", *(f"{step:>10,}" for step in times))
     for name, optimizer in optimizers.items():
@@ -75,15 +75,10 @@ def main(_):
         for _ in times:
             rows = draws.integers(0, len(x), EVERY * BATCH_SIZE)
             model.fit(x[rows], y[rows], BATCH_SIZE, shuffle=False, verbose=0)
-            batches = np.arange(len(x) // BATCH_SIZE * BATCH_SIZE)
-            batches = batches.reshape(-1, BATCH_SIZE)
-            averages = [v.numpy() for v in model.non_trainable_variables]
+            kept = model.get_weights()
             trained = [float(loss(y[i], model(x[i], training=True))) for i in batches]
             # A pass in training mode moves the averages.
-            for variable, value in zip(
-                model.non_trainable_variables, averages, strict=True
-            ):
-                variable.assign(value)
+            model.set_weights(kept)
             found.append((np.mean(trained), model.evaluate(x, y, verbose=0)))
         for way, losses in zip(
             ("in training", "evaluate"), np.transpose(found), strict=True

@@ -16,10 +16,9 @@ from absl import flags
 
 from learned_optimizer.utils.flags import settings_of
 from tests.conftest import run_python
+from tests.mutate import PACKAGES, ROOT
 
-ROOT = pathlib.Path(__file__).parents[2]
 TABLE = pathlib.Path(__file__).with_name("settings.csv")
-PACKAGES = ("learned_optimizer", "meta_training", "imagenet")
 
 
 def modules_with(text):
