@@ -243,16 +243,21 @@ def main(arguments):
                 f"and limits {FLAGS.limits!r}"
             )
         start = FLAGS.initial_learning_rate
-        if start is not None and not 0 < start < math.inf:
+        if start is None:
+            start = weights.initial_learning_rate
+        if not 0 < start < math.inf:
             raise ValueError(
                 f"--initial_learning_rate must be positive. Received: {start!r}"
             )
+        named = dataclasses.replace(
+            weights, name=FLAGS.name, initial_learning_rate=start
+        )
         reports = [*FLAGS.reports]
         for folder in reports:
             tables(pathlib.Path(folder), sha256)
         if FLAGS.final:
             record = output.with_name("openings.csv")
-            open_final(weights, sha256, pathlib.Path(FLAGS.final), record)
+            open_final(named, sha256, pathlib.Path(FLAGS.final), record)
             reports.append(FLAGS.final)
         card = {
             "commands": FLAGS.commands,
@@ -263,9 +268,6 @@ def main(arguments):
             "evaluations": [tables(pathlib.Path(folder), sha256) for folder in reports],
             "known_limits": FLAGS.limits,
         }
-    if start is None:
-        start = weights.initial_learning_rate
-    named = dataclasses.replace(weights, name=FLAGS.name, initial_learning_rate=start)
     written = save_weights(named, output, card)
     logging.info("%s: sha256 %s", output, written)
 

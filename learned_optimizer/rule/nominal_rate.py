@@ -26,7 +26,9 @@ follows a schedule over it instead: after t of K updates it is
         * (1 + t / decay_steps)^-horizon_decay * (end + (1 - end) * left^fall_power)
     left = min(1, (1 - t / K) / (1 - fall_start))
 
-with `horizon_peak` and `fall_end`. From step K on it stays at its end.
+with `horizon_peak` and `fall_end`. From step K on it stays at its end. Of a few layers
+it can then be higher than of many: `horizon_shallow_tensors` takes the place of
+`shallow_tensors`.
 
 Neither the released code nor what we know of the paper has this; it is off by default.
 It owes to the nominal terms of Harrison et al., *A Closer Look at Learned
@@ -52,6 +54,7 @@ SIZE_OF_ZEROS = 0.1
 # written, so that the same architecture has the same config, whenever it is written.
 LATER_FIELDS = (
     "horizon_peak",
+    "horizon_shallow_tensors",
     "horizon_power",
     "horizon_decay",
     "fall_start",
@@ -143,6 +146,12 @@ class NominalRate:
         "`ratio`, for 1,000 steps in all.",
         above=0,
     )
+    horizon_shallow_tensors: float | None = setting(
+        None,
+        "With a known horizon: what `shallow_tensors` is without; None: the same.",
+        above=0,
+        zero_is_none=True,
+    )
     horizon_power: float = setting(
         0.25,
         "With a known horizon: with what power of its length the nominal rate falls.",
@@ -201,7 +210,7 @@ class NominalRate:
             )
         return cls(**value)
 
-    def log_rate(self, log_size, steps, horizon: Horizon | None = None):
+    def log_rate(self, log_size, steps, horizon: Horizon | None = None, layout=None):
         """Log of the nominal learning rates. Equations 16 and 19.
 
         `log ratio + log size - power log(1 + steps / decay_steps)` (16), or over a
@@ -211,6 +220,7 @@ class NominalRate:
             log_size: Logs of the sizes of tensors, of any shape.
             steps: Their numbers of steps, likewise.
             horizon: Of each tensor, in a shape that broadcasts; None: none is known.
+            layout: Which problem each belongs to, for `horizon_shallow_tensors`.
         """
         fallen = self.power * ops.log(1.0 + steps / self.decay_steps)
         rates = math.log(self.ratio) + log_size - fallen
@@ -221,6 +231,9 @@ class NominalRate:
             - self.horizon_power * ops.log(ops.maximum(horizon.total_steps, 1.0) / 1e3)
             - self.horizon_decay * ops.log(1.0 + horizon.steps / self.decay_steps)
         )
+        if self.horizon_shallow_tensors is not None:
+            factor += log_depths(layout, self.shallow_tensors)
+            factor -= log_depths(layout, self.horizon_shallow_tensors)
         left = ops.minimum(horizon.fraction_left() / (1.0 - self.fall_start), 1.0)
         left = self.fall_end + (1.0 - self.fall_end) * ops.power(left, self.fall_power)
         scheduled = math.log(self.ratio) + log_size + factor + ops.log(left)
@@ -283,8 +296,18 @@ def log_sizes(mean_squares, layout, rate: NominalRate) -> Any:
         # No bound where all is zero; not infinity, which debuggers take for a fault.
         bound = ops.where(squares > 0, bound + math.log(rate.largest), 1e30)
         sizes = ops.minimum(sizes, of_its_problem(bound))
-    if rate.shallow_tensors is not None:
-        tensors = of_problems(ops.cast(elements > 0, "float32"))
-        deeper = ops.maximum(tensors / rate.shallow_tensors, 1.0)
-        sizes = sizes - 0.5 * ops.log(of_its_problem(deeper))
-    return sizes[None]
+    return (sizes - log_depths(layout, rate.shallow_tensors))[None]
+
+
+def log_depths(layout, shallow_tensors: float | None) -> Any:
+    """`[tensors]` logs of what each size is divided by, since problems are deep.
+
+    That is the square root of how many times more tensors than `shallow_tensors` its
+    problem has, 1 where there are fewer; None: 1.
+    """
+    if shallow_tensors is None:
+        return 0.0
+    is_there = ops.cast(ops.convert_to_tensor(layout.tensor_elements) > 0, "float32")
+    tensors = segment_sum(is_there, layout.tensor_problem, layout.num_problems)
+    deeper = 0.5 * ops.log(ops.maximum(tensors / shallow_tensors, 1.0))
+    return ops.take(deeper, layout.tensor_problem, axis=0)

@@ -70,7 +70,7 @@ def block_inputs(
         per_tensor["mean_log_learning_rate"] = means[None]
     if config.nominal:
         per_tensor["log_nominal_rate"] = config.nominal.log_rate(
-            state["log_size"], state["steps_taken"], horizon
+            state["log_size"], state["steps_taken"], horizon, layout
         )
         if config.gradient_decline:
             per_tensor["log_nominal_rate"] += config.nominal.decline * log_decline(

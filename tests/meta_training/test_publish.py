@@ -168,13 +168,17 @@ def test_the_final_group_judges_once_and_goes_on_record(
     arguments = [
         *(f"--weights={path}", "--commands=train", "--limits=None known."),
         *("--steps=4", "--seeds=2", "--records=3", "--learning_rates=0.1,0.01"),
-        *("--baselines=Adam", "--beside=bootstrap-v1", f"--output={tmp_path}"),
+        *("--baselines=Adam", "--beside=bootstrap-v1", "--initial_learning_rate=0.02"),
+        f"--output={tmp_path}",
     ]
     final = tmp_path / "final"
     command(*arguments, "--name=judged-v1", f"--final={final}")
     card = json.loads((tmp_path / "judged-v1.json").read_text())
     rows = "\n".join(card["evaluations"][0]["All tasks"])
-    assert all(name in rows for name in ("| weights, ", "| bootstrap-v1, ", "| Adam, "))
+    # Under the name and from the rate that they ship with.
+    assert all(
+        name in rows for name in ("| judged-v1, 0.02 |", "| bootstrap-v1, ", "| Adam, ")
+    )
     sha256 = load_weights(path).card["sha256"]
     header, row = (tmp_path / "openings.csv").read_text().splitlines()
     assert header == "sha256,folder,day" and row.startswith(f"{sha256},final,")
@@ -194,7 +198,7 @@ def test_the_final_group_judges_once_and_goes_on_record(
         command(*completed, "--name=judged-v4", f"--final={final}", "--limits=Few.")
         added = load_weights(tmp_path / "judged-v4.npz").card
         assert len(added["evaluations"]) == 1
-        assert "| judged-v4, " in "".join(added["evaluations"][0]["All tasks"])
+        assert "| judged-v4, 0.02 |" in "".join(added["evaluations"][0]["All tasks"])
         assert (added["known_limits"], added["commands"]) == ("Few.", ["train"])
     assert (tmp_path / "judged-v4.npz").read_bytes() == before
     with pytest.raises(app.UsageError, match="must stay as they are"):

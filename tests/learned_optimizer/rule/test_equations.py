@@ -69,6 +69,10 @@ SWITCHES = {
             **dict(fall_start=0.4, fall_power=2.0, fall_end=0.1),
         }
     ),
+    "horizon, deep": dict(nominal={**NOMINAL, "horizon_shallow_tensors": 0.5}),
+    "horizon, deep alone": dict(
+        nominal={**NOMINAL, "shallow_tensors": None, "horizon_shallow_tensors": 1.5}
+    ),
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
