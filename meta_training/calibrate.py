@@ -6,11 +6,13 @@ python -m meta_training.calibrate --weights=runs/a/weights.npz \
 `--nominal=largest=1,shallow_tensors=16` sets switches of their nominal rate first, and
 `--zeros=direction_weights` sets whole arrays to 0, `--zeros=readouts` all that the RNN
 acts by, which leaves the rule without its RNN. `--switches=odd_direction` turns on
-switches of the architecture, whose new readouts start at 0. With `--knobs=` nothing is
-searched.
+switches of the architecture, whose new readouts start at 0.
+`--initial_learning_rate=1e-5` changes where rates start by default. With `--knobs=`
+nothing is searched.
 """
 
 import dataclasses
+import math
 import pathlib
 import tempfile
 import time
@@ -41,6 +43,9 @@ def define_flags(values: flags.FlagValues = FLAGS):
     ):
         flags.DEFINE_string(name, None, text, values, required=True)
     flags.DEFINE_string("task_set", "default_networks", "What the runs train.", values)
+    flags.DEFINE_float(
+        "initial_learning_rate", None, "Where rates start by default.", None, None, values
+    )
     for name, text in (
         ("nominal", "NAME=NUMBER: switches of the nominal rate."),
         ("switches", f"Switches that are turned on, of {', '.join(LATER_SWITCHES)}."),
@@ -62,8 +67,17 @@ def main(arguments):
         if output.suffix != ".npz":
             raise ValueError(f"--output must end in .npz. Received: {FLAGS.output!r}")
         weights = load_weights(FLAGS.weights)
+        start = FLAGS.initial_learning_rate
+        if start is None:
+            start = weights.initial_learning_rate
+        if not 0 < start < math.inf:
+            raise ValueError(
+                f"--initial_learning_rate must be positive. Received: {start!r}"
+            )
         weights = dataclasses.replace(
-            weights, config=_with_switches(weights.config, FLAGS.nominal)
+            weights,
+            config=_with_switches(weights.config, FLAGS.nominal),
+            initial_learning_rate=start,
         )
         weights = _switched_on(weights, FLAGS.switches)
         calibration = Calibration(
@@ -100,6 +114,7 @@ def main(arguments):
         "nominal": FLAGS.nominal,
         "zeros": zeros,
         "switches": FLAGS.switches,
+        "initial_learning_rate": start,
         "task_set": FLAGS.task_set,
         "steps": config.steps,
         "initial_learning_rates": [config.low_learning_rate, config.high_learning_rate],

@@ -74,14 +74,6 @@ def define_flags(values: flags.FlagValues = FLAGS):
     flags.DEFINE_string(
         "output", os.fspath(FOLDER), "Folder of the shipped weights.", values
     )
-    flags.DEFINE_float(
-        "initial_learning_rate",
-        None,
-        "Where rates start by default.",
-        None,
-        None,
-        values,
-    )
     flags.DEFINE_multi_string(
         "commands", [], "The commands that made them, in order.", values
     )
@@ -242,16 +234,7 @@ def main(arguments):
                 f"made and what they cannot do. Received: commands {FLAGS.commands!r} "
                 f"and limits {FLAGS.limits!r}"
             )
-        start = FLAGS.initial_learning_rate
-        if start is None:
-            start = weights.initial_learning_rate
-        if not 0 < start < math.inf:
-            raise ValueError(
-                f"--initial_learning_rate must be positive. Received: {start!r}"
-            )
-        named = dataclasses.replace(
-            weights, name=FLAGS.name, initial_learning_rate=start
-        )
+        named = dataclasses.replace(weights, name=FLAGS.name)
         reports = [*FLAGS.reports]
         for folder in reports:
             tables(pathlib.Path(folder), sha256)

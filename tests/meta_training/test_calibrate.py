@@ -53,7 +53,8 @@ def test_the_command_writes_weights_with_its_trials(command):
 def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
     before = load_weights("default-v1")
     found = command(
-        "--weights=default-v1", "--nominal=largest=1,shallow_tensors=16", "--knobs="
+        *("--weights=default-v1", "--nominal=largest=1,shallow_tensors=16", "--knobs="),
+        "--initial_learning_rate=0.02",
     )
     nominal = dataclasses.replace(
         before.config.nominal, largest=1.0, shallow_tensors=16.0
@@ -62,6 +63,7 @@ def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
     np.testing.assert_array_equal(found.to_flat(), before.to_flat())
     entry = found.card["calibrations"][-1]
     assert entry["nominal"] == ["largest=1", "shallow_tensors=16"]
+    assert found.initial_learning_rate == entry["initial_learning_rate"] == 0.02
     assert entry["trials"] == []
     # What is said of the numbers before is not true of these.
     for name in ("evaluations", "known_limits", "runs", "commands"):
