@@ -44,7 +44,12 @@ def define_flags(values: flags.FlagValues = FLAGS):
         flags.DEFINE_string(name, None, text, values, required=True)
     flags.DEFINE_string("task_set", "default_networks", "What the runs train.", values)
     flags.DEFINE_float(
-        "initial_learning_rate", None, "Where rates start by default.", None, None, values
+        "initial_learning_rate",
+        None,
+        "Where rates start by default.",
+        None,
+        None,
+        values,
     )
     for name, text in (
         ("nominal", "NAME=NUMBER: switches of the nominal rate."),
