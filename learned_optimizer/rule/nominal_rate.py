@@ -22,13 +22,13 @@ their number, as independent relative changes of layers in a row add up.
 Where the number of steps of the whole training is known, a `Horizon`, the nominal rate
 follows a schedule over it instead: after t of K updates it is
 
-    ratio * size * peak * (K / 1000)^-horizon_power
+    ratio * size * peak * (K / 1000)^-horizon_power * min(1, (t + 1) / (warmup * K))
         * (1 + t / decay_steps)^-horizon_decay * (end + (1 - end) * left^fall_power)
     left = min(1, (1 - t / K) / (1 - fall_start))
 
-with `horizon_peak` and `fall_end`. From step K on it stays at its end. Of a few layers
-it can then be higher than of many: `horizon_shallow_tensors` takes the place of
-`shallow_tensors`.
+with `horizon_peak`, `horizon_warmup` and `fall_end`. From step K on it stays at its
+end. Of a few layers it can then be higher than of many: `horizon_shallow_tensors` takes
+the place of `shallow_tensors`.
 
 Neither the released code nor what we know of the paper has this; it is off by default.
 It owes to the nominal terms of Harrison et al., *A Closer Look at Learned
@@ -55,6 +55,7 @@ SIZE_OF_ZEROS = 0.1
 LATER_FIELDS = (
     "horizon_peak",
     "horizon_shallow_tensors",
+    "horizon_warmup",
     "horizon_power",
     "horizon_decay",
     "fall_start",
@@ -152,6 +153,12 @@ class NominalRate:
         above=0,
         zero_is_none=True,
     )
+    horizon_warmup: float = setting(
+        0.0,
+        "With a known horizon: the fraction of steps over which the rate rises first.",
+        at_least=0,
+        below=1,
+    )
     horizon_power: float = setting(
         0.25,
         "With a known horizon: with what power of its length the nominal rate falls.",
@@ -234,6 +241,9 @@ class NominalRate:
         if self.horizon_shallow_tensors is not None:
             factor += log_depths(layout, self.shallow_tensors)
             factor -= log_depths(layout, self.horizon_shallow_tensors)
+        # At least a step long: without a warm-up the first one counts whole.
+        warmup = ops.maximum(self.horizon_warmup * horizon.total_steps, 1.0)
+        factor += ops.log(ops.minimum((horizon.steps + 1.0) / warmup, 1.0))
         left = ops.minimum(horizon.fraction_left() / (1.0 - self.fall_start), 1.0)
         left = self.fall_end + (1.0 - self.fall_end) * ops.power(left, self.fall_power)
         scheduled = math.log(self.ratio) + log_size + factor + ops.log(left)

@@ -96,6 +96,9 @@ def step(w, config, tensors, global_state, gradients, total_steps=0):
                 fallen = rate.horizon_power * np.log(total_steps / 1000)
                 fallen += rate.horizon_decay * np.log(1 + steps / rate.decay_steps)
                 fallen -= np.log(rate.horizon_peak) + np.log(fall)
+                if rate.horizon_warmup:
+                    whole = max(1.0, rate.horizon_warmup * total_steps)
+                    fallen -= np.log(min(1.0, (steps + 1) / whole))
                 if rate.horizon_shallow_tensors:
                     depth = sum(t["hidden_state"].size > 0 for t in tensors)
                     before = max(1, depth / (rate.shallow_tensors or np.inf))

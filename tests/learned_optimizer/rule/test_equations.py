@@ -73,10 +73,11 @@ SWITCHES = {
     "horizon, deep alone": dict(
         nominal={**NOMINAL, "shallow_tensors": None, "horizon_shallow_tensors": 1.5}
     ),
+    "horizon, warm-up": dict(nominal={**NOMINAL, "horizon_warmup": 0.6}),
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
-SHIPPED = ("bootstrap-v1", "default-v1", "default-v2", "default-v3", "default-v4")
+SHIPPED = ("bootstrap-v1", *(f"default-v{version}" for version in range(1, 5)))
 
 
 @pytest.mark.parametrize("name", [*SWITCHES, *SHIPPED])

@@ -25,7 +25,7 @@ RATE = NominalRate(
     ratio=0.1, memory=20.0, decay_steps=7.0, power=0.8, lowest=-1.5, highest=0.5
 )
 OF_HORIZON = dict(horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.7)
-OF_HORIZON |= dict(horizon_shallow_tensors=1.5)
+OF_HORIZON |= dict(horizon_shallow_tensors=1.5, horizon_warmup=0.5)
 OF_HORIZON |= dict(fall_start=0.4, fall_power=2.0, fall_end=0.1)
 
 
@@ -149,6 +149,8 @@ def test_fields_of_later_are_written_where_they_differ():
         ({"power": 2.5}, "power must be .* at most 2"),
         ({"horizon_peak": 0.0}, "horizon_peak must be .* above 0"),
         ({"horizon_shallow_tensors": -1.0}, "horizon_shallow_tensors must be .* above"),
+        ({"horizon_warmup": -0.1}, "horizon_warmup must be .* 0 or more"),
+        ({"horizon_warmup": 1.0}, "horizon_warmup must be .* below 1"),
         ({"horizon_power": -0.1}, "horizon_power must be .* 0 or more"),
         ({"horizon_power": 1.1}, "horizon_power must be .* at most 1"),
         ({"horizon_decay": -0.1}, "horizon_decay must be .* 0 or more"),
