@@ -77,7 +77,7 @@ SWITCHES = {
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
-SHIPPED = ("bootstrap-v1", *(f"default-v{version}" for version in range(1, 5)))
+SHIPPED = ("bootstrap-v1", *(f"default-v{version}" for version in range(1, 6)))
 
 
 @pytest.mark.parametrize("name", [*SWITCHES, *SHIPPED])
