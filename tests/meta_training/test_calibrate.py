@@ -121,8 +121,10 @@ def test_readouts_at_0_leave_the_rule_by_hand(command):
         ("--first_step=0.1", "smallest_step must be at most first_step"),
         ("--modules=no_such_module", "--modules must name modules"),
         (f"--output={__file__}/level.npz", "Not a directory|File exists"),
-        ("--initial_learning_rate=0", "must be positive. Received: 0.0"),
-        ("--initial_learning_rate=inf", "must be positive. Received: inf"),
+        *(
+            (f"--initial_learning_rate={start}", f"must be positive. Received: {start}")
+            for start in ("0.0", "-1.0", "nan", "inf")
+        ),
         ("--nominal=largest=1", "Received: weights without one"),
         ("--weights=default-v1 --nominal=largest", "NAME=NUMBER. Received: 'largest'"),
         ("--weights=default-v1 --nominal=depth=1", "has the fields"),

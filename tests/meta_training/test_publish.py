@@ -65,7 +65,8 @@ def test_a_card_says_where_weights_come_from(command, made, tmp_path):
         f"--output={tmp_path}",
     )
     found = load_weights(str(tmp_path / "some-v3.npz"))
-    assert found.name == "some-v3"
+    start = load_weights(str(path)).initial_learning_rate
+    assert (found.name, found.initial_learning_rate) == ("some-v3", start)
     for name, value in load_weights(str(path)).meta_parameters.items():
         np.testing.assert_array_equal(found.meta_parameters[name], value)
     card = json.loads((tmp_path / "some-v3.json").read_text())
