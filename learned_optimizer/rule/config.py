@@ -37,15 +37,9 @@ RELEASED_NAMES = {
     "max_log_lr": "max_log_learning_rate",
 }
 
-
 # Switches that came after `default-v2`. They are written where they are on, so that the
 # same architecture has the same config, whenever it is written.
-LATER_SWITCHES = (
-    "odd_direction",
-    "absolute_inputs",
-    "gradient_decline",
-    "horizon_input",
-)
+LATER_SWITCHES = "odd_direction", "absolute_inputs", "gradient_decline", "horizon_input"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +142,12 @@ class Config:
                     f"`{field.name}` must be True or False. "
                     f"Received: {field.name}={value!r}"
                 )
-        _check_choice("learning_rate_mean", self.learning_rate_mean, _MEANS)
-        _check_choice("global_rnn_input", self.global_rnn_input, _GLOBAL_INPUTS)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"`{name}` must be one of {choices}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
         limit = self.max_log_learning_rate
         if (
             isinstance(limit, bool)
@@ -175,12 +173,7 @@ class Config:
                 f"Received: horizon_input=True, level_sizes={self.level_sizes}"
             )
         if not self.dynamic_output_scale:
-            for name in (
-                "relative_learning_rate",
-                "extreme_indicator",
-                "learning_rate_shortcut",
-                "nominal",
-            ):
+            for name in _RATE_INPUTS:
                 if getattr(self, name):
                     raise ValueError(
                         f"`{name}` needs a learning rate, which only "
@@ -277,16 +270,11 @@ _RATE_INPUTS = (
     "learning_rate_shortcut",
     "nominal",
 )
-_MEANS = ("problem", "tensor")
-_GLOBAL_INPUTS = ("all_tensors", "last_tensor")
+_CHOICES = {
+    "learning_rate_mean": ("problem", "tensor"),
+    "global_rnn_input": ("all_tensors", "last_tensor"),
+}
 
 
 def _is_positive_integer(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {choices}. Received: {name}={value!r}"
-        )

@@ -57,14 +57,8 @@ def average_gradients(gradient, averages, started, decay, config):
     """Momentum at several timescales. Equation 2.
 
     `average_k <- (1 - beta^(2^-k)) g + beta^(2^-k) average_k`; with one timescale the
-    gradient itself.
-
-    Args:
-        gradient: `[1, blocks, block_size]`.
-        averages: `[S, blocks, block_size]` so far.
-        started: `[1, blocks, 1]`, see `scale_gradients`.
-        decay: `[1, ...]`, the learned `beta`; None: the fixed one.
-        config: The architecture.
+    gradient itself. `averages`, those so far, have S features, `gradient` and `decay`,
+    the learned `beta`, have one; without a decay it is the fixed one.
     """
     if config.gradient_timescales == 1:
         return gradient
@@ -90,15 +84,10 @@ def scale_gradients(
     `lambda <- (1 - beta) (average^2 + 1e-12) + beta lambda`,
     `m = asinh(average / sqrt(lambda + 1e-16))`.
 
-    Args:
-        gradient: `[1, blocks, block_size]`.
-        averages: `[S, ...]` gradient averages so far.
-        mean_squares: `[S, ...]` mean squares so far.
-        started: `[1, blocks, 1]`, 0 at a tensor's first step and 1 after it: then
-            both decays count as 0, and there is no bias correction.
-        gradient_decay: `[1, ...]` learned decay, or None for the fixed one.
-        mean_square_decay: The same for the mean squares.
-        config: The architecture.
+    `averages` and `mean_squares`, those so far, have S features, the gradient and the
+    learned decays have one; instead of a decay that is None there is the fixed one.
+    `started`, `[1, blocks, 1]`, is 0 at a tensor's first step and 1 after it: with 0
+    both decays count as 0, and there is no bias correction.
     """
     new_averages = average_gradients(
         gradient, averages, started, gradient_decay, config
@@ -138,17 +127,9 @@ def rnn_inputs(
     relative log learning rate, extreme indicator, learning-rate shortcut; then how
     far the log learning rate is from the nominal one, which is ours.
 
-    Args:
-        gradients: From `scale_gradients`.
-        log_learning_rate: `[1, blocks, block_size]` averages of the log learning
-            rates.
-        mean_log_learning_rate: `[1, blocks, 1]` their mean over the problem or
-            the tensor.
-        config: The architecture.
-        log_nominal_rate: `[1, blocks, 1]`, where the architecture has one.
-
-    Returns:
-        `[config.inputs, blocks, block_size]`.
+    `log_learning_rate` has the averages of the log learning rates, one feature.
+    `mean_log_learning_rate`, their mean over the problem or the tensor, and
+    `log_nominal_rate` are `[1, blocks, 1]`. The result has `config.inputs` features.
     """
     scaled = gradients.scaled
     inputs = [ops.abs(scaled) if config.absolute_inputs else scaled]

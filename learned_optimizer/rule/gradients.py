@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from learned_optimizer.rule.layout import (
-    Layout,
-    concatenated,
-    segment_sum,
-    sum_blocks,
-)
+from learned_optimizer.rule.layout import Layout, concatenated, segment_sum, sum_blocks
 
 # The square of a larger one, summed over a tensor, would overflow float32 and spoil
 # the state for good. The scaled gradient saturates long before.
@@ -37,12 +32,9 @@ class Clipping(NamedTuple):
 def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
     """Gradients that the rule can take, and which tensors have one.
 
-    Args:
-        gradients: `[blocks, block_size]` of each shard, padding 0; a list, which is
-            emptied.
-        active: `[tensors]`, 1 where a tensor is to be updated; None: everywhere.
-        layout: Where each tensor lies.
-        clipping: Limits.
+    `gradients` is a list of `[blocks, block_size]`, one a shard, padding 0, and is
+    emptied; `active`, `[tensors]`, is 1 where a tensor is to be updated; None:
+    everywhere.
 
     Returns:
         The gradients, `active` with 0 where a gradient is not finite, and how many
@@ -71,14 +63,8 @@ def clean_gradients(gradients, active, layout: Layout, clipping: Clipping):
 def gradient_sizes(gradients, state, layout: Layout, active=None) -> dict:
     """The running average of each tensor's mean squared gradient, and its largest.
 
-    Args:
-        gradients: `[blocks, block_size]` of each shard, padding 0.
-        state: `{field: array}` of tensors.
-        layout: Where each tensor lies.
-        active: `[tensors]`, 0 where they stay as they are; None: nowhere.
-
-    Returns:
-        The new `gradient_size` and `largest_gradient_size`, `[1, tensors]`.
+    That is the new `gradient_size` and `largest_gradient_size`, `[1, tensors]`, of
+    gradients as `clean_gradients` returns them; where `active` is 0 both stay.
     """
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
     squares = sum_blocks(_squares(gradients), layout) / elements

@@ -29,14 +29,10 @@ def sigmoid(x):
 
 
 def linear(kernel, x):
-    """`kernel^T x` over the leading axis of features.
+    """`kernel^T x` over the leading axis of features, `[outputs, rows, ...]`.
 
-    Args:
-        kernel: `[inputs, outputs]`, or `[rows, inputs, outputs]`.
-        x: `[inputs, rows, ...]`.
-
-    Returns:
-        `[outputs, rows, ...]`.
+    `kernel` is `[inputs, outputs]` or `[rows, inputs, outputs]`, `x` is `[inputs, rows,
+    ...]`.
     """
     if tuple(kernel.shape[1:]) == (1,):
         # XLA's loop over such a sum takes a quarter of the time of its product.
@@ -68,19 +64,12 @@ def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None, fence=No
     `(r, u) = sigmoid([x, h] W + b)`, `c = tanh([x, r h] W + b)`,
     `h' = u h + (1 - u) c`.
 
-    Args:
-        kernels: The cell's kernels.
-        inputs: `[inputs, rows, ...]`.
-        state: `[size, rows, ...]`, the old hidden state.
-        bias: Broadcasts against `[3 * size, rows, ...]` in the order (reset,
-            update, candidate): the cell's own and what other levels inject.
-        from_state: What the state adds to the gates, `[2 * size, rows, ...]`,
-            where the caller has computed it together with something else.
-        fence: What calls the function that computes the gates; None: it is called as
-            it is.
-
-    Returns:
-        `[size, rows, ...]`, the new hidden state.
+    `inputs` are `[inputs, rows, ...]`, the old and the new state `[size, rows, ...]`.
+    `bias`, the cell's own and what other levels inject, broadcasts against `[3 * size,
+    rows, ...]` in the order (reset, update, candidate). `from_state`, `[2 * size, rows,
+    ...]`, is what the state adds to the gates, where the caller has computed it
+    together with something else. `fence` calls the function that computes the gates;
+    None: it is called as it is.
     """
     size = state.shape[0]
     split = inputs.shape[0]
@@ -88,13 +77,7 @@ def gru_step(kernels: GRUKernels, inputs, state, bias, from_state=None, fence=No
     def gate():
         # The inputs enter gates and candidate alike, so one product serves both.
         from_inputs = linear(
-            ops.concatenate(
-                [
-                    kernels.gates[..., :split, :],
-                    kernels.candidate[..., :split, :],
-                ],
-                axis=-1,
-            ),
+            ops.concatenate([kernel[..., :split, :] for kernel in kernels], axis=-1),
             inputs,
         )
         to_gates = from_state

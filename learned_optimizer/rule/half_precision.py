@@ -18,12 +18,7 @@ _GOLDEN = 0x9E3779B9 - 2**32
 
 
 def block_seeds(step, num_blocks):
-    """`[1, blocks, 1]` int32, different in each block and at each step.
-
-    Args:
-        step: A scalar integer.
-        num_blocks: Number of blocks.
-    """
+    """`[1, blocks, 1]` int32, different in each block and at each step."""
     step = _mixed(ops.cast(step, "int32") + 1)
     return _mixed(step + _GOLDEN * ops.arange(num_blocks, dtype="int32"))[None, :, None]
 
@@ -58,11 +53,9 @@ def widened(x):
 
 
 def rounded(values: dict, seeds):
-    """`values` of `HALF_FIELDS` rounded to bfloat16, their bits as int16.
+    """Float32 `values` of `HALF_FIELDS` rounded to bfloat16, their bits as int16.
 
-    Args:
-        values: `{field: [features, blocks, block_size]}` float32.
-        seeds: From `block_seeds`; None where all stay float32.
+    `seeds` are from `block_seeds`; without them all stay float32.
     """
     if seeds is None:
         return values

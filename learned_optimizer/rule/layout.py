@@ -240,13 +240,7 @@ def _rows_of_positions(count, ends):
 
 
 def sum_blocks(per_block, layout: Layout, rows=slice(None)):
-    """`[tensors, ...]` sums of `[blocks, ...]` float32.
-
-    Args:
-        per_block: What is summed.
-        layout: Where each tensor lies.
-        rows: Which blocks there are, of all.
-    """
+    """`[tensors, ...]` sums of `[blocks, ...]` float32, of all blocks or of `rows`."""
     if layout.block_group is None:
         return segment_sum(per_block, layout.block_tensor[rows], layout.num_tensors)
     num_groups = ops.shape(layout.group_tensor)[0]
@@ -271,9 +265,7 @@ def pack(tensors: Sequence[Any], layout: Layout):
 def pack_shards(tensors: Sequence[Any], layout: Layout) -> list[Any]:
     """Packs tensors into `[blocks, block_size]` float32, an array a shard.
 
-    Args:
-        tensors: One a tensor of `layout`, in its order; None stands for zeros.
-        layout: A layout made from shapes.
+    They are in the order of a layout made from shapes; None stands for zeros.
     """
     shards = [[] for _ in range(layout.shards)]
     size = len(layout.block_tensor) * layout.block_size // layout.shards
@@ -323,10 +315,7 @@ def unpack(packed, layout: Layout) -> list[Any]:
 
 
 def _parts(start, count, size):
-    """How `count` elements from `start` on lie in shards of `size` elements.
-
-    Yields a shard and a slice of the elements, in their order.
-    """
+    """Yields shards of `size` elements, and slices of `count` elements from `start`."""
     done = 0
     while done < count:
         shard = (start + done) // size

@@ -36,10 +36,6 @@ class Levels:
         """Whether the architecture has the array called `name`."""
         return name in self._values
 
-    def readout_names(self, *names):
-        """Those of `names` that the architecture has weights for."""
-        return [name for name in names if self.has(f"{name}_weights")]
-
     def affine(self, name, level, x):
         """`x` through the kernel and bias called `name`."""
         return affine(

@@ -92,9 +92,9 @@ def specifications(config: Config) -> list[Specification]:
         )
         add_affine(f"{name}_candidate", f"{cell}/candidate/Affine", inputs + size, size)
 
-    for level, (level_name, size) in enumerate(zip(LEVELS, sizes, strict=False)):
+    for level, size in enumerate(sizes):
         released_name = f"LOL/Level{level}_RNN/init_vector"
-        add(f"{level_name}_start", released_name, (1, size), uniform())
+        add(f"{LEVELS[level]}_start", released_name, (1, size), uniform())
     directions = {"direction": "LOL/update"}
     if config.attention:
         directions["attention"] = "LOL/attention"
@@ -154,11 +154,8 @@ LEVELS = ("parameter", "tensor", "global")
 def initial_meta_parameters(config: Config, seed=None) -> dict[str, np.ndarray]:
     """Fresh meta-parameters, drawn as the released code draws them.
 
-    Attention starts equal to the direction (design of the released code).
-
-    Args:
-        config: The architecture.
-        seed: Anything that `numpy.random.default_rng` takes.
+    Attention starts equal to the direction (design of the released code). `seed` is
+    anything that `numpy.random.default_rng` takes.
     """
     generator = np.random.default_rng(seed)
     values = {
@@ -175,10 +172,6 @@ def initial_meta_parameters(config: Config, seed=None) -> dict[str, np.ndarray]:
 
 def from_released_names(config: Config, arrays) -> dict[str, np.ndarray]:
     """Meta-parameters from arrays under the released variable names.
-
-    Args:
-        config: The architecture that the arrays must fit.
-        arrays: Mapping from released names to arrays.
 
     Raises:
         ValueError: If an array is missing, of another shape, not finite, or
@@ -200,9 +193,7 @@ def from_released_names(config: Config, arrays) -> dict[str, np.ndarray]:
                 f"Array {released_name!r} must have the shape {specification.shape} "
                 f"of its config. Received: shape {array.shape}"
             )
-        if not np.issubdtype(array.dtype, np.floating) or not np.all(
-            np.isfinite(array)
-        ):
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
             raise ValueError(
                 f"Array {released_name!r} must be of finite floats. "
                 f"Received: dtype {array.dtype}, or a value that is not finite"

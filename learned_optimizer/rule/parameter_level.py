@@ -7,53 +7,41 @@ It is bound by arithmetic, so it runs in chunks of blocks that stay in a core's
 cache, and a layout of several shards lets several cores work on shards of their
 own. What a tensor or problem must tell its parameters was gathered a block
 beforehand; what they tell it is summed over each block.
-"""
 
-from typing import Any, NamedTuple
+Throughout, `levels` are the meta-parameters, see `levels.py`, and `hidden` is the
+hidden state of the parameters' RNN, `[10, blocks, block_size]`.
+"""
 
 from keras import ops
 
 from learned_optimizer.rule.config import MIN_LOG_LEARNING_RATE
 from learned_optimizer.rule.features import decay_sigmoid, rnn_inputs, scale_gradients
 from learned_optimizer.rule.gru import feature_first, gru_step, linear, sigmoid
-from learned_optimizer.rule.half_precision import rounded, widened
+from learned_optimizer.rule.half_precision import (
+    as_floats,
+    as_integers,
+    rounded,
+    widened,
+)
+from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.state import PARAMETER_FIELDS
 
 # In elements. Larger ones are the pieces of an accelerator.
 LARGEST_CACHED_CHUNK = 65_536
 STEPS = ("step", "attended_step", "decay")
+DECAYS = ("gradient_decay", "mean_square_decay")
 # Floats that are added to one another at once.
 LANES = 32
 
 
-class ParameterPass(NamedTuple):
-    """What the pass leaves.
-
-    Attributes:
-        state: `{field: [features, blocks, block_size]}`, the new state.
-        steps: `{name: [1, blocks, block_size]}`, see `unnormalized_steps`.
-        sums: `[features, blocks]`, sums over the real elements of each block of
-            what the tensor RNN sees and of the squared directions.
-    """
-
-    state: dict[str, Any]
-    steps: dict[str, Any]
-    sums: Any
-
-
-def pass_over_parameters(
-    state,
-    gradient,
-    values,
-    blocks,
-    levels,
-    config,
-    blocks_per_chunk=None,
-    num_chunks=None,
-) -> ParameterPass:
-    """The pass over one shard.
+def update_parameters(
+    layout, config, state, gradient, values, blocks, meta_parameters, num_chunks
+):
+    """The second stage of a step: the pass over one shard.
 
     Args:
+        layout: How many blocks a turn of the loop takes; None: no loop.
+        config: The architecture.
         state: `{field: [features, blocks, block_size]}`, the fields of parameters that
             the architecture has.
         gradient: `[blocks, block_size]`.
@@ -62,27 +50,30 @@ def pass_over_parameters(
             `started`, `elements`, and where they are needed
             `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay`, `active` and
             `rounding`.
-        levels: Meta-parameters, see `levels.py`.
-        config: The architecture.
-        blocks_per_chunk: Blocks a turn of the loop takes; None: no loop.
+        meta_parameters: Their values.
         num_chunks: How many chunks to run; None: all. In the others gradients and
             values stand for the steps.
+
+    Returns:
+        The new state; and the steps, `{name: [1, blocks, block_size]}`, see
+        `unnormalized_steps`, with `[features, blocks]`, sums over the real elements of
+        each block of what the tensor RNN sees and of the squared directions.
     """
-    arrays = {**state, "gradient": gradient[None]}
+    levels = Levels(meta_parameters, layout)
+    arrays = as_integers({n: ops.convert_to_tensor(x) for n, x in state.items()})
+    arrays["gradient"] = gradient[None]
     if values is not None:
         arrays["values"] = values[None]
-    if blocks_per_chunk is None:
+    if layout.blocks_per_chunk is None:
         outputs = _pass_at_once(arrays, blocks, levels, config)
         outputs = _keep_inactive(outputs, arrays, blocks)
     else:
         outputs = _pass_by_chunks(
-            arrays, blocks, levels, config, blocks_per_chunk, num_chunks
+            arrays, blocks, levels, config, layout.blocks_per_chunk, num_chunks
         )
-    return ParameterPass(
-        state={name: outputs[name] for name in state},
-        steps={name: outputs[name] for name in STEPS if name in outputs},
-        sums=outputs["sums"][:, :, 0],
-    )
+    new_state = as_floats({name: outputs[name] for name in state})
+    steps = {name: outputs[name] for name in STEPS if name in outputs}
+    return new_state, (steps, outputs["sums"][:, :, 0])
 
 
 def _pass_at_once(arrays, blocks, levels, config, fenced=False):
@@ -125,9 +116,7 @@ def _pass_at_once(arrays, blocks, levels, config, fenced=False):
         decay = blocks["weight_decay"] * arrays["values"]
     outputs = rounded(outputs, blocks.get("rounding"))
     outputs |= unnormalized_steps(directions, rate, decay, levels)
-    return outputs | {
-        "sums": _sum_over_elements(sums, blocks["elements"]),
-    }
+    return outputs | {"sums": _sum_over_elements(sums, blocks["elements"])}
 
 
 def _fence(hidden, scaled, blocks):
@@ -153,18 +142,13 @@ def read_decays(hidden, levels, config):
 
     `beta = sigmoid(h w + b)`, where it is learned.
 
-    Args:
-        hidden: `[10, blocks, block_size]`.
-        levels: Meta-parameters.
-        config: The architecture.
-
     Returns:
         A dict of `gradient_decay` and `mean_square_decay`, `[1, blocks, block_size]`,
         without those that are fixed; and what the hidden state adds to the gates of the
         cell, since one matrix product serves all.
     """
     size = config.level_sizes[0]
-    names = levels.readout_names("gradient_decay", "mean_square_decay")
+    names = [name for name in DECAYS if levels.has(f"{name}_weights")]
     weights = [levels.kernels("parameter").gates[..., config.inputs :, :]]
     weights += [levels.get(f"{name}_weights", "parameter") for name in names]
     products = linear(ops.concatenate(weights, axis=-1), hidden)
@@ -181,16 +165,9 @@ def read_directions(hidden, scaled, levels, config):
     """The direction and, with attention, that of the attended step. Equation 10.
 
     `d = h w + m s`, without the second term where the architecture has no shortcut.
-    With `odd_direction` the first is `m tanh(h w)`, a readout for each timescale.
-
-    Args:
-        hidden: `[10, blocks, block_size]`, the new hidden state.
-        scaled: `[S, blocks, block_size]`, scaled gradients.
-        levels: Meta-parameters.
-        config: The architecture.
-
-    Returns:
-        A list of `[1, blocks, block_size]`.
+    With `odd_direction` the first is `m tanh(h w)`, a readout for each timescale. The
+    hidden state is the new one, the scaled gradients `s` are `[S, blocks, block_size]`,
+    and the result is a list of `[1, blocks, block_size]`.
     """
     names = [("direction", "gradient_shortcut")]
     if config.attention:
@@ -215,17 +192,9 @@ def read_rates(hidden, rates, nominal, levels, config):
 
     `eta = clip(average + h w + b)`, `average <- gamma average + (1 - gamma) eta`; with
     a nominal rate `nu`, `eta` stays near it, and `average <- average + (nu - average) /
-    memory`.
-
-    Args:
-        hidden: `[10, blocks, block_size]`, the new hidden state.
-        rates: `[1, blocks, block_size]`, the averages so far.
-        nominal: `[1, blocks, 1]`, logs of the nominal rates, or None.
-        levels: Meta-parameters.
-        config: The architecture.
-
-    Returns:
-        `eta` and the new averages.
+    memory`. The hidden state is the new one, `rates` are the averages so far, `nominal`
+    the logs of the nominal rates, `[1, blocks, 1]` or None. Returns `eta` and the new
+    averages, `[1, blocks, block_size]`.
     """
     rate = rates + levels.readout("learning_rate", hidden)
     limited = ops.clip(rate, MIN_LOG_LEARNING_RATE, config.max_log_learning_rate)
@@ -245,13 +214,8 @@ def unnormalized_steps(directions, rate, decay, levels):
     """What the step takes off, its direction not yet normalized. Equations 14 and 15.
 
     `exp(eta + c) d`, the same for the attended location, `exp(eta) a`, and the decay,
-    `exp(eta + c) delta theta`.
-
-    Args:
-        directions: From `read_directions`.
-        rate: `eta`, from `read_rates`; None: steps have length 1.
-        decay: `[1, blocks, block_size]`, `delta theta`, or None.
-        levels: Meta-parameters.
+    `exp(eta + c) delta theta`. Without a rate `eta` the steps have length 1; `decay`,
+    `[1, blocks, block_size]`, is `delta theta` or None.
 
     Returns:
         A dict of `step`, `attended_step` and `decay`, `[1, blocks, block_size]`,
@@ -273,9 +237,8 @@ def unnormalized_steps(directions, rate, decay, levels):
 def _sum_over_elements(xs, elements):
     """`[features, blocks, 1]` sums over the real elements of each block.
 
-    Args:
-        xs: A list of `[..., blocks, block_size]`; their features follow one another.
-        elements: `[1, blocks, 1]`, how many of each block are real.
+    The features of a list of `[..., blocks, block_size]` follow one another;
+    `elements`, `[1, blocks, 1]`, says how many of each block are real.
     """
     width = xs[0].shape[-1]
     is_real = ops.arange(width, dtype="float32") < elements

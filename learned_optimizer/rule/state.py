@@ -39,48 +39,36 @@ class Field:
     has_axis: bool = True
 
 
-def _size_of_level(index):
+def _level(index):
     return lambda config: (*config.level_sizes, 0, 0)[index]
 
 
-def _timescales(config):
-    return config.gradient_timescales
-
-
-def _has_rates(config):
-    return int(config.dynamic_output_scale)
-
-
-def _has_nominal_rate(config):
-    return int(config.nominal is not None)
-
-
-def _has_gradient_decline(config):
-    return int(config.gradient_decline)
+def _if(switch):
+    return lambda config: int(bool(getattr(config, switch)))
 
 
 FIELDS = {
     # Hidden states of the parameters' RNN.
-    "hidden_state": Field("parameter", _size_of_level(0), "parameter_start"),
+    "hidden_state": Field("parameter", _level(0), "parameter_start"),
     # Running averages of the gradient and of its square, a timescale each.
-    "gradient_averages": Field("parameter", _timescales),
-    "mean_squares": Field("parameter", _timescales),
+    "gradient_averages": Field("parameter", lambda config: config.gradient_timescales),
+    "mean_squares": Field("parameter", lambda config: config.gradient_timescales),
     # Running average of the log learning rate.
     "log_learning_rate": Field(
-        "parameter", _has_rates, "log_learning_rate", is_number=True
+        "parameter", _if("dynamic_output_scale"), "log_learning_rate", is_number=True
     ),
     # Hidden states of the RNNs of tensors and problems.
-    "tensor_state": Field("tensor", _size_of_level(1), "tensor_start"),
-    "global_state": Field("problem", _size_of_level(2), "global_start"),
+    "tensor_state": Field("tensor", _level(1), "tensor_start"),
+    "global_state": Field("problem", _level(2), "global_start"),
     # 0 until the first step of a tensor and 1 from then on.
     "started": Field("tensor", lambda config: 1, is_number=True, has_axis=False),
     # Log of the size of the tensor's first parameters, for the nominal learning rate.
-    "log_size": Field("tensor", _has_nominal_rate, "log_size", is_number=True),
+    "log_size": Field("tensor", _if("nominal"), "log_size", is_number=True),
     # Number of steps of the tensor, for the same.
-    "steps_taken": Field("tensor", _has_nominal_rate, is_number=True),
+    "steps_taken": Field("tensor", _if("nominal"), is_number=True),
     # Running average of the tensor's mean squared gradient, and its largest so far.
-    "gradient_size": Field("tensor", _has_gradient_decline, is_number=True),
-    "largest_gradient_size": Field("tensor", _has_gradient_decline, is_number=True),
+    "gradient_size": Field("tensor", _if("gradient_decline"), is_number=True),
+    "largest_gradient_size": Field("tensor", _if("gradient_decline"), is_number=True),
 }
 PARAMETER_FIELDS = tuple(n for n, field in FIELDS.items() if field.level == "parameter")
 
@@ -111,12 +99,7 @@ def state_shapes(layout: Layout, config: Config) -> dict[str, tuple]:
 
 
 def initial_field(
-    name,
-    layout: Layout,
-    meta_parameters,
-    config: Config,
-    log_learning_rate,
-    log_size=0.0,
+    name, layout, meta_parameters, config, log_learning_rate, log_size=0.0
 ):
     """One field of the state before the first step, see `initial_state`."""
     shape = state_shapes(layout, config)[name]

@@ -4,6 +4,10 @@ Before it, each block is told what it needs of its tensor and problem
 (`block_inputs`). After it, what a whole tensor must agree on is settled: the states of
 its RNN and of the problem's (`finish_tensors`), the length of its direction
 (`normalize_steps`).
+
+Throughout, `state` is `{field: array}` of tensors and problems, `layout` says where
+each tensor lies, `levels` are the meta-parameters, and `active` is `[tensors]`, 0 where
+one takes no part; None: all do.
 """
 
 from keras import ops
@@ -19,10 +23,7 @@ DIRECTION_EPSILON = 1e-16
 def sum_log_learning_rates(log_learning_rate, layout: Layout, rows=slice(None)):
     """`[tensors]` sums of `[1, blocks, block_size]` log learning rates.
 
-    Args:
-        log_learning_rate: Of all blocks, or of a shard.
-        layout: Where each tensor lies.
-        rows: Which blocks the shard has.
+    They are of all blocks, or of the shard that has these rows.
     """
     elements = ops.cast(layout.block_elements[rows], "float32")[:, None]
     positions = ops.arange(layout.block_size, dtype="float32")
@@ -38,19 +39,11 @@ def block_inputs(
     """What the parameter pass needs of its tensor and problem. Equation 7.
 
     The bias of its cell is `b + A_T T + A_G G`; all is gathered for each block.
-
-    Args:
-        state: `{field: array}` of tensors and problems.
-        rate_sums: From `sum_log_learning_rates`; None without that input.
-        layout: Where each tensor lies.
-        levels: Meta-parameters.
-        config: The architecture.
-        weight_decay: `[tensors]` or None.
-        active: `[tensors]` or None.
-        horizon: A `Horizon` of tensors, or None.
+    `rate_sums` are from `sum_log_learning_rates`, None without that input;
+    `weight_decay` is `[tensors]` or None, `horizon` a `Horizon` of tensors or None.
 
     Returns:
-        A dict of `[features, blocks, 1]`, see `pass_over_parameters`.
+        A dict of `[features, blocks, 1]`, see `update_parameters`.
     """
     bias = levels.cell_bias("parameter", "tensor")
     if config.levels >= 2:
@@ -111,18 +104,9 @@ def _sum_over_problems(per_tensor, layout):
 def finish_tensors(state, sums, layout, levels, config, active, fraction_left=None):
     """The new state of tensors and problems, and the lengths of directions.
 
-    Args:
-        state: `{field: array}` of tensors and problems, before.
-        sums: `[features, blocks]` of the parameter pass.
-        layout: Where each tensor lies.
-        levels: Meta-parameters.
-        config: The architecture.
-        active: `[tensors]` or None.
-        fraction_left: As in `update_upper_levels`.
-
-    Returns:
-        The new state, and `[directions, tensors]`: the inverse root mean square of
-        each direction; None without dynamic output scale.
+    `sums` are the `[features, blocks]` of the parameter pass. The lengths are
+    `[directions, tensors]`, the inverse root mean square of each direction; None
+    without dynamic output scale.
     """
     sums = sum_blocks(ops.transpose(sums), layout)
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
@@ -150,15 +134,8 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     """Steps at their length, of all blocks or of one shard. Equation 11.
 
     `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate; `finish_tensors` gives the
-    inverse root.
-
-    Args:
-        steps: Of the parameter pass, `{name: [1, blocks, block_size]}`.
-        lengths: From `finish_tensors`.
-        block_tensor: `[blocks]`, the tensor of each.
-        config: The architecture.
-        learning_rate: Multiplies them.
-        active: `[tensors]` or None: steps of inactive tensors are 0.
+    inverse root. `steps` are `{name: [1, blocks, block_size]}` of the parameter pass,
+    `block_tensor`, `[blocks]`, says the tensor of each. Inactive tensors take no step.
 
     Returns:
         The step and the attended step (None without attention), each `[blocks,
@@ -186,19 +163,9 @@ def update_upper_levels(
     """The RNNs of tensors and problems. Equations 8 and 9.
 
     `T <- cell(mean of [h, x], T, b + A G)`, `G <- cell(mean of T, G, b)`; with
-    `horizon_input` the first bias has `f w` beside.
-
-    Args:
-        means: `[features, tensors]`, of the new hidden states and of the inputs.
-        state: `{field: array}` of tensors and problems, before.
-        layout: Where each tensor lies.
-        levels: Meta-parameters.
-        config: The architecture.
-        active: `[tensors]` or None.
-        fraction_left: `[tensors]`, `f`; None: 1.
-
-    Returns:
-        A dict of their new hidden states.
+    `horizon_input` the first bias has `f w` beside. `means`, `[features, tensors]`, are
+    of the new hidden states and of the inputs; `fraction_left`, `[tensors]`, is `f`;
+    None: 1. Returns a dict of the new hidden states.
     """
     if config.levels < 2:
         return {}

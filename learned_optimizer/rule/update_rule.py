@@ -24,16 +24,12 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from learned_optimizer.rule.config import Config
-from learned_optimizer.rule.gradients import (
-    Clipping,
-    clean_gradients,
-    gradient_sizes,
-)
-from learned_optimizer.rule.half_precision import as_floats, as_integers, block_seeds
+from learned_optimizer.rule.gradients import Clipping, clean_gradients, gradient_sizes
+from learned_optimizer.rule.half_precision import block_seeds
 from learned_optimizer.rule.layout import Layout, concatenated
 from learned_optimizer.rule.levels import Levels
 from learned_optimizer.rule.nominal_rate import Horizon, log_sizes
-from learned_optimizer.rule.parameter_level import pass_over_parameters
+from learned_optimizer.rule.parameter_level import update_parameters
 from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
     block_inputs,
@@ -48,7 +44,7 @@ class Step(NamedTuple):
 
     Attributes:
         step: `[blocks, block_size]`, to be subtracted from the parameters; a list, an
-            array a shard, where gradients are one.
+            array a shard, where gradients are a list.
         attended_step: The same, from the same old parameters to where the next
             gradient is to be taken; None without attention.
         state: The new state.
@@ -121,13 +117,7 @@ class Stages(NamedTuple):
 
     @classmethod
     def of(cls, layout: Layout, config: Config, wrapper=lambda stage: stage):
-        """The stages for an arrangement and an architecture.
-
-        Args:
-            layout: Where each tensor lies.
-            config: The architecture.
-            wrapper: What each of them is put through.
-        """
+        """The stages for an arrangement and an architecture, put through `wrapper`."""
         stages = (prepare, update_parameters, update_tensors)
         return cls(
             *(wrapper(functools.partial(stage, layout, config)) for stage in stages)
@@ -316,30 +306,6 @@ def prepare(
     return changed, Prepared(
         gradients, values, blocks, meta_parameters, active, skipped
     )
-
-
-def update_parameters(
-    layout, config, state, gradients, values, blocks, meta_parameters, num_chunks
-):
-    """The second stage: the pass over one shard's parameters.
-
-    `state` is `{field: [width, blocks, block_size]}` of the shard; `gradients`,
-    `values` and `blocks` are the shard's of `Prepared`.
-
-    Returns:
-        The new state, and `steps` and `sums` of the `ParameterPass`.
-    """
-    result = pass_over_parameters(
-        as_integers(_arrays(state)),
-        gradients,
-        values,
-        blocks,
-        Levels(meta_parameters, layout),
-        config,
-        layout.blocks_per_chunk,
-        num_chunks,
-    )
-    return as_floats(result.state), (result.steps, result.sums)
 
 
 def update_tensors(
