@@ -100,13 +100,10 @@ def vit_b16_shapes() -> list[tuple[int, ...]]:
 
 
 def fit_milliseconds(name, optimizer, repetitions) -> float:
-    """The median time of a step of `fit`.
+    """The median time of a step of `fit`, after 20 others.
 
-    Args:
-        name: "dense", `Dense(10)` on 20 features; or "embedding", 100,000 rows of 16,
-            looked up 640 times a step by a power law, and `Dense(10)`.
-        optimizer: A Keras optimizer.
-        repetitions: Counted steps, after 20 others.
+    The model "dense" is `Dense(10)` on 20 features; "embedding" is 100,000 rows of 16,
+    looked up 640 times a step by a power law, and `Dense(10)`.
     """
     import keras
     import tensorflow as tf
@@ -142,25 +139,10 @@ def fit_milliseconds(name, optimizer, repetitions) -> float:
     return 1e3 * statistics.median(np.diff(ends)[-repetitions:])
 
 
-def bytes_of(variables) -> int:
-    """What variables hold, padding too."""
-    import tensorflow as tf
-
-    return sum(
-        math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
-        for variable in variables
-    )
-
-
-def make_step(way, variables, gradients, weights, state_dtype="float32"):
+def make_step(way, variables, gradients, weights, state_dtype):
     """A function that makes one step as users have it, and the bytes of the state.
 
-    Args:
-        way: One of `WAYS`.
-        variables: What is updated.
-        gradients: One for each, the same at every step.
-        weights: Name or path of those of the learned optimizer.
-        state_dtype: Of its state.
+    The gradients are the same at every step; padding counts as state.
     """
     import keras
     import tensorflow as tf
@@ -179,7 +161,11 @@ def make_step(way, variables, gradients, weights, state_dtype="float32"):
         optimizer.apply(gradients, variables)
         return tf.convert_to_tensor(optimizer.iterations.value)
 
-    return step, bytes_of(optimizer.variables)
+    state_bytes = sum(
+        math.prod(variable.shape) * tf.as_dtype(variable.dtype).size
+        for variable in optimizer.variables
+    )
+    return step, state_bytes
 
 
 WAYS = ("hierarchical_rnn", "adam")
@@ -215,14 +201,10 @@ def make_gradients(variables):
     ]
 
 
-def peak_memory(way, problem, weights, state_dtype="float32") -> dict:
+def peak_memory(way, problem, weights, state_dtype) -> dict:
     """Peak of this process's memory over three steps, above what must be there.
 
-    Args:
-        way: One of `WAYS`.
-        problem: Arguments of `variables_of`.
-        weights: As in `make_step`.
-        state_dtype: As in `make_step`.
+    `problem` holds the arguments of `variables_of`.
     """
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
@@ -253,18 +235,8 @@ def peak_in_child(way, problem, weights, state_dtype) -> dict:
     )
 
 
-def measure(
-    problem, repetitions, warm_ups, weights="default", state_dtype="float32"
-) -> dict[str, dict]:
-    """All figures of each way.
-
-    Args:
-        problem: Arguments of `variables_of`.
-        repetitions: Counted steps.
-        warm_ups: Steps before them, after the one that compiles.
-        weights: As in `make_step`.
-        state_dtype: As in `make_step`.
-    """
+def measure(problem, repetitions, warm_ups, weights, state_dtype) -> dict[str, dict]:
+    """All figures of each way; `warm_ups` come after the step that compiles."""
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = sum(math.prod(variable.shape) for variable in variables)
@@ -323,13 +295,8 @@ def main(argv):
         peak = peak_memory(FLAGS.peak, problem, FLAGS.weights, FLAGS.state_dtype)
         print(json.dumps(peak))
         return
-    found = measure(
-        problem,
-        FLAGS.repetitions,
-        FLAGS.warm_ups,
-        FLAGS.weights,
-        FLAGS.state_dtype,
-    )
+    numbers = FLAGS.repetitions, FLAGS.warm_ups
+    found = measure(problem, *numbers, FLAGS.weights, FLAGS.state_dtype)
     parameters = found["hierarchical_rnn"]["parameters"]
     name = FLAGS.model or f"{FLAGS.tensors} tensors"
     print(f"{name}, {parameters:,} parameters, median of {FLAGS.repetitions}")

@@ -28,11 +28,7 @@ from learned_optimizer.rule.meta_parameters import (
     to_released_names,
 )
 from learned_optimizer.utils.atomic_write import temporary_sibling
-from learned_optimizer.weights import (
-    Weights,
-    load_weights,
-    save_weights,
-)
+from learned_optimizer.weights import Weights, load_weights, save_weights
 
 SCOPE = "LOL/"
 # The released defaults: there the global RNN sees the last tensor alone.
@@ -151,11 +147,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
 
 
 def check_variables(shapes: Mapping[str, tuple], config: Config) -> None:
-    """Checks that variables are those of an architecture.
-
-    Args:
-        shapes: `{released variable name: shape}` of the scope `LOL`, without slots.
-        config: The architecture.
+    """Checks that variables, by released name and without slots, are those of a config.
 
     Raises:
         ValueError: Variables are missing, misshapen or not part of it.

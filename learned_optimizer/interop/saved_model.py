@@ -36,17 +36,7 @@ class ExportedOptimizer(tf.Module):
         )
 
     def init(self, row_lengths, initial_learning_rate, total_steps):
-        """The state before the first update.
-
-        Args:
-            row_lengths: `[tensors]` int64, elements of each tensor, 0 or more.
-            initial_learning_rate: Where the learned rates start: a positive float32
-                scalar, or one an element, `[elements]`.
-            total_steps: Updates of the whole training, an int64 scalar; 0: not known.
-
-        Returns:
-            `{name: float32 array}`, see `ragged.flat_shapes`.
-        """
+        """The state before the first update, see `ragged.initial`; integers: int64."""
         rates = initial_learning_rate
         checks = [
             tf.debugging.Assert(
@@ -65,18 +55,7 @@ class ExportedOptimizer(tf.Module):
         )
 
     def update(self, gradients, values, row_lengths, learning_rate, **state):
-        """One step of all tensors.
-
-        Args:
-            gradients: `[elements]` float32, taken at `values`.
-            values: `[elements]` float32, what the model holds.
-            row_lengths: `[tensors]` int64, which add up to `elements`.
-            learning_rate: Float32 scalar that multiplies the step.
-            **state: What `init` or the previous update returned.
-
-        Returns:
-            The new `values` and state under the same names.
-        """
+        """One step of all tensors, see `ragged.update`; integers: int64."""
         with tf.control_dependencies(
             self._size_checks(gradients, values, row_lengths, state)
         ):

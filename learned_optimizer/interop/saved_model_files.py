@@ -65,15 +65,11 @@ def export_weights(weights: Weights, path) -> pathlib.Path:
 def export_optimizer(optimizer, path, default_config) -> pathlib.Path:
     """`HierarchicalRNN.export`: a SavedModel of its meta-parameters as they are now.
 
-    Settings that the SavedModel lacks are named in a warning.
-
-    Args:
-        optimizer: Built or not.
-        path: As in `export_weights`.
-        default_config: What `get_config` gives without arguments.
+    Settings that the SavedModel lacks, which are others than those of
+    `default_config`, are named in a warning.
 
     Raises:
-        ValueError: If the backend is not TensorFlow, or something else is there.
+        ValueError: See `export_weights`.
     """
     left_out = _settings_left_out(optimizer, default_config)
     if left_out:
@@ -117,9 +113,6 @@ def _settings_left_out(optimizer, default_config) -> dict:
 
 def read_saved_model(path) -> Weights:
     """The weights of a SavedModel that was exported here, verified.
-
-    Args:
-        path: Its folder.
 
     Raises:
         ValueError: If it is none of ours, or was changed or damaged.

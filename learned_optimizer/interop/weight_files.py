@@ -60,7 +60,13 @@ class Weights:
     shipped: bool = False
 
     def __post_init__(self):
-        _check_start(self.initial_learning_rate)
+        rate = self.initial_learning_rate
+        is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+        if not is_number or not 0 < rate < math.inf:
+            raise ValueError(
+                "The initial learning rate of weights must be a positive number. "
+                f"Received: {rate!r}"
+            )
         released_names = {
             spec.name: spec.released_name for spec in specifications(self.config)
         }
@@ -129,13 +135,6 @@ class Weights:
     ) -> "Weights":
         """The reverse of `to_flat`.
 
-        Args:
-            name: Their name.
-            config: Their architecture.
-            numbers: `[numbers]` float32.
-            initial_learning_rate: Where learning rates start by default.
-            card: What else is known of them.
-
         Raises:
             ValueError: If there are not as many as the config has.
         """
@@ -158,18 +157,6 @@ def fresh_weights(config: Config | None = None, seed=None) -> Weights:
     """Untrained weights, drawn as the released code draws them."""
     config = config or Config()
     return Weights("fresh", config, initial_meta_parameters(config, seed))
-
-
-def _check_start(rate):
-    if (
-        isinstance(rate, bool)
-        or not isinstance(rate, (int, float))
-        or not 0 < rate < math.inf
-    ):
-        raise ValueError(
-            "The initial learning rate of weights must be a positive number. "
-            f"Received: {rate!r}"
-        )
 
 
 def read_files(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -280,13 +267,10 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
 def write_files(path, arrays: Mapping[str, np.ndarray], card: dict[str, Any]) -> str:
     """Writes arrays as an `.npz` and their card beside it, both atomically.
 
-    Args:
-        path: Path of the `.npz`; the ending may be left out.
-        arrays: By name.
-        card: Its entries; the sha256 is added.
+    The ending of the path may be left out.
 
     Returns:
-        The sha256 of the npz.
+        The sha256 of the npz, which is added to the card.
     """
     path = pathlib.Path(path)
     if path.suffix != ".npz":

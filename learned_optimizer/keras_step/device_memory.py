@@ -15,11 +15,6 @@ _BYTES = 4
 def check_memory(layout: Layout, config: Config, state_dtype: str):
     """Refuses a model whose state and gradients the device has no memory for.
 
-    Args:
-        layout: The arrangement of the model's tensors.
-        config: The architecture.
-        state_dtype: As of `HierarchicalRNN`.
-
     Raises:
         MemoryError: If the device tells how much memory is free, and it is less.
     """

@@ -112,15 +112,9 @@ def run(spec: StepSpec, variables: Variables, gradients, learning_rate, calls):
 def update(
     spec: StepSpec, variables: Variables, gradients, learning_rate, calls, stages=None
 ):
-    """Accumulation, clipping and the update rule.
+    """Accumulation, clipping and the update rule; arguments are those of `run`.
 
-    Args:
-        spec: What is fixed.
-        variables: What is read and written.
-        gradients: As in `run`.
-        learning_rate: As in `run`.
-        calls: As in `run`.
-        stages: From `stages_in_place`, compiled or not; None: as they are.
+    `stages` are from `stages_in_place`, compiled or not; None: as they are.
 
     Returns:
         `[tensors]` float32, 1 where a tensor was updated.
@@ -227,10 +221,7 @@ def _before_the_first_update(spec, variables):
 def stages_in_place(layout: Layout, config: Config, compiled=lambda stage: stage):
     """The rule's stages on variables of the state, which they update.
 
-    Args:
-        layout: Arrangement of the learned tensors.
-        config: The architecture.
-        compiled: What each stage is put through.
+    Each stage is put through `compiled`.
     """
 
     def in_place(stage):
@@ -301,7 +292,9 @@ def collect(spec: StepSpec, variables: Variables, gradients, calls):
     if spec.accumulation_steps is not None:
         due = ops.equal((calls + 1) % spec.accumulation_steps, 0)
         gradients = _accumulate(spec, variables, gradients, due)
-    return _pack(spec, gradients), due
+    given = dict(zip(spec.present, gradients, strict=True))
+    tensors = [given.get(position) for position in range(spec.layout.num_tensors)]
+    return packing.pack_shards(tensors, spec.layout), due
 
 
 def assign(spec: StepSpec, variables: Variables, step):
@@ -385,13 +378,6 @@ def _accumulate(spec, variables, gradients, due):
         variable.assign(ops.where(due, ops.zeros_like(total), total))
     present = [totals[position] for position in spec.present]
     return [x / ops.cast(spec.accumulation_steps, x.dtype) for x in present]
-
-
-def _pack(spec, gradients):
-    tensors = [None] * spec.layout.num_tensors
-    for position, gradient in zip(spec.present, gradients, strict=True):
-        tensors[position] = gradient
-    return packing.pack_shards(tensors, spec.layout)
 
 
 def without_gradients():

@@ -104,13 +104,9 @@ def read_config(values) -> Config:
 
 
 def weights_hint(config) -> str:
-    """Which shipped weights a state of this architecture can be loaded into.
+    """The end of a message: which shipped weights have this architecture, if any do.
 
-    Args:
-        config: A dict, from `Config.to_dict`.
-
-    Returns:
-        The end of a message, or nothing.
+    The architecture is a dict, from `Config.to_dict`.
     """
     fitting = [
         repr(name)

@@ -11,6 +11,7 @@ there is nothing to lose: the optimizer warns and starts afresh.
 
 import json
 import math
+import operator
 import warnings
 
 import keras
@@ -262,7 +263,7 @@ def _sources(optimizer, saved) -> list:
     wanted = list(zip(here["paths"], here["shapes"], strict=False))
     given = list(zip(saved["paths"], saved["shapes"], strict=False))
     sources = [None] * len(wanted)
-    for same in (_equal, _one_ends_with_the_other):
+    for same in (operator.eq, _one_ends_with_the_other):
         pairs = [
             (position, source)
             for position, tensor in enumerate(wanted)
@@ -282,10 +283,6 @@ def _sources(optimizer, saved) -> list:
     if fresh:
         _warn(f"the state of {', '.join(fresh)} starts afresh, the rest goes on")
     return sources
-
-
-def _equal(path, other) -> bool:
-    return path == other
 
 
 def _one_ends_with_the_other(path, other) -> bool:

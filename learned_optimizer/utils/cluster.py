@@ -63,11 +63,7 @@ class Cluster:
 def cluster_of_environment(
     strategy: str, allowed: dict[str, tuple[int, int | None]]
 ) -> Cluster:
-    """The cluster of `TF_CONFIG`.
-
-    Args:
-        strategy: Name of the strategy, for messages.
-        allowed: Of each job that it has, the least and the most processes.
+    """The cluster of `TF_CONFIG`; `allowed` are the least and most processes of a job.
 
     Raises:
         ValueError: the variable is missing or describes no such cluster; the message

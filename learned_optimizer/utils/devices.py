@@ -6,8 +6,7 @@ import tensorflow as tf
 def local_devices(replicas: int | None) -> list[str]:
     """The GPUs of this machine, or logical CPUs, made as needed where it has none.
 
-    Args:
-        replicas: How many; None: all there are.
+    Without a number of replicas these are all there are.
 
     Raises:
         ValueError: there are fewer.

@@ -21,15 +21,12 @@ def exclusive_lock(
     The lock of a process that dies is free. On a file system without locks nobody
     waits, so what is done meanwhile must end with a rename.
 
-    Args:
-        path: The file.
-        busy_message: Of the error where another process holds the lock; None: wait.
-
     Yields:
         Whether the lock is held: there are file systems without any.
 
     Raises:
-        ValueError: Another process holds the lock, and there is a `busy_message`.
+        ValueError: Another process holds the lock, and there is a `busy_message`;
+            without one it is waited for.
     """
     lock = filelock.FileLock(path, fallback_to_soft=False)
     held = True

@@ -150,13 +150,10 @@ def define_flags(
     unset: bool = False,
     flag_values: flags.FlagValues = flags.FLAGS,
 ) -> None:
-    """Defines a flag for each setting.
+    """Defines a flag for each setting but those `without`.
 
-    Args:
-        *config_classes: Dataclasses. Of settings of one name, the first counts.
-        without: Names of settings that get no flag.
-        unset: Whether flags have no defaults, so that a preset may have its own.
-        flag_values: Where they are defined.
+    Of settings of one name, that of the first dataclass counts. With `unset` flags have
+    no defaults, so that a preset may have its own.
     """
     names = set(without)
     for config_class in config_classes:
@@ -186,13 +183,9 @@ def flag_settings(
     unset: bool = False,
     flag_values: flags.FlagValues = flags.FLAGS,
 ) -> dict[str, Any]:
-    """The settings that the flags give, by name.
+    """The settings that the flags give, by name; those without a flag are left out.
 
-    Args:
-        *config_classes: As given to `define_flags`; settings without a flag are left
-            out.
-        unset: As given to `define_flags`: flags without a value are left out, too.
-        flag_values: Where they are defined.
+    With `unset`, as given to `define_flags`, so are those without a value.
 
     Raises:
         ValueError: A member of a list is not of its type.

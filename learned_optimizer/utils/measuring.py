@@ -38,11 +38,7 @@ def peak_bytes() -> int:
 
 
 def run_module(module: str, **flags) -> dict:
-    """Runs a module; the JSON object that it prints last.
-
-    Args:
-        module: What `python -m` runs.
-        **flags: Values of its flags; None: the flag is left out.
+    """Runs a module with flags, without those that are None; the JSON printed last.
 
     Raises:
         RuntimeError: It failed.
