@@ -90,16 +90,11 @@ def build_model(
     synchronized_batch_normalization: bool = False,
     seed: int | None = None,
 ) -> keras.Model:
-    """A network with fresh weights that returns logits.
+    """A network with fresh weights, a key of `MODELS`, that returns logits.
 
-    Args:
-        name: A key of `MODELS`.
-        num_classes: Number of logits, 2 or more.
-        image_size: Height and width of the images; None: the usual one.
-        precision: A policy of Keras, one of `PRECISIONS`; logits are float32 always.
-        synchronized_batch_normalization: Whether batch statistics are taken over all
-            replicas together, so that they do not depend on how many there are.
-        seed: Of the initial weights; None: any.
+    Without an image size it has the usual one. The precision is a policy of Keras, one
+    of `PRECISIONS`; logits are float32 always. Synchronized batch statistics are taken
+    over all replicas together, so that they do not depend on how many there are.
 
     Returns:
         A model from `[batch, image_size, image_size, 3]` to `[batch, num_classes]`.

@@ -235,7 +235,9 @@ def peak_in_child(way, problem, weights, state_dtype) -> dict:
     )
 
 
-def measure(problem, repetitions, warm_ups, weights, state_dtype) -> dict[str, dict]:
+def measure(
+    problem, repetitions, warm_ups, weights, state_dtype="float32"
+) -> dict[str, dict]:
     """All figures of each way; `warm_ups` come after the step that compiles."""
     variables = variables_of(*problem)
     gradients = make_gradients(variables)

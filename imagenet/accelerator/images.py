@@ -54,13 +54,7 @@ def _decoded(content):
 def augmented(images, rows, key):
     """A batch, each image mirrored or not and shifted by up to an eighth of its side.
 
-    Args:
-        images: uint8 `[images, size, size, 3]`.
-        rows: int32 `[batch]`, which of them.
-        key: Of `jax.random`.
-
-    Returns:
-        float32 `[batch, size, size, 3]`, from -1 to 1.
+    The `rows` of uint8 `[images, size, size, 3]` become float32 from -1 to 1.
     """
     size, reach = images.shape[1], images.shape[1] // 8
     of_shift, of_flip = jax.random.split(key)

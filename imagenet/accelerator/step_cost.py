@@ -29,11 +29,7 @@ def copy_bandwidth() -> float:
 
 
 def shapes_of(network: str) -> list[tuple[int, ...]]:
-    """The shapes of a network's trainable variables, with 1,000 classes.
-
-    Args:
-        network: A key of `imagenet.models.MODELS`, or `vit_b16`.
-    """
+    """The shapes of the variables of one of `MODELS` or `vit_b16`, 1,000 classes."""
     if network in MODELS:
         variables = build_model(network, 1000).trainable_variables
         return [tuple(variable.shape) for variable in variables]

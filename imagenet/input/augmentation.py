@@ -18,15 +18,10 @@ _PADDING = 1024
 
 
 def random_window(shape, seed, min_area: float):
-    """A part of an image of random area and aspect ratio.
+    """A part of random aspect ratio and area, `min_area` of the image or more.
 
-    Args:
-        shape: int32 `[3]`, height, width, channels.
-        seed: int64 `[2]`.
-        min_area: the least fraction of the image's area.
-
-    Returns:
-        int32 `[4]`: top, left, height, width.
+    The shape is height, width, channels, the seed int64 `[2]`. Returns int32 `[4]`:
+    top, left, height, width.
     """
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
@@ -53,11 +48,8 @@ def decode_window(content, window_of_shape):
 
     A JPEG is decoded in the window alone; it must have its end mark near its end, for
     below the window a cut would go unseen. All else that TensorFlow knows, and a JPEG
-    with a long tail, is decoded whole, which takes longer.
-
-    Args:
-        content: The bytes, a scalar string.
-        window_of_shape: From the image's shape to top, left, height, width.
+    with a long tail, is decoded whole, which takes longer. `window_of_shape` goes from
+    the image's shape to top, left, height, width.
 
     Returns:
         uint8 `[height, width, 3]`, whatever the colour space of the file.

@@ -68,14 +68,8 @@ class ImageData:
         shard and the step alone. Epochs follow each other without a gap: a batch may
         hold the end of one and the start of the next.
 
-        Args:
-            batch_size: images in a batch of this shard.
-            first_step: how many batches to leave out; nothing of them is decoded.
-            shard: which shard of the images, from 0.
-            num_shards: how many shards there are, each read by another worker.
-            num_pipelines: how many such datasets share a process's memory.
-            extra_seed: a number, or an int64 tensor, with which all that is random is
-                another; needs a `first_step` of 0.
+        Of the batches that are left out nothing is decoded; each shard is read by
+        another worker. For `num_pipelines` and `extra_seed` see `shuffled_records`.
 
         Raises:
             ValueError: There are more shards than images.

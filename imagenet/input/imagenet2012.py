@@ -23,9 +23,7 @@ _TAR_BLOCK = 512
 def imagenet_builder(data_dir):
     """TFDS's builder of the real ImageNet, prepared from its tar files when it is not.
 
-    Args:
-        data_dir: TFDS's folder. The tar files are looked for where TFDS does, in
-            `downloads/manual` of it.
+    They are looked for where TFDS does, in `downloads/manual` of `data_dir`.
 
     Raises:
         ValueError: There are neither records nor tar files, one of the tar files is

@@ -69,13 +69,9 @@ def shuffled_records(
 ) -> tf.data.Dataset:
     """Serialized records without end, epoch after epoch, each in another order.
 
-    Args:
-        part: with one record at least.
-        seed: of the order.
-        first: how many records to leave out at the start.
-        num_pipelines: how many such datasets this process holds at once, which share
-            the memory. The order depends on it.
-        extra_seed: a number, or an int64 tensor, for another order; needs `first` 0.
+    The part has one record at least, and the first ones are left out. `num_pipelines`
+    such datasets share this process's memory, and the order depends on it. An extra
+    seed, a number or an int64 tensor, is for another order and needs `first` 0.
     """
     files = len(part.paths)
     groups = -(-files // _GROUP_FILES)

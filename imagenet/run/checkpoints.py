@@ -18,14 +18,7 @@ from imagenet.run.devices import Devices
 
 
 class Checkpoints:
-    """Saves and restores; all processes must save together.
-
-    Args:
-        config: Of the run.
-        devices: Of the run.
-        step: Variable that counts the steps.
-        **parts: What else is saved, by name.
-    """
+    """Saves and restores a run's step and other parts; all processes save together."""
 
     def __init__(self, config: RunConfig, devices: Devices, step, **parts):
         self._step = step

@@ -56,17 +56,13 @@ def combination(label: int) -> Combination:
 
 
 def draw(label, index, size=None, seed=0) -> np.ndarray:
-    """One image of a class.
+    """The image of a label with an index, both from 0, the same for the same arguments.
 
-    Args:
-        label: From 0 to `MAX_CLASSES` - 1.
-        index: Which of the images of this label, from 0.
-        size: Height and width in pixels, 8 or more; by default both are drawn from
-            `MIN_SIDE` to `MAX_SIDE`.
-        seed: Not negative; another seed draws other images of the same classes.
+    Height and width are `size` pixels, 8 or more; by default both are drawn from
+    `MIN_SIDE` to `MAX_SIDE`. Another seed draws other images of the same classes.
 
     Returns:
-        uint8 `[height, width, 3]`, RGB, the same for the same arguments.
+        uint8 `[height, width, 3]`, RGB.
     """
     random = np.random.default_rng([seed, label, index])
     height = width = size

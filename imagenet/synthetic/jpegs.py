@@ -32,15 +32,11 @@ def drawn_jpegs(
     processes: int | None = None,
     size: int | None = None,
 ) -> Iterator[bytes]:
-    """JPEG files of the images of these indices, in their order.
+    """JPEG files of the images of a range, in its order.
 
-    Args:
-        indices: A range; image i has the label i modulo `num_classes`.
-        num_classes: See `imagenet.synthetic.drawing.draw`.
-        seed: The same.
-        processes: How many draw; by default as many as there are processors, and
-            none but this one where it is not worth their start.
-        size: Height and width in pixels; by default drawn, too.
+    Image i has the label i modulo `num_classes`; see `imagenet.synthetic.drawing.draw`.
+    By default as many processes draw as there are processors, and none but this one
+    where it is not worth their start.
 
     Raises:
         ChildProcessError: A child ended early.
