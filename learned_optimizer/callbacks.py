@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.rule.config import is_positive_integer
 from learned_optimizer.utils.batch_normalization import RunningAverages
 
 
@@ -68,12 +69,11 @@ class SwapTrueValues(keras.callbacks.Callback):
         self._attended = None
 
     def on_train_begin(self, logs=None):
-        # What an earlier `fit` left behind is over: it ended with true values.
+        # An earlier `fit` ended with true values, and so does this one: no `evaluate`
+        # after it may put back what was before.
         self._attended = None
 
-    def on_train_end(self, logs=None):
-        # So does this one: no `evaluate` after it may put back what was before.
-        self._attended = None
+    on_train_end = on_train_begin
 
     def on_epoch_begin(self, epoch, logs=None):
         self._put_attended_back()
@@ -88,11 +88,7 @@ class SwapTrueValues(keras.callbacks.Callback):
     def on_test_end(self, logs=None):
         self._put_attended_back()
 
-    def on_predict_begin(self, logs=None):
-        self._put_true_values()
-
-    def on_predict_end(self, logs=None):
-        self._put_attended_back()
+    on_predict_begin, on_predict_end = on_test_begin, on_test_end
 
 
 class RecomputeRunningAverages(keras.callbacks.Callback):
@@ -131,7 +127,7 @@ class RecomputeRunningAverages(keras.callbacks.Callback):
     def __init__(self, data, num_batches=100, batch_size=32):
         super().__init__()
         for name, value in (("num_batches", num_batches), ("batch_size", batch_size)):
-            if not _is_count(value):
+            if not is_positive_integer(value):
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}"
                 )
@@ -253,7 +249,7 @@ class LearnedRates(keras.callbacks.Callback):
 
     def __init__(self, log_dir, update_freq="epoch"):
         super().__init__()
-        if update_freq != "epoch" and not _is_count(update_freq):
+        if update_freq != "epoch" and not is_positive_integer(update_freq):
             raise ValueError(
                 "`update_freq` must be 'epoch' or a positive integer. "
                 f"Received: update_freq={update_freq!r}"
@@ -315,10 +311,6 @@ class LearnedRates(keras.callbacks.Callback):
                 self._summary.scalar(f"{name}/mean", rates.mean(), step)
                 self._summary.scalar(f"{name}/standard_deviation", rates.std(), step)
         self._writer.flush()
-
-
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _learned_optimizer(model, callback) -> HierarchicalRNN:

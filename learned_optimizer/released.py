@@ -111,7 +111,6 @@ def write_checkpoint(weights: Weights, prefix) -> str:
             f"{weights.name!r} with {weights.config.nominal}"
         )
     prefix = pathlib.Path(prefix).absolute()
-    switches = _switches_of(weights.config)
     # Two files cannot be replaced at once: a stop in between would leave the index of
     # one checkpoint with the numbers of another.
     if prefix.with_name(f"{prefix.name}.index").exists():
@@ -137,11 +136,16 @@ def write_checkpoint(weights: Weights, prefix) -> str:
     tf.compat.v1.train.update_checkpoint_state(
         os.fspath(prefix.parent), prefix.name, all_model_checkpoint_paths=[prefix.name]
     )
-    if switches:
+    differing = [
+        f"{field.name}={getattr(weights.config, field.name)!r}"
+        for field in _switches()
+        if getattr(weights.config, field.name) != getattr(RELEASED_CONFIG, field.name)
+    ]
+    if differing:
         logging.warning(
             "A released checkpoint does not hold its architecture. To read this one, "
             "give: %s",
-            ", ".join(f"{name}={value!r}" for name, value in switches.items()),
+            ", ".join(differing),
         )
     return os.fspath(prefix)
 
@@ -170,15 +174,6 @@ def check_variables(shapes: Mapping[str, tuple], config: Config) -> None:
             f"[{', '.join(misshapen)}], not part of it {unknown}, where the "
             f"architecture is {config}"
         )
-
-
-def _switches_of(config) -> dict:
-    """The fields of a config that are not as released."""
-    return {
-        field.name: getattr(config, field.name)
-        for field in _switches()
-        if getattr(config, field.name) != getattr(RELEASED_CONFIG, field.name)
-    }
 
 
 def _opened(path):

@@ -186,14 +186,9 @@ class Programs:
         logits = self._model(images, training=False)
         # Without smoothing: the loss of the labels as they are.
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        return tf.stack(
-            [
-                tf.reduce_sum(weights * _is_among(labels, logits, 1)),
-                tf.reduce_sum(weights * _is_among(labels, logits, 5)),
-                tf.reduce_sum(weights * loss),
-                tf.reduce_sum(weights),
-            ]
-        )
+        first, first_five = (_is_among(labels, logits, count) for count in (1, 5))
+        figures = (first, first_five, loss, 1.0)
+        return tf.stack([tf.reduce_sum(weights * figure) for figure in figures])
 
 
 def _is_among(labels, logits, count):

@@ -123,14 +123,14 @@ class Config:
         if (
             not isinstance(sizes, (tuple, list))
             or not 1 <= len(sizes) <= 3
-            or not all(_is_positive_integer(size) for size in sizes)
+            or not all(is_positive_integer(size) for size in sizes)
         ):
             raise ValueError(
                 "`level_sizes` must be one to three positive integers. "
                 f"Received: level_sizes={sizes!r}"
             )
         object.__setattr__(self, "level_sizes", tuple(int(size) for size in sizes))
-        if not _is_positive_integer(self.gradient_timescales):
+        if not is_positive_integer(self.gradient_timescales):
             raise ValueError(
                 "`gradient_timescales` must be a positive integer. "
                 f"Received: gradient_timescales={self.gradient_timescales!r}"
@@ -276,5 +276,6 @@ _CHOICES = {
 }
 
 
-def _is_positive_integer(value) -> bool:
+def is_positive_integer(value) -> bool:
+    """Whether it is an integer above 0, and no boolean."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

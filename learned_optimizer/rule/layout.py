@@ -123,12 +123,11 @@ class Layout:
         return cls(
             block_size=block_size,
             # Blocks of padding count nothing, so they may belong to any tensor.
-            block_tensor=np.concatenate(
-                [
-                    np.repeat(np.arange(len(shapes)), blocks),
-                    np.full(padding, len(shapes) - 1),
-                ]
-            ).astype(np.int32),
+            block_tensor=np.pad(
+                np.repeat(np.arange(len(shapes), dtype=np.int32), blocks),
+                (0, padding),
+                constant_values=len(shapes) - 1,
+            ),
             block_elements=np.array(block_elements + [0] * padding, np.int32),
             tensor_problem=np.array(problems, np.int32),
             tensor_elements=np.array(elements, np.float32),
