@@ -311,13 +311,7 @@ class HierarchicalRNN(
     # Values of the model's variables.
 
     def finalize_variable_values(self, var_list):
-        """Puts the true parameters, or their average, into the model.
-
-        `fit` calls it at its end.
-
-        Args:
-            var_list: The variables that the optimizer was built with.
-        """
+        """Puts the true parameters, or their average, into the model, as `fit` ends."""
         if not self.built:
             return  # `fit` took no step.
         # Not `var_list`: a layer may have been frozen since.

@@ -99,23 +99,17 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
     of the weights lies there, too, and a checkpoint of another one is refused at once:
     an alias such as `default` may have moved on since.
 
+    Arguments that are not listed are those of `HierarchicalRNN`.
+
     Args:
         learning_rate: A number or a tf_keras schedule of `iterations`; multiplies
             the learned step.
-        weights: As in `HierarchicalRNN`.
-        initial_learning_rate: As in `HierarchicalRNN`.
-        seed: As in `HierarchicalRNN`.
-        weight_decay: As in `HierarchicalRNN`.
         exclude_from_weight_decay: See `HierarchicalRNNConfig`.
         horizon: What `set_train_steps` does, see `HierarchicalRNNConfig`.
-        clipnorm: Clips the gradient of each tensor to this norm.
-        clipvalue: Clips each element of the gradients to this size.
-        global_clipnorm: Clips all gradients to this global norm.
         gradient_aggregator: Sums `(gradient, variable)` pairs over the replicas;
             None: `tf.distribute` does.
         gradient_transformers: Functions of summed `(gradient, variable)` pairs,
             called in turn. They exclude clipping.
-        name: Name of the optimizer.
 
     Raises:
         ValueError: If an argument or the weights break a rule, or the weights use
@@ -195,9 +189,6 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
 
         A checkpoint's number is taken over this one: a training goes on under the
         schedule with which it began, or without.
-
-        Args:
-            train_steps: Updates of the whole training.
         """
         is_known = self._horizon
         if is_known is None:
@@ -211,14 +202,7 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
     def apply_gradients(
         self, grads_and_vars, name=None, experimental_aggregate_gradients=True
     ):
-        """Takes a step; called in replica context.
-
-        Args:
-            grads_and_vars: `(gradient, variable)` pairs: a gradient is dense,
-                IndexedSlices or None.
-            name: Name scope; None: the optimizer's name.
-            experimental_aggregate_gradients: Whether to sum the gradients over the
-                replicas; False: they were.
+        """Takes a step; called in replica context, with arguments as in tf_keras.
 
         Returns:
             What increments `iterations`.

@@ -12,12 +12,7 @@ from imagenet.synthetic.jpegs import drawn_jpegs
 
 
 class DeviceImages:
-    """Labelled images on the device.
-
-    Args:
-        images: uint8 `[images, size, size, 3]`.
-        labels: int32 `[images]`.
-    """
+    """Images on the device, uint8 `[images, size, size, 3]`, and their int32 labels."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         self.images, self.labels = jax.device_put((images, labels))

@@ -23,10 +23,7 @@ HORIZON = "horizon"
 def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
     """`{name: shape}` of the state that an architecture has.
 
-    Args:
-        config: The architecture.
-        elements: Number of elements of all tensors, whatever stands for it.
-        tensors: Number of tensors, likewise.
+    Whatever stands for the number of all elements and of tensors is in the shapes.
     """
     rows = {"parameter": (elements,), "tensor": (tensors,), "problem": ()}
     found = {
@@ -43,18 +40,11 @@ def flat_shapes(config: Config, elements, tensors) -> dict[str, tuple]:
 def initial(
     row_lengths, initial_learning_rate, meta_parameters, config, total_steps=0
 ) -> dict:
-    """The state before the first update.
+    """The state before the first update, `{name: array}` as `flat_shapes` has it.
 
-    Args:
-        row_lengths: `[tensors]` integers, elements of each tensor, 0 or more.
-        initial_learning_rate: Where the learned rates start, positive: a number, or
-            `[elements]`.
-        meta_parameters: Their dict.
-        config: The architecture.
-        total_steps: Updates of the whole training, an integer; 0: not known.
-
-    Returns:
-        `{name: array}` with the shapes of `flat_shapes`.
+    `row_lengths`, `[tensors]`, says how many elements each tensor has, 0 or more. The
+    learned rates start at a positive number, or at one for each of `[elements]`. Of
+    `total_steps`, the updates of the whole training, 0 says that they are not known.
     """
     elements = ops.sum(ops.cast(row_lengths, "int32"))
     layout = Layout.from_row_lengths(row_lengths, elements)
@@ -69,17 +59,10 @@ def update(
 ) -> dict:
     """One step of all tensors.
 
-    A tensor whose gradient is not finite keeps its values and its state.
-
-    Args:
-        gradients: `[elements]` float32, taken at `values`.
-        values: `[elements]` float32, what the model holds. With attention that is
-            the attended location; the parameters proper are in the state.
-        row_lengths: `[tensors]` integers that add up to `elements`.
-        learning_rate: Multiplies the step.
-        state: From `initial` or the previous update.
-        meta_parameters: Their dict.
-        config: The architecture.
+    A tensor whose gradient is not finite keeps its values and its state. Gradients and
+    values are `[elements]` float32, the former taken at the latter, which the model
+    holds: with attention the attended location; the parameters proper are in the state.
+    `row_lengths`, `[tensors]`, add up to `elements`.
 
     Returns:
         The new state, and with it the new `values`.

@@ -141,14 +141,10 @@ class Layout:
 
     @classmethod
     def from_row_lengths(cls, row_lengths, num_elements) -> "Layout":
-        """The layout of one problem's tensors whose lengths are data.
+        """The layout of one problem's tensors whose lengths, `[tensors]`, are data.
 
         Blocks are of one element, so a flat `[elements]` array reshaped to
-        `[elements, 1]` is packed as it is.
-
-        Args:
-            row_lengths: `[tensors]` integers, elements of each tensor.
-            num_elements: Their sum.
+        `[elements, 1]` is packed as it is. `num_elements` is the sum of the lengths.
         """
         row_lengths = ops.cast(row_lengths, "int32")
         ends = ops.cumsum(row_lengths)

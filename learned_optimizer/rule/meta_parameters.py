@@ -211,16 +211,10 @@ def to_released_names(config: Config, meta_parameters) -> dict[str, np.ndarray]:
 
 
 def with_more_inputs(meta_parameters, config: Config, wider: Config) -> dict:
-    """Meta-parameters of an architecture with further inputs, which count for nothing.
+    """Meta-parameters of a wider architecture, with zeros where they meet a new input.
 
-    Args:
-        meta_parameters: Those of `config`.
-        config: An architecture.
-        wider: The same but for inputs of the parameter RNN that it has beside, and for
-            `odd_direction` and `horizon_input`, whose arrays start at 0.
-
-    Returns:
-        Meta-parameters of `wider`, with zeros where they meet a new input.
+    It has all that `config` has, and further inputs of the parameter RNN, which count
+    for nothing, `odd_direction` or `horizon_input`, whose arrays start at 0.
 
     Raises:
         ValueError: If the two differ in anything else.

@@ -39,20 +39,12 @@ def update_parameters(
 ):
     """The second stage of a step: the pass over one shard.
 
-    Args:
-        layout: How many blocks a turn of the loop takes; None: no loop.
-        config: The architecture.
-        state: `{field: [features, blocks, block_size]}`, the fields of parameters that
-            the architecture has.
-        gradient: `[blocks, block_size]`.
-        values: `[blocks, block_size]`, or None without weight decay.
-        blocks: `{name: [features, blocks, 1]}`: `bias` of the parameter RNN,
-            `started`, `elements`, and where they are needed
-            `mean_log_learning_rate`, `log_nominal_rate`, `weight_decay`, `active` and
-            `rounding`.
-        meta_parameters: Their values.
-        num_chunks: How many chunks to run; None: all. In the others gradients and
-            values stand for the steps.
+    `state` is `{field: [features, blocks, block_size]}`, the fields of parameters that
+    the architecture has; gradient and values, None without weight decay, are `[blocks,
+    block_size]`. `blocks` are `{name: [features, blocks, 1]}`: `bias` of the parameter
+    RNN, `started`, `elements`, and where they are needed `mean_log_learning_rate`,
+    `log_nominal_rate`, `weight_decay`, `active` and `rounding`. So many chunks are run;
+    None: all. In the others gradients and values stand for the steps.
 
     Returns:
         The new state; and the steps, `{name: [1, blocks, block_size]}`, see

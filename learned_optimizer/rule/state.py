@@ -128,17 +128,12 @@ def initial_state(
 ) -> State:
     """The state before the first step.
 
-    Args:
-        layout: The layout of the parameters.
-        meta_parameters: Their dict, with or without a problem axis.
-        config: The architecture.
-        log_learning_rate: Natural logarithm of the initial learning rate: a
-            number, or an array that broadcasts against `[1, blocks, block_size]`.
-            It is clipped to [-33, `config.max_log_learning_rate`].
-        log_size: Log of the size of each tensor's parameters, from
-            `nominal_rate.log_sizes`: a number, or `[1, tensors]`. Only a nominal
-            learning rate needs it, and only where `compute_step` is not given
-            `mean_squares`.
+    `log_learning_rate` is the natural logarithm of the initial learning rate: a number,
+    or an array that broadcasts against `[1, blocks, block_size]`. It is clipped to
+    [-33, `config.max_log_learning_rate`]. `log_size` is the log of the size of each
+    tensor's parameters, from `nominal_rate.log_sizes`: a number, or `[1, tensors]`.
+    Only a nominal learning rate needs it, and only where `compute_step` is not given
+    `mean_squares`.
     """
     return State(
         *(

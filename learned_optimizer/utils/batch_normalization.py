@@ -47,10 +47,9 @@ class RunningAverages:
         model changes, and a layer that uses no batch statistics in training (frozen, or
         called with `training=False`) stays as it is.
 
-        Args:
-            batches: An iterable of inputs of the model, a batch each. Of a model
-                without such layers nothing is read. Under a strategy each may be a
-                value of its replicas; others are what every replica sees.
+        A batch is inputs of the model; under a strategy it may be a value of its
+        replicas, others are what every replica sees. Of a model without such layers
+        nothing is read.
 
         Returns:
             The number of batches.
