@@ -33,7 +33,6 @@ from imagenet.comparison.runs import Run
 from imagenet.models import MODELS, build_model, checked_image_size
 from imagenet.optimizers import OPTIMIZERS, OptimizerSpec
 from imagenet.run.config import SETTINGS_FILE, STATUS_TERMINATED, weights_identity
-from imagenet.run.step_times import median_seconds
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.flags import (
@@ -42,6 +41,7 @@ from learned_optimizer.utils.flags import (
     flag_settings,
     setting,
 )
+from learned_optimizer.utils.measuring import median_seconds
 
 # What each stage trains.
 STAGES = {"step": "resnet_v2_50", "resnet": "resnet_v2_50", "inception": "inception_v3"}

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from imagenet.models import MODELS, build_model
-from imagenet.run.step_times import median_seconds
 from learned_optimizer.benchmark import vit_b16_shapes
+from learned_optimizer.utils.measuring import median_seconds
 
 REPETITIONS = 20
 _COPIED_BYTES = 1 << 30

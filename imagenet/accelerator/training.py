@@ -26,9 +26,7 @@ class OutOfTime(Exception):
 class TrainingStep:
     """A network and its optimizer; images, gradients and update are one program.
 
-    Args:
-        model: From images to logits.
-        optimizer: Built for its trainable variables. Weight decay is the optimizer's.
+    The optimizer is built for the trainable variables, and weight decay is its own.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer):

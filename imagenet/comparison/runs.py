@@ -127,11 +127,7 @@ class ComparisonConfig:
             run_folder.verify(path, {"train_steps": self.train_steps}, {})
 
     def write_or_verify(self) -> None:
-        """Makes the folder that of the comparison.
-
-        Raises:
-            ValueError: See `verify`.
-        """
+        """Makes the folder that of the comparison, with the errors of `verify`."""
         self.verify()
         self.folder.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"train_steps": self.train_steps}) + "\n"

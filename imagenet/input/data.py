@@ -22,10 +22,7 @@ def open_images(config: DataConfig) -> "ImageData":
 
     Their records are written when they are not there yet: generated ones are
     drawn, ImageNet comes from its tar files, other sets as TFDS gets them, and a
-    folder of images is copied.
-
-    Raises:
-        ValueError, OSError: See `imagenet.input.sources.open_source`.
+    folder of images is copied. Errors are those of `open_source`.
     """
     return ImageData(config, open_source(config))
 

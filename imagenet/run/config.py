@@ -186,11 +186,7 @@ class RunConfig(DataConfig):
         run_folder.verify(folder / SETTINGS_FILE, self.identity(), _DEFAULTS)
 
     def write_or_verify(self, folder: pathlib.Path) -> None:
-        """Makes the folder this run's, or finds that it is already.
-
-        Raises:
-            ValueError: See `verify`.
-        """
+        """Makes the folder this run's, with the errors of `verify`."""
         run_folder.write_or_verify(folder / SETTINGS_FILE, self.identity(), _DEFAULTS)
 
 

@@ -17,7 +17,7 @@ from imagenet.run.checkpoints import size_of
 from imagenet.run.config import RunConfig
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
-from imagenet.run.step_times import median_seconds
+from learned_optimizer.utils.measuring import median_seconds
 
 # Of which the median is taken.
 _REPETITIONS = 5

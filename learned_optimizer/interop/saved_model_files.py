@@ -66,10 +66,7 @@ def export_optimizer(optimizer, path, default_config) -> pathlib.Path:
     """`HierarchicalRNN.export`: a SavedModel of its meta-parameters as they are now.
 
     Settings that the SavedModel lacks, which are others than those of
-    `default_config`, are named in a warning.
-
-    Raises:
-        ValueError: See `export_weights`.
+    `default_config`, are named in a warning. Errors are those of `export_weights`.
     """
     left_out = _settings_left_out(optimizer, default_config)
     if left_out:

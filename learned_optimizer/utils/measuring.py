@@ -1,10 +1,13 @@
-"""Measurements: of the memory of a process, and in processes of their own."""
+"""Measurements: of memory, of time, and in processes of their own."""
 
 import json
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 
 def _status(key) -> int | None:
@@ -35,6 +38,16 @@ def peak_bytes() -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return peak
+
+
+def median_seconds(run: Callable[[], None], repetitions: int) -> float:
+    """Median of the runs after two others; each must wait for its result."""
+    seconds = []
+    for _ in range(2 + repetitions):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
 
 
 def run_module(module: str, **flags) -> dict:

@@ -92,12 +92,9 @@ def write_or_verify(
     defaults: Mapping[str, Any],
     may_change: Collection[str] | None = None,
 ) -> None:
-    """Makes a folder that of a run, or finds that it is already.
+    """Makes a folder that of a run, with the errors of `verify`.
 
     What may change is written as it is now.
-
-    Raises:
-        ValueError: See `verify`.
     """
     verify(path, identity, defaults, may_change)
     if may_change is not None or not path.is_file():
