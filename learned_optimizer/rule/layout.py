@@ -88,10 +88,8 @@ class Layout:
         """
         if not shapes:
             raise ValueError("A layout needs at least one tensor. Received: none")
-        if (
-            min(block_size, shards, 1 if blocks_per_chunk is None else blocks_per_chunk)
-            < 1
-        ):
+        chunk = 1 if blocks_per_chunk is None else blocks_per_chunk
+        if min(block_size, shards, chunk) < 1:
             raise ValueError(
                 "`block_size`, `blocks_per_chunk` and `shards` must be positive. "
                 f"Received: block_size={block_size}, "
@@ -114,12 +112,11 @@ class Layout:
             blocks_per_chunk = math.ceil(per_shard / chunks)
             per_shard = chunks * blocks_per_chunk
         padding = shards * per_shard - sum(blocks)
-        block_elements = []
-        for count, number in zip(elements, blocks, strict=True):
-            full = [block_size] * number
-            if number:
-                full[-1] = count - (number - 1) * block_size
-            block_elements += full
+        block_elements = [
+            min(block_size, count - start)
+            for count in elements
+            for start in range(0, count, block_size)
+        ]
         return cls(
             block_size=block_size,
             # Blocks of padding count nothing, so they may belong to any tensor.

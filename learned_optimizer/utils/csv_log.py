@@ -41,9 +41,7 @@ class CsvLog:
             with open(path, newline="", encoding="utf-8") as file:
                 found = list(csv.reader(file))
             named = tuple(found[0])
-            if named[: len(self._columns)] != self._columns or (
-                len(self._columns) > 1 and named != self._columns
-            ):
+            if self._columns != (named[:1] if self._may_lack else named):
                 raise ValueError(
                     f"{path} must have the columns {', '.join(self._columns)}. "
                     f"Received: {', '.join(named)}"
