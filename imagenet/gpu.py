@@ -184,13 +184,10 @@ def compare(config: GpuConfig, deadline: float) -> None:
     if not runs:
         return
     seconds, size, classes = 0.0, config.image_size, config.num_classes
-    images, validation = (
-        DeviceImages.drawn(first, count, size, classes, config.seed)
-        for first, count in (
-            (0, config.num_images),
-            (config.num_images, config.num_validation_images),
-        )
-    )
+    rest = (size, classes, config.seed)
+    images = DeviceImages.drawn(0, config.num_images, *rest)
+    count = config.num_validation_images
+    validation = DeviceImages.drawn(config.num_images, count, *rest)
     for run in runs:
         _check_time(deadline - seconds, f"the run {run.name}")
         began = time.monotonic()

@@ -242,13 +242,8 @@ def measure(
     variables = variables_of(*problem)
     gradients = make_gradients(variables)
     parameters = sum(math.prod(variable.shape) for variable in variables)
-    found = {
-        way: {
-            "parameters": parameters,
-            **peak_in_child(way, problem, weights, state_dtype),
-        }
-        for way in WAYS
-    }
+    peaks = {way: peak_in_child(way, problem, weights, state_dtype) for way in WAYS}
+    found = {way: {"parameters": parameters, **peaks[way]} for way in WAYS}
     steps, seconds = {}, {way: [] for way in WAYS}
     for way in WAYS:
         steps[way], state_bytes = make_step(

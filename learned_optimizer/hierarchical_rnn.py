@@ -242,11 +242,8 @@ class HierarchicalRNN(
             grads, trainable_variables = self._filter_empty_gradients(
                 grads, trainable_variables
             )
-            grads, trainable_variables = (
-                self._overwrite_variables_directly_with_gradients(
-                    grads, trainable_variables
-                )
-            )
+            overwrite = self._overwrite_variables_directly_with_gradients
+            grads, trainable_variables = overwrite(grads, trainable_variables)
             if len(grads):
                 self._backend_apply_gradients(grads, trainable_variables)
         self._iterations.assign_add(1)

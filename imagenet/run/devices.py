@@ -114,13 +114,10 @@ def _parameter_server(config):
     cluster = parameter_server_cluster()
     if cluster.task_type != "chief":
         serve(cluster)
-    logging.info(
-        "waiting for %d workers and %d parameter servers",
-        cluster.count("worker"),
-        cluster.count("ps"),
-    )
+    workers, servers = cluster.count("worker"), cluster.count("ps")
+    logging.info("waiting for %d workers and %d parameter servers", workers, servers)
     strategy = tf.distribute.ParameterServerStrategy(cluster.resolver())
-    return Devices(strategy, 1, cluster.count("worker"), 0, asynchronous=True)
+    return Devices(strategy, 1, workers, asynchronous=True)
 
 
 def _tpu(config):

@@ -194,13 +194,8 @@ class Training:
             rows = self._programs.train(iterator, tf.constant(steps)).numpy()
         self.step += steps
         self._step.assign(self.step)
-        seconds = time.monotonic() - began
-        log.loop(
-            [
-                self._figures(first + number, row, steps / seconds)
-                for number, row in enumerate(rows)
-            ]
-        )
+        speed = steps / (time.monotonic() - began)
+        log.loop([self._figures(first + n, row, speed) for n, row in enumerate(rows)])
         if not math.isfinite(rows[-1][0]):
             logging.warning("the loss of step %d is %s", self.step, rows[-1][0])
         terminated = self._any_process(self._terminated)

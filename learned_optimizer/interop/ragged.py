@@ -101,15 +101,10 @@ def update(
 
 
 def _packed(state, layout, config) -> State:
-    """The fields as the update rule has them; absent ones have size 0."""
+    """The fields as the update rule has them."""
     shapes = state_shapes(layout, config)
     return State(
-        *(
-            ops.reshape(state[name], shapes[name])
-            if name in state
-            else ops.zeros(shapes[name], "float32")
-            for name in State._fields
-        )
+        **{name: ops.reshape(state[name], shapes[name]) for name in fields_of(config)}
     )
 
 

@@ -20,7 +20,6 @@ from keras import ops
 
 from learned_optimizer.interop.saved_model import ExportedOptimizer
 from learned_optimizer.interop.weight_files import Weights
-from learned_optimizer.rule.config import Config
 from learned_optimizer.utils.atomic_write import replace_folder, temporary_sibling
 from learned_optimizer.utils.backend import check_backend
 
@@ -136,13 +135,7 @@ def read_saved_model(path) -> Weights:
             f"The card and numbers of {path.name!r} must have the sha256 that the card "
             f"names, {sha256}: one of them was changed. Received: {found}"
         )
-    return Weights.from_flat(
-        card["name"],
-        Config.from_dict(card["config"]),
-        numbers,
-        card["initial_learning_rate"],
-        card["card"],
-    )
+    return Weights.from_flat(card, numbers, card["card"])
 
 
 def _card_of(weights) -> dict:

@@ -67,16 +67,9 @@ class Weights:
                 "The initial learning rate of weights must be a positive number. "
                 f"Received: {rate!r}"
             )
-        released_names = {
-            spec.name: spec.released_name for spec in specifications(self.config)
-        }
-        from_released_names(
-            self.config,
-            {
-                released_names.get(name, name): array
-                for name, array in self.meta_parameters.items()
-            },
-        )
+        names = {spec.name: spec.released_name for spec in specifications(self.config)}
+        arrays = {names.get(n, n): array for n, array in self.meta_parameters.items()}
+        from_released_names(self.config, arrays)
 
     def to_dict(self) -> dict[str, Any]:
         """Name, architecture and the numbers themselves, as JSON types."""
@@ -114,12 +107,7 @@ class Weights:
                 "`float32_base64` of serialized weights must be the base64 of float32 "
                 f"numbers. Received: {error}"
             ) from error
-        return cls.from_flat(
-            values["name"],
-            Config.from_dict(values["config"]),
-            flat,
-            values["initial_learning_rate"],
-        )
+        return cls.from_flat(values, flat)
 
     def to_flat(self) -> np.ndarray:
         """`[numbers]` float32, all arrays in the order of `specifications(config)`."""
@@ -130,14 +118,13 @@ class Weights:
         return np.concatenate(arrays).astype(np.float32)
 
     @classmethod
-    def from_flat(
-        cls, name, config: Config, numbers, initial_learning_rate, card=None
-    ) -> "Weights":
-        """The reverse of `to_flat`.
+    def from_flat(cls, values: Mapping[str, Any], numbers, card=None) -> "Weights":
+        """The reverse of `to_flat`, with what else `to_dict` returns.
 
         Raises:
             ValueError: If there are not as many as the config has.
         """
+        config = Config.from_dict(values["config"])
         found = specifications(config)
         counts = [math.prod(specification.shape) for specification in found]
         if np.shape(numbers) != (sum(counts),):
@@ -150,7 +137,8 @@ class Weights:
             specification.name: part.reshape(specification.shape)
             for specification, part in zip(found, parts, strict=True)
         }
-        return cls(name, config, arrays, initial_learning_rate, card or {})
+        start = values["initial_learning_rate"]
+        return cls(values["name"], config, arrays, start, card or {})
 
 
 def fresh_weights(config: Config | None = None, seed=None) -> Weights:
@@ -223,13 +211,8 @@ def read_weights(path: pathlib.Path) -> Weights:
             f"Received: {card['config']}"
         )
     start = card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)
-    return Weights(
-        name=str(card.get("name", path.stem)),
-        config=config,
-        meta_parameters=meta_parameters,
-        initial_learning_rate=start,
-        card=card,
-    )
+    name = str(card.get("name", path.stem))
+    return Weights(name, config, meta_parameters, start, card)
 
 
 def _config_bytes(config: dict[str, Any]) -> bytes:
@@ -257,9 +240,7 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
         "name": weights.name,
         "config": config,
         "default_initial_learning_rate": weights.initial_learning_rate,
-        "meta_parameters": sum(
-            array.size for array in weights.meta_parameters.values()
-        ),
+        "meta_parameters": weights.to_flat().size,
     }
     return write_files(path, arrays, entries)
 

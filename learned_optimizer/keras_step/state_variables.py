@@ -230,30 +230,22 @@ class StateVariables:
         learned = self.learned_variables
         decay = None
         if self.weight_decay is not None:
-            decay = np.array(
-                [
-                    self.weight_decay if self._use_weight_decay(variable) else 0.0
-                    for variable in learned
-                ],
-                np.float32,
-            )
+            decays = [self.weight_decay * self._use_weight_decay(v) for v in learned]
+            decay = np.array(decays, np.float32)
+        limits = [getattr(self, name) for name in Clipping._fields]
+        # As in Keras, 0 and less clip nothing.
+        limits = [x if x is not None and x > 0 else None for x in limits]
         return model_step.StepSpec(
             layout=self._layout[0],
             config=self.config,
             present=present,
             weight_decay=decay,
-            clipping=Clipping(
-                clipvalue=_positive(self.clipvalue),
-                clipnorm=_positive(self.clipnorm),
-                global_clipnorm=_positive(self.global_clipnorm),
-            ),
+            clipping=Clipping(*limits),
             loss_scale_factor=self.loss_scale_factor,
             accumulation_steps=self.gradient_accumulation_steps,
             ema_momentum=self.ema_momentum if self.use_ema else None,
             ema_overwrite_frequency=self.ema_overwrite_frequency,
-            constraints=tuple(
-                getattr(variable, "constraint", None) for variable in learned
-            ),
+            constraints=tuple(getattr(v, "constraint", None) for v in learned),
         )
 
     def step_variables(self, trainable_variables) -> model_step.Variables:
@@ -279,8 +271,3 @@ class StateVariables:
             skipped_steps=self._skipped_steps,
             total_steps=[self._horizon.variable] if self.config.nominal else [],
         )
-
-
-def _positive(limit):
-    """A limit to clip at; as in Keras, 0 and less clip nothing."""
-    return limit if limit is not None and limit > 0 else None

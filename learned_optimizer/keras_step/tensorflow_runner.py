@@ -284,12 +284,10 @@ def _on_handles(function, **options):
     def call(*arguments):
         leaves = tf.nest.flatten(arguments)
         kinds = tuple(x.kind for x in leaves if isinstance(x, _Resource))
-        return traced(
-            kinds,
-            tf.nest.map_structure(
-                lambda x: x.handle if isinstance(x, _Resource) else x, arguments
-            ),
+        handles = tf.nest.map_structure(
+            lambda x: x.handle if isinstance(x, _Resource) else x, arguments
         )
+        return traced(kinds, handles)
 
     call.traced = traced
     return call

@@ -67,11 +67,10 @@ def average_gradients(gradient, averages, started, decay, config):
     # Not from one array of all decays: XLA would write what follows over it, and LLVM
     # does not vectorise a loop that writes where it reads (a third of a step). And each
     # root right before its use: all of them first take a tenth longer.
+    decays = decays_at_timescales(decay, config.gradient_timescales)
     averaged = [
         gradient + started * beta * (averages[k : k + 1] - gradient)
-        for k, beta in enumerate(
-            decays_at_timescales(decay, config.gradient_timescales)
-        )
+        for k, beta in enumerate(decays)
     ]
     return ops.concatenate(averaged, axis=0)
 

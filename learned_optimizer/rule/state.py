@@ -135,11 +135,5 @@ def initial_state(
     Only a nominal learning rate needs it, and only where `compute_step` is not given
     `mean_squares`.
     """
-    return State(
-        *(
-            initial_field(
-                name, layout, meta_parameters, config, log_learning_rate, log_size
-            )
-            for name in FIELDS
-        )
-    )
+    arguments = (layout, meta_parameters, config, log_learning_rate, log_size)
+    return State(*(initial_field(name, *arguments) for name in FIELDS))

@@ -2,7 +2,7 @@
 
 Before it, each block is told what it needs of its tensor and problem
 (`block_inputs`). After it, what a whole tensor must agree on is settled: the states of
-its RNN and of the problem's (`finish_tensors`), the length of its direction
+its RNN and of the problem's (`update_upper_levels`), the length of its direction
 (`normalize_steps`).
 
 Throughout, `state` is `{field: array}` of tensors and problems, `layout` says where
@@ -14,7 +14,13 @@ from keras import ops
 
 from learned_optimizer.rule.gradients import log_decline
 from learned_optimizer.rule.gru import gru_step, linear
-from learned_optimizer.rule.layout import Layout, segment_sum, sum_blocks
+from learned_optimizer.rule.layout import (
+    Layout,
+    concatenated,
+    segment_sum,
+    sum_blocks,
+)
+from learned_optimizer.rule.levels import Levels
 
 # Keeps the length of a zero direction finite (released code).
 DIRECTION_EPSILON = 1e-16
@@ -101,18 +107,26 @@ def _sum_over_problems(per_tensor, layout):
     return segment_sum(per_tensor, layout.tensor_problem, layout.num_problems)
 
 
-def finish_tensors(state, sums, layout, levels, config, active, fraction_left=None):
-    """The new state of tensors and problems, and the lengths of directions.
+def update_tensors(
+    layout, config, state, steps, sums, meta_parameters, active, learning_rate, horizon
+):
+    """The third stage of a step: tensors and problems, and the steps at their length.
 
-    `sums` are the `[features, blocks]` of the parameter pass. The lengths are
-    `[directions, tensors]`, the inverse root mean square of each direction; None
-    without dynamic output scale.
+    `steps` and `sums` are lists of what `update_parameters` returned for each shard;
+    that of `steps` is emptied. `horizon` is None where the RNN of tensors does not see
+    one.
+
+    Returns:
+        The new state, and the step and the attended step (None without attention),
+        `[blocks, block_size]` of each shard.
     """
-    sums = sum_blocks(ops.transpose(sums), layout)
+    state = {name: ops.convert_to_tensor(value) for name, value in state.items()}
+    sums = sum_blocks(ops.transpose(concatenated(sums, axis=1)), layout)
     elements = ops.maximum(ops.convert_to_tensor(layout.tensor_elements), 1.0)
     means = ops.transpose(sums / elements[:, None])
     lengths = None
     if config.dynamic_output_scale:
+        # The inverse root mean square of each direction.
         num_directions = 1 + config.attention
         lengths = ops.rsqrt(means[-num_directions:] + DIRECTION_EPSILON)
         means = means[:-num_directions]
@@ -124,18 +138,26 @@ def finish_tensors(state, sums, layout, levels, config, active, fraction_left=No
             name: ops.where(active > 0, value, state[name])
             for name, value in counted.items()
         }
-    new_state = update_upper_levels(
-        means, state, layout, levels, config, active, fraction_left
-    )
-    return new_state | counted, lengths
+    levels = Levels(meta_parameters, layout)
+    upper = update_upper_levels(means, state, layout, levels, config, active, horizon)
+    block_tensor = layout.block_tensor
+    normalized = [
+        normalize_steps(
+            steps.pop(0), lengths, block_tensor[rows], config, learning_rate, active
+        )
+        for rows in layout.shard_blocks
+    ]
+    step, attended_step = map(list, zip(*normalized, strict=True))
+    return upper | counted, (step, attended_step if config.attention else None)
 
 
 def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active):
     """Steps at their length, of all blocks or of one shard. Equation 11.
 
-    `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate; `finish_tensors` gives the
-    inverse root. `steps` are `{name: [1, blocks, block_size]}` of the parameter pass,
-    `block_tensor`, `[blocks]`, says the tensor of each. Inactive tensors take no step.
+    `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate; `lengths`, `[directions,
+    tensors]`, are the inverse roots. `steps` are `{name: [1, blocks, block_size]}` of
+    the parameter pass, `block_tensor`, `[blocks]`, says the tensor of each. Inactive
+    tensors take no step.
 
     Returns:
         The step and the attended step (None without attention), each `[blocks,
@@ -157,15 +179,13 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     return found[0], found[1] if config.attention else None
 
 
-def update_upper_levels(
-    means, state, layout, levels, config, active, fraction_left=None
-):
+def update_upper_levels(means, state, layout, levels, config, active, horizon):
     """The RNNs of tensors and problems. Equations 8 and 9.
 
     `T <- cell(mean of [h, x], T, b + A G)`, `G <- cell(mean of T, G, b)`; with
     `horizon_input` the first bias has `f w` beside. `means`, `[features, tensors]`, are
-    of the new hidden states and of the inputs; `fraction_left`, `[tensors]`, is `f`;
-    None: 1. Returns a dict of the new hidden states.
+    of the new hidden states and of the inputs; `f` is the fraction that is left of a
+    `Horizon`, 1 without one. Returns a dict of the new hidden states.
     """
     if config.levels < 2:
         return {}
@@ -174,8 +194,9 @@ def update_upper_levels(
         global_state = ops.take(state["global_state"], layout.tensor_problem, axis=1)
         bias = bias + levels.affine("global_to_tensor", "tensor", global_state)
     if config.horizon_input:
-        if fraction_left is None:
-            fraction_left = ops.ones((layout.num_tensors,), "float32")
+        fraction_left = ops.ones((layout.num_tensors,), "float32")
+        if horizon is not None:
+            fraction_left = horizon.of_tensors(layout).fraction_left()
         weights = levels.get("horizon_to_tensor", "tensor")
         bias = bias + linear(weights, fraction_left[None])
     tensor_state = gru_step(

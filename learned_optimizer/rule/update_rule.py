@@ -33,9 +33,8 @@ from learned_optimizer.rule.parameter_level import update_parameters
 from learned_optimizer.rule.state import PARAMETER_FIELDS, State, fields_of
 from learned_optimizer.rule.tensor_level import (
     block_inputs,
-    finish_tensors,
-    normalize_steps,
     sum_log_learning_rates,
+    update_tensors,
 )
 
 
@@ -206,13 +205,10 @@ def compute_step(
     )
     upper |= changed
     steps, sums = [], []
+    parts = (prepared.gradients, prepared.values, prepared.blocks)
     for index, shard in enumerate(shards):
         # Taken out of the lists, so that one that is done with takes no memory.
-        inputs = (
-            prepared.gradients.pop(0),
-            prepared.values.pop(0),
-            prepared.blocks.pop(0),
-        )
+        inputs = [part.pop(0) for part in parts]
         shards[index], passed = stages.update_parameters(
             shard, *inputs, prepared.meta_parameters, num_chunks
         )
@@ -306,46 +302,6 @@ def prepare(
     return changed, Prepared(
         gradients, values, blocks, meta_parameters, active, skipped
     )
-
-
-def update_tensors(
-    layout, config, state, steps, sums, meta_parameters, active, learning_rate, horizon
-):
-    """The third stage: tensors and problems, and the steps at their length.
-
-    `state` is `{field: array}` of tensors and problems; `steps` and `sums` are lists of
-    what `update_parameters` returned for each shard. That of `steps` is emptied.
-    `horizon` is None where the RNN of tensors does not see it.
-
-    Returns:
-        The new state, and the step and the attended step (None without attention),
-        `[blocks, block_size]` of each shard.
-    """
-    fraction_left = None
-    if horizon is not None:
-        fraction_left = horizon.of_tensors(layout).fraction_left()
-    new_state, lengths = finish_tensors(
-        _arrays(state),
-        concatenated(sums, axis=1),
-        layout,
-        Levels(meta_parameters, layout),
-        config,
-        active,
-        fraction_left,
-    )
-    normalized = [
-        normalize_steps(
-            steps.pop(0),
-            lengths,
-            layout.block_tensor[rows],
-            config,
-            learning_rate,
-            active,
-        )
-        for rows in layout.shard_blocks
-    ]
-    step, attended_step = map(list, zip(*normalized, strict=True))
-    return new_state, (step, attended_step if config.attention else None)
 
 
 def none_has_started(state: dict):
