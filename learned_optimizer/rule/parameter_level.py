@@ -43,8 +43,8 @@ def update_parameters(
     the architecture has; gradient and values, None without weight decay, are `[blocks,
     block_size]`. `blocks` are `{name: [features, blocks, 1]}`: `bias` of the parameter
     RNN, `started`, `elements`, and where they are needed `mean_log_learning_rate`,
-    `log_nominal_rate`, `weight_decay`, `active` and `rounding`. So many chunks are run;
-    None: all. In the others gradients and values stand for the steps.
+    `log_nominal_rate`, `weight_decay`, `active` and `rounding`. The first `num_chunks`
+    are run, None: all; in the others gradients and values stand for the steps.
 
     Returns:
         The new state; and the steps, `{name: [1, blocks, block_size]}`, see
