@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from learned_optimizer.hierarchical_rnn import HierarchicalRNN
+from learned_optimizer.keras_step.model_step import assign_copy
 from learned_optimizer.rule.config import is_positive_integer
 from learned_optimizer.utils.batch_normalization import RunningAverages
 
@@ -54,9 +55,7 @@ class SwapTrueValues(keras.callbacks.Callback):
             np.array(ops.convert_to_numpy(variable)) for variable, _ in pairs
         ]
         for variable, true_value in pairs:
-            # A copy: JAX gives both arrays away at the next step.
-            value = ops.copy(ops.convert_to_tensor(true_value))
-            variable.assign(ops.cast(value, variable.dtype))
+            assign_copy(variable, true_value)
 
     def _put_attended_back(self):
         if self._attended is None:

@@ -302,8 +302,7 @@ class HierarchicalRNN(
         for variable in [variables.skipped_steps, *zeros]:
             variable.assign(ops.zeros(variable.shape, variable.dtype))
         for variable, true_value in self.pairs_with_true_values():
-            value = ops.convert_to_tensor(variable)
-            true_value.assign(ops.cast(ops.copy(value), true_value.dtype))
+            model_step.assign_copy(true_value, variable)
 
     # Values of the model's variables.
 
@@ -317,9 +316,7 @@ class HierarchicalRNN(
         if not final_values:
             return
         for variable, value in zip(variables.values, final_values, strict=True):
-            # A copy: JAX gives both arrays away at the next step.
-            value = ops.copy(ops.convert_to_tensor(value))
-            variable.assign(ops.cast(value, variable.dtype))
+            model_step.assign_copy(variable, value)
 
     def pairs_with_true_values(self) -> list:
         """`(variable, true value)` of each learned variable; none without attention."""

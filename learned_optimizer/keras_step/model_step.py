@@ -380,6 +380,12 @@ def _accumulate(spec, variables, gradients, due):
     return [x / ops.cast(spec.accumulation_steps, x.dtype) for x in present]
 
 
+def assign_copy(variable, other):
+    """Assigns another variable's value; a copy, as JAX gives both away at a step."""
+    value = ops.copy(ops.convert_to_tensor(other))
+    variable.assign(ops.cast(value, variable.dtype))
+
+
 def without_gradients():
     """A context in which PyTorch records no graph; nothing elsewhere."""
     if keras.backend.backend() == "torch":
