@@ -29,7 +29,6 @@ def exclusive_lock(
             without one it is waited for.
     """
     lock = filelock.FileLock(path, fallback_to_soft=False)
-    held = True
     try:
         try:
             lock.acquire(blocking=False)
@@ -42,9 +41,7 @@ def exclusive_lock(
         if error.errno not in _NO_LOCKS:
             raise
         logging.warning("%s cannot be locked: %s", path, error)
-        held = False
     try:
-        yield held
+        yield lock.is_locked
     finally:
-        if held:
-            lock.release()
+        lock.release()
