@@ -37,11 +37,7 @@ class Checkpoints:
         )
 
     def check_room(self) -> None:
-        """Whether the disk has room for all that a run keeps there.
-
-        Raises:
-            ValueError: It has not.
-        """
+        """Raises a ValueError unless the disk has room for all that a run keeps."""
         # A new one is whole before the oldest goes.
         there = len(self._manager.checkpoints)
         wanted = self._keep + self._is_chief - min(there, self._keep)

@@ -20,6 +20,7 @@ from keras import ops
 
 from learned_optimizer.interop.saved_model import ExportedOptimizer
 from learned_optimizer.interop.weight_files import Weights
+from learned_optimizer.rule.config import Config
 from learned_optimizer.utils.atomic_write import replace_folder, temporary_sibling
 from learned_optimizer.utils.backend import check_backend
 
@@ -135,7 +136,8 @@ def read_saved_model(path) -> Weights:
             f"The card and numbers of {path.name!r} must have the sha256 that the card "
             f"names, {sha256}: one of them was changed. Received: {found}"
         )
-    return Weights.from_flat(card, numbers, card["card"])
+    config, start = Config.from_dict(card["config"]), card["initial_learning_rate"]
+    return Weights.from_flat(card["name"], config, numbers, start, card["card"])
 
 
 def _card_of(weights) -> dict:

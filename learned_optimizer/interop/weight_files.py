@@ -107,7 +107,9 @@ class Weights:
                 "`float32_base64` of serialized weights must be the base64 of float32 "
                 f"numbers. Received: {error}"
             ) from error
-        return cls.from_flat(values, flat)
+        config = Config.from_dict(values["config"])
+        start = values["initial_learning_rate"]
+        return cls.from_flat(values["name"], config, flat, start)
 
     def to_flat(self) -> np.ndarray:
         """`[numbers]` float32, all arrays in the order of `specifications(config)`."""
@@ -118,13 +120,14 @@ class Weights:
         return np.concatenate(arrays).astype(np.float32)
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, Any], numbers, card=None) -> "Weights":
-        """The reverse of `to_flat`, with what else `to_dict` returns.
+    def from_flat(
+        cls, name, config: Config, numbers, initial_learning_rate, card=None
+    ) -> "Weights":
+        """The reverse of `to_flat`.
 
         Raises:
             ValueError: If there are not as many as the config has.
         """
-        config = Config.from_dict(values["config"])
         found = specifications(config)
         counts = [math.prod(specification.shape) for specification in found]
         if np.shape(numbers) != (sum(counts),):
@@ -137,8 +140,7 @@ class Weights:
             specification.name: part.reshape(specification.shape)
             for specification, part in zip(found, parts, strict=True)
         }
-        start = values["initial_learning_rate"]
-        return cls(values["name"], config, arrays, start, card or {})
+        return cls(name, config, arrays, initial_learning_rate, card or {})
 
 
 def fresh_weights(config: Config | None = None, seed=None) -> Weights:

@@ -131,11 +131,7 @@ def check_settings(config: Any) -> None:
 
 
 def check_order(config: Any, *pairs: tuple[str, str]) -> None:
-    """Checks that of each pair of settings the first is at most the second.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """Raises a ValueError unless the first of each pair is at most the second."""
     for low, high in pairs:
         if getattr(config, low) > getattr(config, high):
             raise ValueError(
