@@ -44,11 +44,7 @@ flags.DEFINE_integer(
 
 
 def config_from_flags() -> RunConfig:
-    """The settings that the flags give.
-
-    Raises:
-        ValueError: They break a rule.
-    """
+    """The settings that the flags give, checked."""
     values = flag_settings(RunConfig)
     if FLAGS.eval_only and values["train_steps"] is None and values["epochs"] is None:
         # How long the run was to be plays no part in an evaluation.

@@ -189,11 +189,7 @@ class HierarchicalRNN(
 
     @property
     def _weights(self):
-        """What `compile` of a tf_keras model reads of an optimizer, of any kind.
-
-        Raises:
-            TypeError: Always.
-        """
+        """Refuses `compile` of a tf_keras model, which reads this of any optimizer."""
         raise TypeError(
             "HierarchicalRNN must be compiled into a model of Keras 3 (`import keras`, "
             "or `tf.keras` without TF_USE_LEGACY_KERAS). Received: a model of "

@@ -151,11 +151,7 @@ def write_checkpoint(weights: Weights, prefix) -> str:
 
 
 def check_variables(shapes: Mapping[str, tuple], config: Config) -> None:
-    """Checks that variables, by released name and without slots, are those of a config.
-
-    Raises:
-        ValueError: Variables are missing, misshapen or not part of it.
-    """
+    """Refuses shapes by released name, without slots, that are not of a config."""
     wanted = {spec.released_name: spec.shape for spec in specifications(config)}
     missing = sorted(set(wanted) - set(shapes))
     if not config.learnable_start:

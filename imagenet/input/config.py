@@ -70,9 +70,5 @@ class DataConfig:
         return {name: value for name, value in values.items() if value is not None}
 
     def generated(self) -> GeneratedConfig:
-        """The settings of the generated set.
-
-        Raises:
-            ValueError: One is out of its range.
-        """
+        """The settings of the generated set, checked."""
         return GeneratedConfig(**self._given())

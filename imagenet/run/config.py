@@ -162,11 +162,7 @@ class RunConfig(DataConfig):
                 )
 
     def identity(self) -> dict[str, Any]:
-        """What a run keeps when it goes on.
-
-        Raises:
-            ValueError: The weights of the learned optimizer are unknown or damaged.
-        """
+        """What a run keeps when it goes on, with the errors of `weights_identity`."""
         found = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)

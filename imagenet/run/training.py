@@ -401,11 +401,7 @@ def check_start(config: RunConfig, devices: Devices) -> None:
 
 
 def resolve_optimizer(config: RunConfig, num_train_images: int) -> OptimizerSpec:
-    """The optimizer of a run, see `imagenet.optimizers.OptimizerSpec`.
-
-    Raises:
-        ValueError: A setting of it breaks a rule.
-    """
+    """The optimizer of a run, checked, see `imagenet.optimizers.OptimizerSpec`."""
     steps_per_epoch = num_train_images / config.batch_size
     train_steps = config.train_steps or math.ceil(config.epochs * steps_per_epoch)
     names = ("batch_size", "learning_rate", "schedule", "warmup_steps")

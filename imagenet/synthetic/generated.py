@@ -70,11 +70,7 @@ def make_generated(data_dir, config: GeneratedConfig) -> pathlib.Path:
 
 
 def _is_made(folder, config):
-    """Whether the set is there.
-
-    Raises:
-        ValueError: Another one is, or the record of its settings is damaged.
-    """
+    """Whether the set is there; refuses another one, and a damaged record of it."""
     path = folder / SETTINGS_FILE
     if folder.exists() and not path.exists():
         raise ValueError(

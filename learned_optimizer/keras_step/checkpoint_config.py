@@ -39,11 +39,7 @@ class CheckpointConfig(tf.train.experimental.PythonState):
         return json.dumps(values).encode()
 
     def deserialize(self, string_value):
-        """Compares.
-
-        Raises:
-            ValueError: The checkpoint is of another architecture.
-        """
+        """Refuses a checkpoint of another architecture."""
         values = json.loads(string_value)
         total_steps = values.pop(_TOTAL_STEPS, None)
         # What was saved before a switch existed has it off.

@@ -13,11 +13,7 @@ _BYTES = 4
 
 
 def check_memory(layout: Layout, config: Config, state_dtype: str):
-    """Refuses a model whose state and gradients the device has no memory for.
-
-    Raises:
-        MemoryError: If the device tells how much memory is free, and it is less.
-    """
+    """Refuses a model for which the device says that it has too little memory."""
     free = free_bytes()
     if free is None:
         return

@@ -144,11 +144,7 @@ def _warn(what):
 
 
 def _values(optimizer, store) -> dict:
-    """The array for each of the optimizer's variables, by name.
-
-    Raises:
-        ValueError: If the state does not fit.
-    """
+    """The array for each of the optimizer's variables, by name, if the state fits."""
     names = set(store.keys())
     if not names:
         _check_holds_no_other_state(store)

@@ -20,11 +20,7 @@ def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays that `save_arrays` wrote.
-
-    Raises:
-        ValueError: The file is damaged, or something else.
-    """
+    """The arrays that `save_arrays` wrote, with the errors of `arrays_from_npz`."""
     return arrays_from_npz(path.read_bytes(), str(path))
 
 

@@ -4,11 +4,7 @@ import keras
 
 
 def check_backend() -> None:
-    """Refuses another backend than TensorFlow, of whose graphs these programs are made.
-
-    Raises:
-        ValueError: Keras runs on another one.
-    """
+    """Refuses other backends than TensorFlow, of whose graphs these programs are."""
     if keras.config.backend() != "tensorflow":
         raise ValueError(
             "The backend of Keras must be 'tensorflow' here. "

@@ -143,11 +143,7 @@ def _check_jobs(strategy, jobs, allowed):
 
 
 def parameter_server_cluster() -> Cluster:
-    """The cluster of TF_CONFIG.
-
-    Raises:
-        ValueError: it is missing or describes no such cluster.
-    """
+    """The cluster of TF_CONFIG, with the errors of `cluster_of_environment`."""
     return cluster_of_environment("parameter_server", _PARAMETER_SERVER_JOBS)
 
 

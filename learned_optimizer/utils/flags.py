@@ -113,11 +113,7 @@ def settings_of(
 
 
 def check_settings(config: Any) -> None:
-    """Checks every setting by itself.
-
-    Raises:
-        ValueError: One is not what it must be.
-    """
+    """Raises a ValueError unless every setting by itself is what it must be."""
     for field, rule, kind, is_tuple, may_be_none in settings_of(type(config)):
         value = getattr(config, field.name)
         if value is None and may_be_none:
