@@ -92,12 +92,10 @@ def build_model(
 ) -> keras.Model:
     """A network with fresh weights, a key of `MODELS`, that returns logits.
 
-    Without an image size it has the usual one. The precision is a policy of Keras, one
-    of `PRECISIONS`; logits are float32 always. Synchronized batch statistics are taken
+    It goes from `[batch, image_size, image_size, 3]` to `[batch, num_classes]`. Without
+    an image size it has the usual one. The precision is a policy of Keras, one of
+    `PRECISIONS`; logits are float32 always. Synchronized batch statistics are taken
     over all replicas together, so that they do not depend on how many there are.
-
-    Returns:
-        A model from `[batch, image_size, image_size, 3]` to `[batch, num_classes]`.
 
     Raises:
         ValueError: An argument breaks a rule.

@@ -49,11 +49,7 @@ def make_optimizer(way):
 
 
 def fit_model(way, parameters, steps) -> int:
-    """Builds, compiles and fits a perceptron of two equal layers.
-
-    Returns:
-        Its number of parameters.
-    """
+    """Fits a new perceptron of two equal layers; returns its number of parameters."""
     import keras
     import numpy as np
 

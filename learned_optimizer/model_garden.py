@@ -202,11 +202,7 @@ class ModelGardenHierarchicalRNN(tf_keras.optimizers.legacy.Optimizer):
     def apply_gradients(
         self, grads_and_vars, name=None, experimental_aggregate_gradients=True
     ):
-        """Takes a step; called in replica context, with arguments as in tf_keras.
-
-        Returns:
-            What increments `iterations`.
-        """
+        """Takes a step in replica context; arguments and result are as in tf_keras."""
         grads_and_vars = list(grads_and_vars)
         with tf.name_scope(name or self._name):
             with tf.init_scope():

@@ -108,11 +108,7 @@ def write_report(
     command: str,
     data: str,
 ) -> str:
-    """Writes `report.md`, its pictures and CSVs into the folder of the config.
-
-    Returns:
-        The text.
-    """
+    """Writes `report.md`, its pictures and CSVs into the folder; returns its text."""
     footer = "; ".join(
         f"HierarchicalRNN: weights {name}, sha256 {sha256}"
         for name, sha256 in dict.fromkeys(map(config.weights_of, runs))

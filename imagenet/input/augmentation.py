@@ -49,10 +49,8 @@ def decode_window(content, window_of_shape):
     A JPEG is decoded in the window alone; it must have its end mark near its end, for
     below the window a cut would go unseen. All else that TensorFlow knows, and a JPEG
     with a long tail, is decoded whole, which takes longer. `window_of_shape` goes from
-    the image's shape to top, left, height, width.
-
-    Returns:
-        uint8 `[height, width, 3]`, whatever the colour space of the file.
+    the image's shape to top, left, height, width. The part is uint8 `[height, width,
+    3]`, whatever the colour space of the file.
     """
 
     def window_of_jpeg():

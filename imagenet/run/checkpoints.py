@@ -57,10 +57,7 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self) -> int:
-        """Goes on from the newest checkpoint, if there is one.
-
-        Returns:
-            The step of the checkpoint, 0 where there is none.
+        """Goes on from the newest checkpoint; returns its step, 0 where there is none.
 
         Raises:
             ValueError: It is of another model or optimizer, damaged, or gone.

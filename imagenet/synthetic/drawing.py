@@ -58,11 +58,9 @@ def combination(label: int) -> Combination:
 def draw(label, index, size=None, seed=0) -> np.ndarray:
     """The image of a label with an index, both from 0, the same for the same arguments.
 
-    Height and width are `size` pixels, 8 or more; by default both are drawn from
-    `MIN_SIDE` to `MAX_SIDE`. Another seed draws other images of the same classes.
-
-    Returns:
-        uint8 `[height, width, 3]`, RGB.
+    It is uint8 `[height, width, 3]`, RGB. Both sides have `size` pixels, 8 or more; by
+    default they are drawn from `MIN_SIDE` to `MAX_SIDE`. Another seed draws other
+    images of the same classes.
     """
     random = np.random.default_rng([seed, label, index])
     height = width = size

@@ -57,15 +57,12 @@ def initial(
 def update(
     gradients, values, row_lengths, learning_rate, state, meta_parameters, config
 ) -> dict:
-    """One step of all tensors.
+    """The new state after one step of all tensors, and with it the new `values`.
 
     A tensor whose gradient is not finite keeps its values and its state. Gradients and
     values are `[elements]` float32, the former taken at the latter, which the model
     holds: with attention the attended location; the parameters proper are in the state.
     `row_lengths`, `[tensors]`, add up to `elements`.
-
-    Returns:
-        The new state, and with it the new `values`.
     """
     layout = Layout.from_row_lengths(row_lengths, ops.shape(values)[0])
     packed = _packed(state, layout, config)

@@ -250,10 +250,8 @@ def save_weights(weights: Weights, path, card: dict[str, Any] | None = None) -> 
 def write_files(path, arrays: Mapping[str, np.ndarray], card: dict[str, Any]) -> str:
     """Writes arrays as an `.npz` and their card beside it, both atomically.
 
-    The ending of the path may be left out.
-
-    Returns:
-        The sha256 of the npz, which is added to the card.
+    The ending of the path may be left out. Returns the sha256 of the npz, which is
+    added to the card.
     """
     path = pathlib.Path(path)
     if path.suffix != ".npz":

@@ -114,10 +114,8 @@ def update(
 ):
     """Accumulation, clipping and the update rule; arguments are those of `run`.
 
-    `stages` are from `stages_in_place`, compiled or not; None: as they are.
-
-    Returns:
-        `[tensors]` float32, 1 where a tensor was updated.
+    `stages` are from `stages_in_place`, compiled or not; None: as they are. Returns
+    `[tensors]` float32, 1 where a tensor was updated.
     """
     layout = spec.layout
     mean_squares = _before_the_first_update(spec, variables)
@@ -186,11 +184,8 @@ def _before_the_first_update(spec, variables):
     """Takes what the rule must know of the parameters at their start from the model.
 
     They may have been loaded after the optimizer was built. With attention they become
-    the true values.
-
-    Returns:
-        `[tensors]` mean squares; zeros after the first update, None where none are
-        needed.
+    the true values. Returns `[tensors]` mean squares; zeros after the first update,
+    None where none are needed.
     """
     is_first = none_has_started(variables.state)
     if spec.config.attention:
@@ -276,11 +271,9 @@ def _by_slices(layout: Layout, config: Config):
 
 
 def collect(spec: StepSpec, variables: Variables, gradients, calls):
-    """Unscales, accumulates and packs gradients.
+    """Unscales, accumulates and packs gradients, `[blocks, block_size]` of each shard.
 
-    Returns:
-        Gradients, `[blocks, block_size]` of each shard, and whether an accumulated
-        update is due; None without accumulation.
+    Returns them and whether an accumulated update is due; None without accumulation.
     """
     due = None
     if spec.loss_scale_factor is not None:

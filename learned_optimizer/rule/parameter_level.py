@@ -206,12 +206,9 @@ def unnormalized_steps(directions, rate, decay, levels):
     """What the step takes off, its direction not yet normalized. Equations 14 and 15.
 
     `exp(eta + c) d`, the same for the attended location, `exp(eta) a`, and the decay,
-    `exp(eta + c) delta theta`. Without a rate `eta` the steps have length 1; `decay`,
-    `[1, blocks, block_size]`, is `delta theta` or None.
-
-    Returns:
-        A dict of `step`, `attended_step` and `decay`, `[1, blocks, block_size]`,
-        without those that there are not.
+    `exp(eta + c) delta theta`. Without a rate `eta` the steps have length 1; the decay
+    that is given is `delta theta` or None. Returns a dict of `step`, `attended_step`
+    and `decay`, `[1, blocks, block_size]`, without those that there are not.
     """
     lengths = [1.0, 1.0]
     if rate is not None:

@@ -47,9 +47,7 @@ def block_inputs(
     The bias of its cell is `b + A_T T + A_G G`; all is gathered for each block.
     `rate_sums` are from `sum_log_learning_rates`, None without that input;
     `weight_decay` is `[tensors]` or None, `horizon` a `Horizon` of tensors or None.
-
-    Returns:
-        A dict of `[features, blocks, 1]`, see `update_parameters`.
+    Returns a dict of `[features, blocks, 1]`, see `update_parameters`.
     """
     bias = levels.cell_bias("parameter", "tensor")
     if config.levels >= 2:
@@ -114,11 +112,8 @@ def update_tensors(
 
     `steps` and `sums` are lists of what `update_parameters` returned for each shard;
     that of `steps` is emptied. `horizon` is None where the RNN of tensors does not see
-    one.
-
-    Returns:
-        The new state, and the step and the attended step (None without attention),
-        `[blocks, block_size]` of each shard.
+    one. Returns the new state, and the step and the attended step (None without
+    attention), `[blocks, block_size]` of each shard.
     """
     state = {name: ops.convert_to_tensor(value) for name, value in state.items()}
     sums = sum_blocks(ops.transpose(concatenated(sums, axis=1)), layout)
@@ -157,11 +152,8 @@ def normalize_steps(steps, lengths, block_tensor, config, learning_rate, active)
     `d / sqrt(mean of d^2 + 1e-16)`, times the learning rate; `lengths`, `[directions,
     tensors]`, are the inverse roots. `steps` are `{name: [1, blocks, block_size]}` of
     the parameter pass, `block_tensor`, `[blocks]`, says the tensor of each. Inactive
-    tensors take no step.
-
-    Returns:
-        The step and the attended step (None without attention), each `[blocks,
-        block_size]`.
+    tensors take no step. Returns the step and the attended step (None without
+    attention), each `[blocks, block_size]`.
     """
     names = ["step", "attended_step"][: 1 + config.attention]
     directions = [steps[name][0] for name in names]

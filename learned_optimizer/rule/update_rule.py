@@ -250,10 +250,8 @@ def prepare(
 
     `state` is `{field: array}` of tensors and problems; `rates`, which are log learning
     rates, `gradients` and `values` are lists, an array or None for each shard. The
-    other arguments are those of `compute_step`.
-
-    Returns:
-        The sizes, where they are read, and a `Prepared`.
+    other arguments are those of `compute_step`. Returns the sizes, where they are
+    read, and a `Prepared`.
     """
     state = _arrays(state)
     meta_parameters = _arrays(meta_parameters)

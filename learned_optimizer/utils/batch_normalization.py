@@ -49,10 +49,7 @@ class RunningAverages:
 
         A batch is inputs of the model; under a strategy it may be a value of its
         replicas, others are what every replica sees. Of a model without such layers
-        nothing is read.
-
-        Returns:
-            The number of batches.
+        nothing is read. Returns the number of batches.
 
         Raises:
             ValueError: If there is no batch.
