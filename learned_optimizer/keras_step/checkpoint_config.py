@@ -21,11 +21,8 @@ _TOTAL_STEPS = "total_steps"
 class CheckpointConfig(tf.train.experimental.PythonState):
     """What a checkpoint says, and compares, of an optimizer's architecture.
 
-    Attributes:
-        config: The architecture.
-        optimizer: A weak reference to the `HierarchicalRNN` whose `total_steps` is
-            saved too, where it is known; it would be tracked by itself. None: there is
-            none.
+    Of a `HierarchicalRNN`, if there is one, `total_steps` is saved too, where it is
+    known. The reference to it is weak, or it would be tracked by itself.
     """
 
     def __init__(self, config: Config, optimizer=None):

@@ -42,12 +42,9 @@ def model_layout(shapes, in_chunks: bool = True) -> Layout:
     """The layout of tensors of these shapes, one problem.
 
     The same object for the same shapes, while it is among the last that were asked for:
-    models of one kind then share what is traced for it.
-
-    Args:
-        shapes: Their shapes; none at all are as one tensor without elements.
-        in_chunks: Whether a step loops over chunks, not over the pieces of an
-            accelerator. The arrangement is the same.
+    models of one kind then share what is traced for it. No shapes at all are as one
+    tensor without elements. With `in_chunks` a step loops over chunks, else over the
+    pieces of an accelerator, in the same arrangement.
     """
     counts = [math.prod(shape) for shape in shapes]
     size_allowed = (1 + LARGEST_PADDING) * sum(counts)

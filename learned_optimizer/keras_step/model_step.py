@@ -97,12 +97,8 @@ class Variables(NamedTuple):
 def run(spec: StepSpec, variables: Variables, gradients, learning_rate, calls):
     """A whole step.
 
-    Args:
-        spec: What is fixed.
-        variables: What is read and written.
-        gradients: One for each of `spec.present`, dense.
-        learning_rate: A scalar.
-        calls: How often the optimizer was called before, an integer.
+    There is a dense gradient for each of `spec.present`; `calls` says how often the
+    optimizer was called before.
     """
     active = update(spec, variables, gradients, learning_rate, calls)
     constrain(spec, variables, active)

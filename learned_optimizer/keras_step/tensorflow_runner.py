@@ -36,11 +36,7 @@ MOST_TENSORS_IN_ONE_PROGRAM = 32
 
 
 class TensorFlowRunner:
-    """Runs the steps of one `HierarchicalRNN`.
-
-    Attributes:
-        strategy: The strategy in whose scope the optimizer was made.
-    """
+    """Runs the steps of one `HierarchicalRNN`, made in the scope of its `strategy`."""
 
     def __init__(self, optimizer):
         self._optimizer = optimizer

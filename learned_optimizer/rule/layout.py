@@ -74,14 +74,10 @@ class Layout:
     ) -> "Layout":
         """The layout of tensors whose shapes are known.
 
-        Args:
-            shapes: A shape a tensor.
-            block_size: Elements in a block, 1 or more.
-            blocks_per_chunk: At most so many blocks a chunk; the blocks are
-                divided evenly, with a few of padding at the end. None: no loop.
-            problems: The problem of each tensor, counted from 0; None: all
-                tensors belong to one problem.
-            shards: Number of shards, each of a whole number of chunks.
+        A chunk has at most so many blocks; the blocks are divided evenly, with a few of
+        padding at the end, and a shard is a whole number of chunks. Without a number
+        there is no loop. Problems, one a tensor, are counted from 0; None: all tensors
+        belong to one.
 
         Raises:
             ValueError: If a number is out of its range or the lengths differ.

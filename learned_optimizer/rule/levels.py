@@ -9,11 +9,8 @@ class Levels:
     """Meta-parameters as the rows of each level need them: shared, or gathered.
 
     The rows of the levels are blocks ("parameter"), tensors and problems ("problem",
-    or "global" as its cell is called).
-
-    Attributes:
-        per_problem: Whether the arrays have a leading axis of problems. By default it
-            is read from those of the hierarchical RNN.
+    or "global" as its cell is called). `per_problem`, whether the arrays have a leading
+    axis of problems, is by default read from those of the hierarchical RNN.
     """
 
     def __init__(self, meta_parameters, layout, per_problem: bool | None = None):

@@ -68,13 +68,10 @@ class Step(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Result of one step.
+    """New parameters, `[blocks, block_size]`, and the new state after one step.
 
-    Attributes:
-        values: `[blocks, block_size]`, the new parameters.
-        attended_values: Where the next gradient is to be taken; `values` itself
-            without attention.
-        state: The new state.
+    `attended_values` is where the next gradient is to be taken; without attention it is
+    `values` itself.
     """
 
     values: Any

@@ -21,13 +21,8 @@ from learned_optimizer.utils.csv_log import CsvLog
 class RunLog:
     """Writes the figures of a run.
 
-    Methods that write raise an OSError that says what it means for the run.
-
-    Args:
-        folder: The folder of the run.
-        files: The CSV files by name.
-        first_step: The step from which TensorBoard drops earlier events.
-        bar: Arguments of `tqdm.tqdm`.
+    Methods that write raise an OSError that says what it means for the run. TensorBoard
+    drops earlier events from `first_step` on; `bar` has arguments of `tqdm.tqdm`.
     """
 
     def __init__(
