@@ -84,7 +84,7 @@ def scale_gradients(
     `m = asinh(average / sqrt(lambda + 1e-16))`.
 
     `averages` and `mean_squares`, those so far, have S features, the gradient and the
-    learned decays have one; instead of a decay that is None there is the fixed one.
+    learned decays have one; a decay that is None is the fixed one.
     `started`, `[1, blocks, 1]`, is 0 at a tensor's first step and 1 after it: with 0
     both decays count as 0, and there is no bias correction.
     """

@@ -74,10 +74,10 @@ class Layout:
     ) -> "Layout":
         """The layout of tensors whose shapes are known.
 
-        A chunk has at most so many blocks; the blocks are divided evenly, with a few of
-        padding at the end, and a shard is a whole number of chunks. Without a number
-        there is no loop. Problems, one a tensor, are counted from 0; None: all tensors
-        belong to one.
+        A chunk has at most `blocks_per_chunk` blocks; None: no loop. The blocks are
+        divided evenly, with a few of padding at the end, and a shard is a whole number
+        of chunks. Problems, one a tensor, are counted from 0; None: all tensors belong
+        to one.
 
         Raises:
             ValueError: If a number is out of its range or the lengths differ.
