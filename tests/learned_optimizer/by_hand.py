@@ -11,12 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from learned_optimizer import (
-    HierarchicalRNN,
-    Weights,
-    fresh_weights,
-    load_weights,
-)
+from learned_optimizer import HierarchicalRNN, Weights, fresh_weights, load_weights
 from learned_optimizer.rule.config import Config
 from tests.learned_optimizer.rule import numpy_rule
 

@@ -14,12 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from learned_optimizer import (
-    HierarchicalRNN,
-    fresh_weights,
-    list_weights,
-    load_weights,
-)
+from learned_optimizer import HierarchicalRNN, fresh_weights, list_weights, load_weights
 from learned_optimizer.weights import ALIASES
 from tests.learned_optimizer.by_hand import perturbed_weights
 
@@ -35,9 +30,7 @@ DEFAULT = ALIASES["default"]
 NOMINAL = dict(ratio=0.5, memory=3.0, decay_steps=20.0)
 # Fewer tensors than the problem has, and smaller than some of them are.
 DEEP = NOMINAL | dict(largest=0.5, shallow_tensors=2.0)
-CONFIGS = {
-    "attention, nominal": dict(attention=True, nominal=DEEP),
-}
+CONFIGS = {"attention, nominal": dict(attention=True, nominal=DEEP)}
 SLOW_CONFIGS = {
     "one level": dict(level_sizes=(1,), extreme_indicator=True),
     "no output scale": dict(
@@ -147,10 +140,7 @@ def follow_keras(
     `spoil(step, gradients)` may change the gradients.
     """
     optimizer = HierarchicalRNN(
-        weights=weights,
-        initial_learning_rate=start,
-        seed=seed,
-        total_steps=total_steps,
+        weights=weights, initial_learning_rate=start, seed=seed, total_steps=total_steps
     )
     variables = [keras.Variable(value) for value in problem.start]
     optimizer.build(variables)

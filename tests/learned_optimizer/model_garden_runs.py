@@ -63,11 +63,7 @@ def tiny_overrides(data_folder, train_steps):
     }
     return {
         "runtime": {"enable_xla": False},
-        "task": {
-            "model": model,
-            "train_data": data,
-            "validation_data": dict(data),
-        },
+        "task": {"model": model, "train_data": data, "validation_data": dict(data)},
         "trainer": {
             "train_steps": train_steps,
             "steps_per_loop": 1,

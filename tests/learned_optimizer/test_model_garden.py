@@ -114,10 +114,7 @@ def test_steps_are_those_of_the_keras_optimizer(name):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-7)
 
 
-COSINE = {
-    "type": "cosine",
-    "cosine": {"initial_learning_rate": 1.0, "decay_steps": 9},
-}
+COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": 1.0, "decay_steps": 9}}
 
 
 @pytest.mark.parametrize(
@@ -180,8 +177,7 @@ def test_a_step_in_a_function_that_xla_compiles_is_the_same():
 
     # XLA takes no IndexedSlices as arguments.
     values = training.run(
-        lambda pairs: step([tf.convert_to_tensor(gradient) for gradient, _ in pairs]),
-        4,
+        lambda pairs: step([tf.convert_to_tensor(gradient) for gradient, _ in pairs]), 4
     )
     assert_same_values(values, by_keras(4)[0])
 

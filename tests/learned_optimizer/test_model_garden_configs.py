@@ -6,11 +6,7 @@ import pytest
 
 from learned_optimizer import Config, fresh_weights, save_weights
 from tests.conftest import installed, run_python
-from tests.learned_optimizer.garden import (
-    build,
-    needs_model_garden,
-    optimizer_of,
-)
+from tests.learned_optimizer.garden import build, needs_model_garden, optimizer_of
 
 
 @pytest.mark.slow

@@ -92,9 +92,7 @@ def from_case(name):
             first[0], case["hidden_sizes"], activation=case["activation"]
         ),
         "ConvNet": lambda: ConvNet(
-            case["image_shape"],
-            case["filters"],
-            activation=name.rsplit("_", 1)[-1],
+            case["image_shape"], case["filters"], activation=name.rsplit("_", 1)[-1]
         ),
         "MatMulAlgorithm": lambda: MatrixMultiplication(case["n"], case["k"]),
         "DependencyChain": lambda: DependencyChain(first[0] - 1),

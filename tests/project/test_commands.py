@@ -104,10 +104,7 @@ def test_the_commands_of_a_page_exist(page):
             "```sh\npython -m imagenet.nothing  # it's no module\n```\n",
             ["imagenet.nothing cannot be run"],
         ),
-        (
-            "`python -m\nmeta_training.files`",
-            ["meta_training.files cannot be run"],
-        ),
+        ("`python -m\nmeta_training.files`", ["meta_training.files cannot be run"]),
         (
             "```sh\npython -m meta_training.publish --limits='a\nb --x' --y\n```\n",
             ["meta_training.publish has no --y"],

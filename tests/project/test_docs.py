@@ -27,9 +27,7 @@ PAGES = [
     "page",
     [
         pytest.param(
-            page,
-            marks=() if page.stem in QUICK else pytest.mark.slow,
-            id=page.stem,
+            page, marks=() if page.stem in QUICK else pytest.mark.slow, id=page.stem
         )
         for page in PAGES
     ],

@@ -73,10 +73,7 @@ def assert_same_run(one, other, exactly=False):
 
 
 def test_two_replicas_do_what_one_device_does(flags, processes, tmp_path):
-    for name, more in (
-        ("one", []),
-        ("two", ["--strategy=mirrored", "--replicas=2"]),
-    ):
+    for name, more in (("one", []), ("two", ["--strategy=mirrored", "--replicas=2"])):
         # A decay so large that it shows if replicas count it twice.
         more += ["--input_shards=1", "--accumulation_steps=2", "--weight_decay=0.1"]
         arguments = flags(tmp_path / name, *more, optimizer="momentum", model="plain")

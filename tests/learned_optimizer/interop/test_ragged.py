@@ -79,8 +79,7 @@ def part_of(state, problem, tensor):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)],
+    "name", [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)]
 )
 def test_it_follows_the_keras_optimizer_to_a_known_end_and_beyond(name, signatures):
     problem = NoisyQuadratic.make()
@@ -128,8 +127,7 @@ def test_no_elements_at_all(lengths, signatures):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["attention, nominal", pytest.param(DEFAULT, marks=pytest.mark.slow)],
+    "name", ["attention, nominal", pytest.param(DEFAULT, marks=pytest.mark.slow)]
 )
 def test_a_gradient_that_is_not_finite_leaves_its_tensor(name, signatures):
     problem = NoisyQuadratic.make(steps=12)

@@ -35,8 +35,7 @@ def test_a_number_of_steps_is_positive_and_needs_a_nominal_rate(signatures):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)],
+    "name", [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)]
 )
 def test_it_compiles_with_xla(name, signatures):
     problem = NoisyQuadratic.make()
@@ -204,8 +203,7 @@ class CProblem(NoisyQuadratic):
 
 @pytest.mark.compiler
 @pytest.mark.parametrize(
-    "name",
-    [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)],
+    "name", [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)]
 )
 def test_it_runs_in_a_c_program(name, export, c_program):
     problem = CProblem.make(100)

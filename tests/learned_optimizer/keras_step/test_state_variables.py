@@ -4,9 +4,7 @@ import keras
 import numpy as np
 
 from learned_optimizer import HierarchicalRNN, load_weights
-from tests.learned_optimizer.by_hand import (
-    perturbed_weights,
-)
+from tests.learned_optimizer.by_hand import perturbed_weights
 
 
 def test_initial_rates_are_the_card_s_by_default():

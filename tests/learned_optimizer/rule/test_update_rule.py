@@ -124,12 +124,7 @@ def test_meta_gradients_are_those_of_finite_differences(name):
         for gradient in gradients:
             # Of a bowl, so that what a step does reaches the next gradient.
             outcome = update(
-                values,
-                attended + gradient,
-                state,
-                layout,
-                meta,
-                weights.config,
+                values, attended + gradient, state, layout, meta, weights.config
             )
             values, attended, state = outcome
             total += tf.reduce_sum(layout.mask() * values**2)

@@ -8,11 +8,7 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer.rule.config import Config
-from learned_optimizer.weights import (
-    Weights,
-    fresh_weights,
-    load_weights,
-)
+from learned_optimizer.weights import Weights, fresh_weights, load_weights
 from meta_training.evaluate import find_tasks
 from meta_training.evaluation import comparison as evaluation
 from meta_training.evaluation import statistics, write_report

@@ -205,10 +205,7 @@ ERRORS = [
     (lambda: Quadratic(0), "dimension must be positive integers. Received: 0"),
     (lambda: Quadratic(2.5), "dimension must be positive integers. Received: 2.5"),
     (lambda: Quadratic(5, noise_stdev=-1.0), "noise_stdev .* Received: .*-1.0"),
-    (
-        lambda: Quadratic(5, noise_stdev=float("nan")),
-        "noise_stdev .* Received: .*nan",
-    ),
+    (lambda: Quadratic(5, noise_stdev=float("nan")), "noise_stdev .* Received: .*nan"),
     (lambda: Quadratic(5, batch_size=3), "draws .none.. Received: 3"),
     (lambda: Norm(5, 0.5), "power must .* 1 or more. Received: .*0.5"),
     (lambda: Bowl(0.0), "condition_number must .* above 0.* Received: .*0.0"),
@@ -216,10 +213,7 @@ ERRORS = [
     (lambda: rescale(Quadratic(5), -2.0), "scale must be .* above 0. Received: .*-2.0"),
     (lambda: rescale(MinMaxWell(5), 0.0), "scale must be .* above 0. Received: .*0.0"),
     (lambda: log_objective(Saddle()), "nonnegative objective. Received: saddle"),
-    (
-        lambda: sparse_gradient(Quadratic(5), 1.5),
-        "zero_probability .* Received: .*1.5",
-    ),
+    (lambda: sparse_gradient(Quadratic(5), 1.5), "zero_probability .* Received: .*1.5"),
     (lambda: SumTask([]), "one member or more. Received: none"),
     (
         lambda: SumTask([OutwardSnake(5, batch_size=3)]),

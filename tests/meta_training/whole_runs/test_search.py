@@ -15,11 +15,7 @@ from meta_training.tasks import register_task_set, task_set
 from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
 from meta_training.whole_runs import reference_runs, search
-from meta_training.whole_runs.generations import (
-    RunConfig,
-    WholeRuns,
-    record_steps,
-)
+from meta_training.whole_runs.generations import RunConfig, WholeRuns, record_steps
 from meta_training.whole_runs.reference import ReferenceTable
 from meta_training.whole_runs.search import Search, SearchConfig, Terminated
 from meta_training.whole_runs.truncated_gradients import TruncatedGradients
