@@ -8,9 +8,7 @@ again; the test itself is written as if nothing were special:
     def test_two_replicas():            # tf.config lists two logical CPUs here
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
-    @pytest.mark.parametrize("name", [
-        pytest.param(name, marks=pytest.mark.backend(name)) for name in BACKENDS
-    ])
+    @pytest.mark.parametrize("name", on_backends("jax", "torch"))
     def test_on_each_backend(name):     # keras.config.backend() == name here
         ...
 
@@ -27,6 +25,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -110,9 +109,8 @@ def pytest_sessionstart():
         import tensorflow as tf
 
         (cpu,) = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
+        devices = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, devices)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -144,11 +142,36 @@ def run_python(*arguments, cwd=None, **environment):
     )
 
 
+def output_of(*arguments, **options):
+    """What Python prints that runs arguments and ends well; options of `run_python`."""
+    done = run_python(*arguments, **options)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def slow(*values):
+    """Values of parameters with which a test is slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def on_backends(*names, is_slow=False):
+    """Backends as values of a parameter: each has a process of its own."""
+    marks = [pytest.mark.slow] * is_slow
+    return [pytest.param(x, marks=[*marks, pytest.mark.backend(x)]) for x in names]
+
+
+def two_replicas():
+    """A strategy of the two devices that a test marked `distributed` has."""
+    import tensorflow as tf
+
+    # Also for more than one step in a call, where the default operations hang.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], reduction)
+
+
 def inherited_environment():
     """What a pytest that a test starts inherits: nothing of this one's own."""
-    return {
-        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")
-    }
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
 
 
 def run_in_child(item, environment):
@@ -178,6 +201,27 @@ def run_in_child(item, environment):
     skipped = re.search(r"^SKIPPED \[\d+\] (.*)$", child.stdout, re.MULTILINE)
     if skipped:
         pytest.skip(skipped[1])
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """A list of the words and values of each warning that absl logs."""
+    from absl import logging
+
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda *words: said.append(words))
+    return said
+
+
+@pytest.fixture
+def disk_of(monkeypatch):
+    """A function that makes all disks have a number of bytes left."""
+
+    def change(free):
+        usage = types.SimpleNamespace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+    return change
 
 
 @pytest.fixture(autouse=True)

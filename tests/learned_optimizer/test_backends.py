@@ -3,15 +3,12 @@
 `keras_step/test_state_io.py` carries states from one backend to another.
 """
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from learned_optimizer import HierarchicalRNN
+from tests.conftest import on_backends, output_of
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.ways import BEHAVIOURS, WAYS, check
 
@@ -29,12 +26,9 @@ except ValueError as error:
 moved = bool(keras.ops.convert_to_numpy(variable)[0, 0] < 1)
 print(keras.config.backend(), moved, [m for m in sys.modules if m == "tensorflow"])
 """
-OTHERS = [
-    pytest.param(name, marks=pytest.mark.backend(name)) for name in ("jax", "torch")
-]
+OTHERS = on_backends("jax", "torch", is_slow=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_behaviours_come_out_as_by_hand(backend):
     """Also in mixed precision, under a loss scale."""
@@ -55,44 +49,31 @@ def test_behaviours_come_out_as_by_hand(backend):
     by_hand.assert_follows(inner, model.trainable_variables, expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_loading_costs_no_model(backend, tmp_path):
     from tests.learned_optimizer import test_loading as loading
 
-    for number, (test, *arguments) in enumerate(
-        [
-            (loading.test_compile_load_fit_goes_on, loading.everything),
-            (loading.test_variables_that_are_left_keep_their_state,)
-            + (loading.freeze, "file", HierarchicalRNN),
-            (loading.test_variables_that_are_new_start_afresh, HierarchicalRNN),
-            (loading.test_a_refusal_names_the_ways_out_and_each_works,),
-        ]
+    frozen = loading.freeze, "file", HierarchicalRNN
+    for test, *arguments in (
+        (loading.test_compile_load_fit_goes_on, loading.everything),
+        (loading.test_variables_that_are_left_keep_their_state, *frozen),
+        (loading.test_variables_that_are_new_start_afresh, HierarchicalRNN),
+        (loading.test_a_refusal_names_the_ways_out_and_each_works,),
     ):
-        folder = tmp_path / str(number)
+        folder = tmp_path / test.__name__
         folder.mkdir()
         test(*arguments, folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_without_tensorflow_none_is_imported(backend):
     # A process without pytest: `keras.utils.set_random_seed`, which seeds each test,
     # imports TensorFlow where it is installed, and so may `fit`.
-    found = subprocess.run(
-        [sys.executable, "-c", STEP_WITHOUT_TENSORFLOW],
-        env={**os.environ, "KERAS_BACKEND": backend},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.split() == [backend, "True", "[]"]
+    output = output_of("-c", STEP_WITHOUT_TENSORFLOW, KERAS_BACKEND=backend)
+    assert output.split() == [backend, "True", "[]"]
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [OTHERS[0], pytest.param("torch", marks=[*OTHERS[1].marks, pytest.mark.slow])],
-)
+@pytest.mark.parametrize("backend", [*on_backends("jax"), OTHERS[1]])
 def test_true_values_are_swapped(backend):
     from tests.learned_optimizer import test_callbacks
 

@@ -13,11 +13,12 @@ from learned_optimizer import (
     SetTotalSteps,
     SwapTrueValues,
 )
+from tests.arrays import assert_equal
+from tests.conftest import on_backends
 from tests.event_files import read_scalars
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     Problem,
-    assert_equal,
     assert_same,
     fit,
     make_model,
@@ -27,10 +28,7 @@ from tests.learned_optimizer.by_hand import (
 )
 
 EPOCHS = 3
-BACKENDS = ["tensorflow"] + [
-    pytest.param(name, marks=(pytest.mark.backend(name), pytest.mark.slow))
-    for name in ("jax", "torch")
-]
+BACKENDS = ["tensorflow", *on_backends("jax", "torch", is_slow=True)]
 
 
 class Watch(keras.callbacks.Callback):
@@ -57,27 +55,20 @@ class Watch(keras.callbacks.Callback):
 def test_true_values_are_in_the_model_for_validation_and_saving():
     problem = Problem.make(steps=2)
     weights = perturbed_weights(attention=True)
+    options = dict(validation_data=(problem.inputs, problem.targets), epochs=EPOCHS)
     for swap_on_epoch in (False, True):
         watch = Watch()
-        model = make_model(problem)
-        fit(
-            model,
-            make_optimizer(weights=weights),
-            problem,
-            epochs=EPOCHS,
-            callbacks=[SwapTrueValues(swap_on_epoch), watch],
-            validation_data=(problem.inputs, problem.targets),
-        )
+        model, optimizer = make_model(problem), make_optimizer(weights=weights)
+        options["callbacks"] = [SwapTrueValues(swap_on_epoch), watch]
+        fit(model, optimizer, problem, **options)
         expected = by_hand.OptimizerByHand(problem.values, weights)
         for epoch in range(EPOCHS):
             assert_same(watch.seen["epoch begin"][epoch], expected.attended)
             for gradients in problem.gradients():
                 expected.call(gradients)
             true, attended = expected.values, expected.attended
-            assert (
-                max(np.abs(a - b).max() for a, b in zip(true, attended, strict=True))
-                > 1e-3
-            )
+            pairs = zip(true, attended, strict=True)
+            assert max(np.abs(one - other).max() for one, other in pairs) > 1e-3
             assert_same(watch.seen["test"][epoch], true)
             at_end = true if swap_on_epoch else attended
             assert_same(watch.seen["epoch end"][epoch], at_end)
@@ -151,15 +142,9 @@ def test_learned_rates_are_written_as_they_are(
 ):
     problem = Problem.make(steps=4)
     model = make_model(problem)
-    callback = LearnedRates(tmp_path, update_freq)
-    fit(
-        model,
-        make_optimizer(),
-        problem,
-        epochs=2,
-        callbacks=[callback],
-        steps_per_execution=steps_per_execution,
-    )
+    options = dict(epochs=2, steps_per_execution=steps_per_execution)
+    options["callbacks"] = [LearnedRates(tmp_path, update_freq)]
+    fit(model, make_optimizer(), problem, **options)
     found = read_scalars(tmp_path)
     assert len(found) == 2 * len(by_hand.SHAPES)
     expected = by_hand.OptimizerByHand(problem.values)
@@ -167,10 +152,8 @@ def test_learned_rates_are_written_as_they_are(
         expected.call(problem.gradients()[(step - 1) % 4])
         for index, variable in enumerate(model.trainable_variables):
             rates = expected.slots(index)["log_learning_rate"]
-            for kind, wanted in (
-                ("mean", rates.mean()),
-                ("standard_deviation", rates.std()),
-            ):
+            figures = {"mean": rates.mean(), "standard_deviation": rates.std()}
+            for kind, wanted in figures.items():
                 scalars = found[f"learned_rates/{variable.path}/{kind}"]
                 assert sorted(scalars) == steps
                 if step in steps:
@@ -202,16 +185,10 @@ def test_callbacks_refuse_what_they_are_not_for(tmp_path):
     for callback in (SwapTrueValues(swap_on_epoch=True), LearnedRates(tmp_path)):
         with pytest.raises(ValueError, match="trained by HierarchicalRNN"):
             fit(model, keras.optimizers.SGD(), problem, callbacks=[callback])
-    weights = perturbed_weights(
-        dynamic_output_scale=False, relative_learning_rate=False
-    )
+    switches = dict(dynamic_output_scale=False, relative_learning_rate=False)
+    optimizer = HierarchicalRNN(weights=perturbed_weights(**switches))
     with pytest.raises(ValueError, match="dynamic_output_scale=False"):
-        fit(
-            model,
-            HierarchicalRNN(weights=weights),
-            problem,
-            callbacks=[LearnedRates(tmp_path)],
-        )
+        fit(model, optimizer, problem, callbacks=[LearnedRates(tmp_path)])
 
 
 # RecomputeRunningAverages.
@@ -222,15 +199,9 @@ LABELS = np.random.default_rng(1).normal(size=(48, 1)).astype(np.float32)
 
 def make_normalised_model():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8, activation="relu"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.2),
-            keras.layers.Dense(1),
-        ]
-    )
+    first, last = keras.layers.Dense(8, activation="relu"), keras.layers.Dense(1)
+    between = keras.layers.BatchNormalization(), keras.layers.Dropout(0.2)
+    model = keras.Sequential([keras.Input((6,)), first, *between, last])
     model.compile(HierarchicalRNN(), loss="mse")
     return model
 
@@ -247,16 +218,9 @@ def test_running_averages_are_recomputed_for_validation_and_at_the_end(backend):
 
     def fit_with(*callbacks):
         model = make_normalised_model()
-        history = model.fit(
-            IMAGES,
-            LABELS,
-            batch_size=16,
-            epochs=2,
-            validation_data=(IMAGES, LABELS),
-            verbose=0,
-            callbacks=callbacks,
-        )
-        return model, history.history
+        options = dict(batch_size=16, epochs=2, verbose=0, callbacks=callbacks)
+        options["validation_data"] = IMAGES, LABELS
+        return model, model.fit(IMAGES, LABELS, **options).history
 
     keep = Keep()
     # One batch of all images: its statistics are known.
@@ -269,15 +233,13 @@ def test_running_averages_are_recomputed_for_validation_and_at_the_end(backend):
     wanted = [keep.hidden.mean(axis=0), keep.hidden.var(axis=0)]
     assert_same(keep.seen, wanted)
     assert_same(numbers(model.layers[1].non_trainable_variables), wanted)
-    assert history["val_loss"][-1] == pytest.approx(
-        model.evaluate(IMAGES, LABELS, verbose=0), rel=1e-5
-    )
-    assert (
-        np.abs(np.subtract(history["val_loss"], plain_history["val_loss"])).max() > 0.1
-    )
+    losses, plain_losses = history["val_loss"], plain_history["val_loss"]
+    loss = model.evaluate(IMAGES, LABELS, verbose=0)
+    assert losses[-1] == pytest.approx(loss, rel=1e-5)
+    assert np.abs(np.subtract(losses, plain_losses)).max() > 0.1
     # Outside of `fit`, where the model's own averages are far behind.
     loss = plain.evaluate(IMAGES, LABELS, verbose=0, callbacks=[recompute])
-    assert loss == pytest.approx(history["val_loss"][-1], rel=1e-4)
+    assert loss == pytest.approx(losses[-1], rel=1e-4)
 
 
 def test_running_averages_take_what_fit_takes():
@@ -351,13 +313,8 @@ def test_steps_are_updates_and_what_was_done_counts():
     assert model.optimizer.updates_done == 6
     fit(model, model.optimizer, problem, epochs=3, initial_epoch=2)
     assert model.optimizer.total_steps == 6
-    callbacks = [SetTotalSteps()]
-    fit(
-        *(model, model.optimizer, problem),
-        epochs=6,
-        initial_epoch=4,
-        callbacks=callbacks,
-    )
+    options = dict(epochs=6, initial_epoch=4, callbacks=[SetTotalSteps()])
+    fit(model, model.optimizer, problem, **options)
     # 16 calls were made, 8 came.
     assert model.optimizer.total_steps == 12
 

@@ -8,13 +8,10 @@ import functools
 import keras
 import pytest
 
-from learned_optimizer import HierarchicalRNN
+from tests.conftest import on_backends
 from tests.learned_optimizer import by_hand
 
-BACKENDS = [
-    pytest.param(name, marks=pytest.mark.backend(name))
-    for name in ("tensorflow", "jax", "torch")
-]
+BACKENDS = on_backends("tensorflow", "jax", "torch", is_slow=True)
 
 
 def set_float(name):
@@ -48,7 +45,6 @@ def switches_of(backend):
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_steps_are_the_same_under_each_switch(backend):
@@ -59,11 +55,7 @@ def test_steps_are_the_same_under_each_switch(backend):
         for switch, on, off in switches_of(backend):
             switch(on)
             model = by_hand.make_model(problem)
-            optimizer = HierarchicalRNN(
-                initial_learning_rate=by_hand.INITIAL_LEARNING_RATE,
-                jit_compile=jit_compile,
-                **options,
-            )
+            optimizer = by_hand.make_optimizer(jit_compile=jit_compile, **options)
             by_hand.fit(model, optimizer, problem)
             variables = model.trainable_variables
             by_hand.assert_same_state(optimizer, variables, expected)
@@ -71,7 +63,6 @@ def test_steps_are_the_same_under_each_switch(backend):
             switch(off)
 
 
-@pytest.mark.slow
 @pytest.mark.compiler
 @pytest.mark.parametrize("backend", BACKENDS[2:])
 def test_torch_compile_stays_out_of_a_step(backend):
@@ -86,7 +77,7 @@ def test_torch_compile_stays_out_of_a_step(backend):
         return value
 
     model.trainable_variables[0].constraint = constraint
-    optimizer = HierarchicalRNN(initial_learning_rate=by_hand.INITIAL_LEARNING_RATE)
+    optimizer = by_hand.make_optimizer()
     by_hand.fit(model, optimizer, problem, jit_compile=True)
     assert compiled == [False, False]
     by_hand.assert_follows(optimizer, model.trainable_variables, problem.run_by_hand())

@@ -4,20 +4,16 @@ import os
 
 import pytest
 import tensorflow as tf
-from absl import flags
 
-from learned_optimizer import export as export_command
-from learned_optimizer import load_weights
+from learned_optimizer import export, load_weights
+from tests.commands import run_command
 from tests.conftest import run_python
 
 
 def test_the_command_exports(tmp_path, capsys):
-    values = flags.FlagValues()
-    export_command.define_flags(values)
     path = tmp_path / "model"
     path.mkdir()
-    values(["export", f"--output={path}", "--weights=bootstrap-v1"])
-    export_command.main(["export"], values)
+    run_command(export, f"--output={path}", "--weights=bootstrap-v1")
     assert capsys.readouterr().out.strip() == os.fspath(path)
     assert load_weights(path).name == "bootstrap-v1"
 
@@ -27,11 +23,8 @@ def test_what_tensorflow_cannot_write_is_one_line(tmp_path, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "disk\n full")
 
     monkeypatch.setattr(tf.saved_model, "save", fail)
-    values = flags.FlagValues()
-    export_command.define_flags(values)
-    values(["export", f"--output={tmp_path / 'model'}"])
     with pytest.raises(SystemExit, match="^export: disk full$"):
-        export_command.main(["export"], values)
+        run_command(export, f"--output={tmp_path / 'model'}")
     assert os.listdir(tmp_path) == []
 
 

@@ -18,12 +18,12 @@ from learned_optimizer import (
     Weights,
     load_weights,
 )
-from tests.conftest import run_python
+from tests.arrays import assert_close, assert_equal
+from tests.conftest import output_of
 from tests.learned_optimizer import by_hand, golden
 from tests.learned_optimizer.by_hand import (
     Problem,
     apply_all,
-    assert_equal,
     assert_follows,
     assert_same,
     assert_same_state,
@@ -32,13 +32,13 @@ from tests.learned_optimizer.by_hand import (
     numbers,
     perturbed_weights,
 )
+from tests.learned_optimizer.states import state_of
+from tests.learned_optimizer.ways import AVERAGED
 
 
 def everything_of(optimizer, variables):
-    """All that an optimizer knows, by name, as arrays."""
-    store = {}
-    optimizer.save_own_variables(store)
-    return {**store, **{f"value {i}": x for i, x in enumerate(numbers(variables))}}
+    """All that an optimizer knows, and the values of its variables."""
+    return {**state_of(optimizer), "values": numbers(variables)}
 
 
 # Steps.
@@ -57,12 +57,9 @@ def test_the_first_step_has_the_root_mean_square_that_the_initial_rate_says():
 
 def test_variables_excluded_from_weight_decay_do_not_decay():
     problem = Problem.make()
-    variables = [
-        keras.Variable(value, name=name)
-        for value, name in zip(
-            problem.values, ["kernel", "bias", "gain", "other"], strict=True
-        )
-    ]
+    names = ["kernel", "bias", "gain", "other"]
+    pairs = zip(problem.values, names, strict=True)
+    variables = [keras.Variable(value, name=name) for value, name in pairs]
     optimizer = make_optimizer(weight_decay=0.3)
     optimizer.exclude_from_weight_decay(var_list=[variables[3]], var_names=["bias"])
     apply_all(optimizer, variables, problem.gradients())
@@ -113,44 +110,29 @@ def test_the_optimizer_follows_the_released_code(name):
     (layout,) = optimizer._layout
     start = case.initial_state(layout)
     if case.config.dynamic_output_scale:
-        for shard, rows in zip(
-            optimizer._log_learning_rate, layout.shard_blocks, strict=True
-        ):
+        shards = zip(optimizer._log_learning_rate, layout.shard_blocks, strict=True)
+        for shard, rows in shards:
             shard.assign(start.log_learning_rate[:, rows])
-    for index, variable in enumerate(variables):
-        # The released code starts from the learned vectors, and so do we.
-        np.testing.assert_array_equal(
-            optimizer.slots(variable)["hidden_state"],
-            case.expected["states"][0][index]["parameter"],
-        )
+    # The released code starts from the learned vectors, and so do we.
+    found = [optimizer.slots(variable)["hidden_state"] for variable in variables]
+    assert_equal(found, [state["parameter"] for state in case.expected["states"][0]])
+    near = dict(rtol=1e-5, atol=1e-5 if case.config.dynamic_output_scale else 5e-5)
+    attended = case.expected["attend" if case.config.attention else "params"]
     for step in range(case.steps):
-        apply_all(
-            optimizer, variables, [[gradient[step] for gradient in case.gradients]]
-        )
-        wanted = case.expected["attend" if case.config.attention else "params"]
-        assert_same(
-            numbers(variables),
-            [values[step] for values in wanted],
-            rtol=1e-5,
-            atol=1e-5 if case.config.dynamic_output_scale else 5e-5,
-            where=f"step {step + 1}",
-        )
+        apply_all(optimizer, variables, [[x[step] for x in case.gradients]])
+        wanted = [values[step] for values in attended]
+        assert_close(numbers(variables), wanted, **near, where=f"step {step + 1}")
     optimizer.finalize_variable_values(variables)
-    assert_same(
-        numbers(variables),
-        [values[-1] for values in case.expected["params"]],
-        rtol=1e-5,
-        atol=1e-5 if case.config.dynamic_output_scale else 5e-5,
-    )
+    final = [values[-1] for values in case.expected["params"]]
+    assert_close(numbers(variables), final, **near)
 
 
 @pytest.mark.slow
 def test_it_does_with_all_passes_of_xla_too():
     # The other tests run with few of them (conftest.py).
     test = f"{__file__}::{test_the_optimizer_follows_the_released_code.__name__}"
-    done = run_python("-m", "pytest", "-p", "no:cacheprovider", test, XLA_FLAGS="")
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert "9 passed" in done.stdout
+    output = output_of("-m", "pytest", "-p", "no:cacheprovider", test, XLA_FLAGS="")
+    assert "9 passed" in output
 
 
 # Dtypes and precision.
@@ -172,9 +154,9 @@ def test_variables_of_any_float_keep_their_dtype_and_the_state_is_float32(
 ):
     problem = Problem.make()
     variables = make_variables(problem, dtype)
-    optimizer = make_optimizer(use_ema=True, ema_momentum=0.6)
+    optimizer = make_optimizer(**AVERAGED)
     apply_all(optimizer, variables, problem.gradients())
-    expected = problem.run_by_hand(use_ema=True, ema_momentum=0.6)
+    expected = problem.run_by_hand(**AVERAGED)
     averages = optimizer._model_variables_moving_average
     assert {x.dtype for x in [*variables, *averages]} == {dtype}
     for found, wanted in (variables, expected.values), (averages, expected.averages):
@@ -188,21 +170,12 @@ def test_variables_of_any_float_keep_their_dtype_and_the_state_is_float32(
     assert dtypes == {"float32", "int32", "int64"}
 
 
+OVERWRITTEN = AVERAGED | dict(ema_overwrite_frequency=2, gradient_accumulation_steps=2)
+
+
 @pytest.mark.parametrize(
     "dtype, tolerance, arguments",
-    [
-        ("float16", 4e-3, {}),
-        (
-            "bfloat16",
-            4e-2,
-            dict(
-                use_ema=True,
-                ema_momentum=0.6,
-                ema_overwrite_frequency=2,
-                gradient_accumulation_steps=2,
-            ),
-        ),
-    ],
+    [("float16", 4e-3, {}), ("bfloat16", 4e-2, OVERWRITTEN)],
     ids=["float16", "bfloat16 and averages"],
 )
 def test_true_values_of_half_precision_are_float32(
@@ -227,9 +200,8 @@ def test_true_values_of_half_precision_are_float32(
         assert_equal(numbers(variables), [tf.cast(x, dtype).numpy() for x in arrays])
 
     attended = numbers(variables)
-    assert_same(
-        [np.float32(x) for x in attended], expected.attended, tolerance, tolerance
-    )
+    found = [np.float32(x) for x in attended]
+    assert_close(found, expected.attended, tolerance, tolerance)
     true_values = numbers(optimizer._true_values)
     swap = SwapTrueValues()
     swap.set_model(types.SimpleNamespace(optimizer=optimizer))
@@ -255,10 +227,8 @@ def test_true_values_keep_double_precision():
 def test_a_loss_scale_factor_saves_small_gradients_of_half_precision(accumulation):
     # 2^-26 is no float16; scaled by 2^14 it is, and unscaled it must not vanish.
     results = []
-    for factor, gradient, dtype in (
-        (2.0**14, 2.0**-12, "float16"),
-        (None, 2.0**-26, "float32"),
-    ):
+    cases = (2.0**14, 2.0**-12, "float16"), (None, 2.0**-26, "float32")
+    for factor, gradient, dtype in cases:
         variable = keras.Variable(np.zeros(3), dtype=dtype)
         optimizer = make_optimizer(
             loss_scale_factor=factor, gradient_accumulation_steps=accumulation
@@ -290,13 +260,11 @@ def test_loss_scale_optimizer_skips_a_step_that_is_not_finite(representable):
     inputs = representable.inputs.copy()
     inputs[4, 2] = np.inf  # step 2
     model = by_hand.make_model(representable)
-    inner = make_optimizer(use_ema=True, ema_momentum=0.6)
+    inner = make_optimizer(**AVERAGED)
     optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
     by_hand.fit(model, optimizer, Problem(representable.values, inputs))
     kept = np.delete(inputs.reshape(6, 2, -1), 2, axis=0).reshape(10, -1)
-    expected = Problem(representable.values, kept).run_by_hand(
-        use_ema=True, ema_momentum=0.6
-    )
+    expected = Problem(representable.values, kept).run_by_hand(**AVERAGED)
     assert_same_state(inner, model.trainable_variables, expected)
     assert_same(numbers(model.trainable_variables), expected.final_values())
     assert float(optimizer.dynamic_scale) == 32.0
@@ -347,9 +315,8 @@ def test_sparse_gradients_are_their_dense_ones(arguments, wrap):
     "weights, stays", [("default", True), ("default-v2", False), ("released", False)]
 )
 def test_rows_of_an_embedding_that_are_never_looked_up(weights, stays):
-    model = keras.Sequential(
-        [keras.Input((3,), dtype="int32"), keras.layers.Embedding(5, 4)]
-    )
+    inputs = keras.Input((3,), dtype="int32")
+    model = keras.Sequential([inputs, keras.layers.Embedding(5, 4)])
     model.compile(make_optimizer(weights=weights), loss="mse")
     words = np.array([[0, 1, 2]] * 8)
     before = model.get_weights()[0]
@@ -364,23 +331,23 @@ def test_rows_of_an_embedding_that_are_never_looked_up(weights, stays):
 def test_tensors_without_gradient_stay_as_they_are(attention):
     problem = Problem.make()
     weights = perturbed_weights(attention=attention)
-    arguments = dict(weights=weights, weight_decay=0.3, use_ema=True, ema_momentum=0.6)
+    arguments = dict(weights=weights, weight_decay=0.3, **AVERAGED)
     variables = make_variables(problem)
     optimizer = make_optimizer(**arguments)
     expected = by_hand.OptimizerByHand(problem.values, **arguments)
     gradients = problem.gradients()
     for step in (2, 3):
         gradients[step][1] = gradients[step][3] = None
+
+    def of_those():
+        return [(variables[i].numpy(), optimizer.slots(variables[i])) for i in (1, 3)]
+
     for index, step in enumerate(gradients):
-        before = everything_of(optimizer, variables) if index else {}
-        slots = index and [optimizer.slots(variables[i]) for i in (1, 3)]
+        before = of_those() if index else None
         apply_all(optimizer, variables, [step])
         expected.call(step)
         if index in (2, 3):
-            after = everything_of(optimizer, variables)
-            for i, old in zip((1, 3), slots, strict=True):
-                np.testing.assert_array_equal(after[f"value {i}"], before[f"value {i}"])
-                assert_equal(optimizer.slots(variables[i]), old)
+            assert_equal(of_those(), before)
     assert_follows(optimizer, variables, expected, attended=True)
     assert optimizer.skipped_steps == 0
 
@@ -508,10 +475,12 @@ def test_unknown_variables_are_refused():
     optimizer = make_optimizer()
     optimizer.build(variables[:3])
     before = everything_of(optimizer, variables)
-    with pytest.raises(ValueError, match="variables it was originally built with"):
-        apply_all(optimizer, variables, problem.gradients())
-    with pytest.raises(ValueError, match="variables it was originally built with"):
-        optimizer.slots(variables[3])
+    for call in (
+        lambda: apply_all(optimizer, variables, problem.gradients()),
+        lambda: optimizer.slots(variables[3]),
+    ):
+        with pytest.raises(ValueError, match="variables it was originally built with"):
+            call()
     assert_equal(everything_of(optimizer, variables), before)
 
 

@@ -13,11 +13,11 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
+from tests.arrays import assert_equal
 from tests.learned_optimizer import by_hand
 from tests.learned_optimizer.by_hand import (
     Problem,
     apply_all,
-    assert_equal,
     assert_follows,
     assert_same,
     make_optimizer,
@@ -28,30 +28,25 @@ from tests.learned_optimizer.by_hand import (
 # Keras's default dtype.
 
 
-@pytest.fixture
-def floatx():
+@pytest.fixture(params=["float64", "float16", "bfloat16"])
+def floatx(request):
     before = keras.config.floatx(), keras.config.dtype_policy()
-
-    def change(name):
-        keras.config.set_floatx(name)
-        # Once asked for, the policy of layers no longer follows.
-        keras.config.set_dtype_policy(name)
-
-    yield change
+    keras.config.set_floatx(request.param)
+    # Once asked for, the policy of layers no longer follows.
+    keras.config.set_dtype_policy(request.param)
+    yield
     keras.config.set_floatx(before[0])
     keras.config.set_dtype_policy(before[1])
 
 
-@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16"])
-def test_the_default_dtype_of_keras_changes_no_step(name, floatx):
-    floatx(name)
+def test_the_default_dtype_of_keras_changes_no_step(floatx):
     problem = Problem.make(steps=3)
     options = dict(weight_decay=0.1, global_clipnorm=1.0)
+    options |= dict(use_ema=True, ema_momentum=0.5)
     variables = make_variables(problem)
-    optimizer = make_optimizer(**options, use_ema=True, ema_momentum=0.5)
+    optimizer = make_optimizer(**options)
     apply_all(optimizer, variables, problem.gradients())
-    expected = problem.run_by_hand(**options, use_ema=True, ema_momentum=0.5)
-    assert_follows(optimizer, variables, expected)
+    assert_follows(optimizer, variables, problem.run_by_hand(**options))
 
 
 # Training without a step.
@@ -93,12 +88,12 @@ def test_a_discriminator_is_frozen_while_the_generator_learns(tmp_path):
     noise, real = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
 
     def moved(train, *arguments):
-        before = numbers(generator.weights), numbers(discriminator.weights)
+        models = generator, discriminator
+        before = [model.get_weights() for model in models]
         train(*arguments)
-        after = numbers(generator.weights), numbers(discriminator.weights)
         return [
-            any(np.any(x != y) for x, y in zip(one, two, strict=True))
-            for one, two in zip(before, after, strict=True)
+            any(np.any(x != y) for x, y in zip(model.get_weights(), old, strict=True))
+            for model, old in zip(models, before, strict=True)
         ]
 
     for _ in range(3):
@@ -112,9 +107,7 @@ def test_a_discriminator_is_frozen_while_the_generator_learns(tmp_path):
         warnings.filterwarnings("error", "A saved state")
         loaded = keras.models.load_model(tmp_path / "both.keras")
     found = loaded.train_on_batch(noise, noise[:, :1])
-    np.testing.assert_allclose(
-        found, both.evaluate(noise, noise[:, :1], verbose=0), rtol=1e-6
-    )
+    assert found == pytest.approx(both.evaluate(noise, noise[:, :1], verbose=0), 1e-6)
     assert int(loaded.optimizer.iterations) == 4
 
 

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
+from tests.arrays import assert_equal
 from tests.learned_optimizer import old_states
-from tests.learned_optimizer.by_hand import assert_equal, numbers
+from tests.learned_optimizer.by_hand import numbers
 from tests.learned_optimizer.old_states import STEPS, everything, losses, make_model
 from tests.learned_optimizer.states import assert_equal_states, state_of
 
@@ -249,9 +250,7 @@ def test_variables_that_are_left_keep_their_state(
     for index, variable in enumerate(model.trainable_variables):
         position = [x is variable for x in saved.learned_variables].index(True)
         for name in kept:
-            np.testing.assert_array_equal(
-                two[f"{name}.{index}"], one[f"{name}.{position}"]
-            )
+            assert_equal(two[f"{name}.{index}"], one[f"{name}.{position}"])
 
 
 @pytest.mark.parametrize("make_optimizer", [HierarchicalRNN, everything])
@@ -343,8 +342,8 @@ def test_meta_parameters_survive_who_zeroes_all_variables(tmp_path):
     assert len(optimizer.meta_variables) == len(optimizer.weights.meta_parameters)
     for variable in optimizer.variables:
         variable.assign(np.zeros(variable.shape))
-    for name, array in optimizer.weights.meta_parameters.items():
-        np.testing.assert_array_equal(getattr(optimizer, f"_meta_{name}"), array)
+    wanted = optimizer.weights.meta_parameters
+    assert_equal({name: getattr(optimizer, f"_meta_{name}") for name in wanted}, wanted)
     optimizer.learning_rate = 1.0
     before = numbers(model.trainable_variables)
     losses(model, STEPS, STEPS + 1)

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN, fresh_weights, save_weights
 from learned_optimizer.keras_step.tensorflow_runner import TensorFlowRunner
-from tests.learned_optimizer.by_hand import assert_equal, assert_same
+from tests.arrays import assert_close, assert_equal
+from tests.conftest import slow
 from tests.learned_optimizer.garden import (
     INITIAL_LEARNING_RATE,
     build,
@@ -75,43 +76,32 @@ def by_keras(steps, missing_at=None, **arguments):
     return values, optimizer
 
 
-def assert_same_values(values, expected, rtol=1e-6, atol=1e-7):
-    for some, others in zip(values, expected, strict=True):
-        assert_same(some, others, rtol, atol)
-
-
-STEPS = {
-    "a gradient missing": {"missing_at": 2},
-    "clipnorm": {"clipnorm": 0.5},
-    "clipvalue": {"clipvalue": 0.3},
-    "global_clipnorm": {"global_clipnorm": 0.5},
-    "weight decay": {"weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]},
-    "a range": {"initial_learning_rate": [1e-3, 1e-1], "seed": 7},
-    "weights": {"weights": "bootstrap-v1"},
-}
-QUICK_STEPS = ("a gradient missing", "global_clipnorm", "weight decay")
+def assert_same_values(values, expected):
+    assert_close(values, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
-    "name",
+    "missing_at, arguments",
     [
-        pytest.param(name, marks=() if name in QUICK_STEPS else pytest.mark.slow)
-        for name in STEPS
+        (2, {}),
+        (None, {"global_clipnorm": 0.5}),
+        (None, {"weight_decay": 0.1, "exclude_from_weight_decay": ["bias"]}),
+        slow(None, {"clipnorm": 0.5}),
+        slow(None, {"clipvalue": 0.3}),
+        slow(None, {"initial_learning_rate": [1e-3, 1e-1], "seed": 7}),
+        slow(None, {"weights": "bootstrap-v1"}),
     ],
+    ids=str,
 )
-def test_steps_are_those_of_the_keras_optimizer(name):
-    arguments = dict(STEPS[name])
-    missing_at = arguments.pop("missing_at", None)
+def test_steps_are_those_of_the_keras_optimizer(missing_at, arguments):
     optimizer = optimizer_of(**arguments)
     values = Training(missing_at).run(optimizer.apply_gradients, 4)
     expected, keras_optimizer = by_keras(4, missing_at, **arguments)
     assert_same_values(values, expected)
     assert optimizer.iterations.numpy() == 4
     assert len(optimizer.get_weights()) > 30
-    for one, other in zip(
-        optimizer.learned.variables[1:], keras_optimizer.variables[2:], strict=True
-    ):
-        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-7)
+    found, wanted = optimizer.learned.variables[1:], keras_optimizer.variables[2:]
+    assert_close(found, wanted, rtol=1e-5, atol=1e-7)
 
 
 COSINE = {"type": "cosine", "cosine": {"initial_learning_rate": 1.0, "decay_steps": 9}}
@@ -183,64 +173,50 @@ def test_a_step_in_a_function_that_xla_compiles_is_the_same():
 
 
 def test_the_learning_rate_multiplies_each_step():
+    linear = {"warmup_steps": 4, "warmup_learning_rate": 0.0}
     config = optimization_config(
         learning_rate=2.0,
         hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE},
-        warmup={
-            "type": "linear",
-            "linear": {"warmup_steps": 4, "warmup_learning_rate": 0.0},
-        },
+        warmup={"type": "linear", "linear": linear},
     )
     values = Training().run(build(config).apply_gradients, 6)
     # The gradients do not depend on the values, so neither do the learned steps.
     plain = by_keras(6)[0]
-    start = [variable.numpy() for variable in Training().variables]
-    expected, rates = [start], [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
-    for rate, before, after in zip(rates, [start, *plain], plain, strict=False):
-        expected.append(
-            [
-                value + rate * (new - old)
-                for value, old, new in zip(expected[-1], before, after, strict=True)
-            ]
-        )
-    assert_same_values(values, expected[1:], rtol=1e-5, atol=1e-6)
+    before = now = [variable.numpy() for variable in Training().variables]
+    expected = []
+    for rate, after in zip([0.0, 0.5, 1.0, 1.5, 2.0, 2.0], plain, strict=True):
+        moves = [new - old for new, old in zip(after, before, strict=True)]
+        now = [value + rate * move for value, move in zip(now, moves, strict=True)]
+        before = after
+        expected.append(now)
+    assert_close(values, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate, warnings", [(1.0, 0), (0.1, 1)])
-def test_a_learning_rate_that_is_not_that_of_training_is_named(
-    rate, warnings, monkeypatch
-):
-    from learned_optimizer import model_garden
-
-    said = []
-    monkeypatch.setattr(
-        model_garden.logging, "warning", lambda text, *values: said.append(values)
-    )
+def test_a_learning_rate_that_is_not_that_of_training_is_named(rate, warnings, warned):
     build(optimization_config(learning_rate=rate))
-    assert said == [("hierarchical_rnn", rate)] * warnings
+    found = [values for _, *values in warned]
+    assert found == [["hierarchical_rnn", rate]] * warnings
 
 
 def test_gradient_transformers_come_after_the_sum():
+    arguments = {"initial_learning_rate": INITIAL_LEARNING_RATE}
+
+    def plus_one(pairs):
+        return [(tf.convert_to_tensor(g) + 1.0, variable) for g, variable in pairs]
+
+    def times_three(pairs):
+        return [(3.0 * g, variable) for g, variable in pairs]
+
     optimizer = build(
-        optimization_config(
-            hierarchical_rnn={"initial_learning_rate": INITIAL_LEARNING_RATE}
-        ),
-        gradient_aggregator=lambda pairs: [
-            (tf.convert_to_tensor(gradient) + 1.0, variable)
-            for gradient, variable in pairs
-        ],
-        gradient_transformers=[
-            lambda pairs: [(3.0 * gradient, variable) for gradient, variable in pairs]
-        ],
+        optimization_config(hierarchical_rnn=arguments),
+        gradient_aggregator=plus_one,
+        gradient_transformers=[times_three],
     )
-    reference = HierarchicalRNN(initial_learning_rate=INITIAL_LEARNING_RATE)
+    reference = HierarchicalRNN(**arguments)
 
     def by_hand(pairs):
-        gradients, variables = zip(*pairs, strict=True)
-        gradients = [
-            3.0 * (tf.convert_to_tensor(gradient) + 1.0) for gradient in gradients
-        ]
-        reference.apply(gradients, variables)
+        reference.apply(*zip(*times_three(plus_one(pairs)), strict=True))
 
     values = Training().run(optimizer.apply_gradients, 3)
     assert_same_values(values, Training().run(by_hand, 3))
@@ -315,11 +291,8 @@ def test_the_config_makes_the_same_optimizer(tmp_path):
     found = learned.weight_decay, learned.seed, learned.initial_learning_rate
     assert (*found, again.clipnorm) == (0.1, 7, 0.02, 0.5)
     assert float(again._learning_rate_now()) == 0.5
-    variables = [
-        keras.Variable(np.ones(2), name=name) for name in ("kernel", "the_bias")
-    ]
-    again.learned.build(variables)
-    decays = [again.learned._use_weight_decay(variable) for variable in variables]
-    assert decays == [True, False]
-    weights = again.learned.weights, optimizer.learned.weights
+    variables = [keras.Variable(np.ones(2), name=x) for x in ("kernel", "the_bias")]
+    learned.build(variables)
+    assert list(map(learned._use_weight_decay, variables)) == [True, False]
+    weights = learned.weights, optimizer.learned.weights
     assert_equal(*(each.meta_parameters for each in weights))

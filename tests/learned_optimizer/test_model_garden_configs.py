@@ -5,7 +5,7 @@ import json
 import pytest
 
 from learned_optimizer import Config, fresh_weights, save_weights
-from tests.conftest import installed, run_python
+from tests.conftest import installed, output_of, run_python
 from tests.learned_optimizer.garden import build, needs_model_garden, optimizer_of
 
 
@@ -74,9 +74,7 @@ before = found()
 import learned_optimizer.model_garden
 print(json.dumps([before, found()]))
 """
-    child = run_python("-c", code)
-    assert child.returncode == 0, child.stderr
-    before, after = json.loads(child.stdout.strip().splitlines()[-1])
+    before, after = json.loads(output_of("-c", code).strip().splitlines()[-1])
     assert {"sgd", "adam", "lamb"} <= set(before)
     config, optimizer = after.pop("hierarchical_rnn")
     assert before == after
@@ -127,9 +125,8 @@ def test_yaml_there_and_back(tmp_path, name):
     again = read(tmp_path / "written.yaml")
     assert again.as_dict() == experiment.as_dict()
     assert again.trainer.optimizer_config.optimizer.get() == config
-    assert build(again.trainer.optimizer_config).get_config()["name"] == (
-        "hierarchical_rnn"
-    )
+    built = build(again.trainer.optimizer_config)
+    assert built.get_config()["name"] == "hierarchical_rnn"
 
 
 @needs_model_garden

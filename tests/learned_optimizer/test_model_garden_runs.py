@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.conftest import two_replicas
 from tests.learned_optimizer.garden import needs_model_garden
 
 pytestmark = [needs_model_garden, pytest.mark.slow]
@@ -22,36 +23,31 @@ pytestmark = [needs_model_garden, pytest.mark.slow]
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "model_garden.md"
 
 
-def strategy_of(devices):
-    if devices == 1:
-        return tf.distribute.OneDeviceStrategy("CPU:0")
-    return tf.distribute.MirroredStrategy(
-        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
-
-
-RUNS = {
-    "two devices, float16": (2, {"precision": "float16"}),
-    "one device, averages": (1, {"ema": {"average_decay": 0.5}}),
-}
-
-
 @pytest.mark.distributed
-@pytest.mark.parametrize("name", RUNS)
-def test_resnet_imagenet_trains_evaluates_and_resumes(name, tmp_path):
+@pytest.mark.parametrize(
+    "strategy_of, options",
+    [
+        (two_replicas, {"precision": "float16"}),
+        (
+            lambda: tf.distribute.OneDeviceStrategy("CPU:0"),
+            {"ema": {"average_decay": 0.5}},
+        ),
+    ],
+    ids=["two devices, float16", "one device, averages"],
+)
+def test_resnet_imagenet_trains_evaluates_and_resumes(strategy_of, options, tmp_path):
     from official.modeling import performance
 
     import learned_optimizer.model_garden  # noqa: F401
     from tests.learned_optimizer.model_garden_runs import Run, write_tfrecords
 
-    devices, options = RUNS[name]
     write_tfrecords(tmp_path)
     if "precision" in options:
         performance.set_mixed_precision_policy(options["precision"])
 
     def make(folder):
         keras.utils.set_random_seed(0)
-        return Run.make(strategy_of(devices), tmp_path, tmp_path / folder, **options)
+        return Run.make(strategy_of(), tmp_path, tmp_path / folder, **options)
 
     run = make("run")
     run.train(4)

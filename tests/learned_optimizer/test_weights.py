@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from learned_optimizer import HierarchicalRNN, list_weights, load_weights, weights
-from tests.conftest import run_python
-from tests.learned_optimizer.by_hand import assert_equal
+from tests.arrays import assert_equal
+from tests.conftest import output_of
 
 
 def test_shipped_weights_are_named_by_version_and_an_alias():
@@ -70,10 +70,8 @@ def test_shipped_weights_are_found_in_a_zip_file(tmp_path):
             if path.suffix in (".py", ".npz", ".json"):
                 archive.write(path, path.relative_to(package.parent))
     path = str(tmp_path / "package.zip")
-    done = run_python("-c", IN_A_ZIP_FILE, cwd=tmp_path, PYTHONPATH=path)
-    assert done.returncode == 0, done.stderr[-4000:]
-    sha256 = load_weights("default").card["sha256"]
-    assert done.stdout.split() == [*list_weights(), sha256]
+    output = output_of("-c", IN_A_ZIP_FILE, cwd=tmp_path, PYTHONPATH=path)
+    assert output.split() == [*list_weights(), load_weights("default").card["sha256"]]
 
 
 def test_the_seed_says_what_is_drawn():

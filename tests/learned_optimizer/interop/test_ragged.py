@@ -9,12 +9,15 @@ import tensorflow as tf
 
 from learned_optimizer import Config
 from learned_optimizer.interop.ragged import flat_shapes
+from tests.arrays import assert_close
+from tests.conftest import slow
 from tests.learned_optimizer.by_hand import OptimizerByHand
 from tests.learned_optimizer.exported import (
     CONFIGS,
     DEFAULT,
     INITIAL_LEARNING_RATE,
     NOMINAL,
+    OF_EMPTY_TENSORS,
     SAME,
     SHIPPED,
     SLOW_CONFIGS,
@@ -28,16 +31,11 @@ from tests.learned_optimizer.exported import (
 )
 
 ROOT = pathlib.Path(__file__).parents[3]
-# `by_hand` takes the mean of empty tensors.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Mean of empty slice", "ignore:invalid value", "ignore:__array__"
-)
+pytestmark = OF_EMPTY_TENSORS
 
 
 @pytest.mark.parametrize(
-    "name",
-    [*SHIPPED, *CONFIGS]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("fresh", *SLOW_CONFIGS)],
+    "name", [*SHIPPED, *CONFIGS, *map(slow, ("fresh", *SLOW_CONFIGS))]
 )
 def test_it_follows_the_keras_optimizer(name, signatures):
     wanted, optimizer, variables = by_keras(name)
@@ -46,19 +44,15 @@ def test_it_follows_the_keras_optimizer(name, signatures):
     # Far more than what rounding could explain.
     assert np.abs(found[-1] - found[0]).max() > 1e-3
     np.testing.assert_allclose(found, wanted, **SAME)
-    state = states[-1]
-    np.testing.assert_allclose(
-        state.get("global_state", []), optimizer.global_state, rtol=1e-4, atol=1e-4
-    )
+    state, near = states[-1], dict(rtol=1e-4, atol=1e-4)
+    assert_close(state.get("global_state", []), optimizer.global_state, **near)
     for tensor, variable in enumerate(variables):
         own = part_of(state, problem, tensor)
         for field, value in optimizer.slots(variable).items():
             field = field.replace("true_value", "true_values")
-            np.testing.assert_allclose(own[field].T, value, rtol=1e-4, atol=1e-4)
+            assert_close(own[field].T, value, **near)
         if "tensor_state" in own:
-            np.testing.assert_allclose(
-                own["tensor_state"], optimizer.tensor_state(variable), atol=1e-4
-            )
+            assert_close(own["tensor_state"], optimizer.tensor_state(variable), **near)
         if "steps_taken" in own:
             assert own["steps_taken"] == problem.steps
 
@@ -78,9 +72,7 @@ def part_of(state, problem, tensor):
     }
 
 
-@pytest.mark.parametrize(
-    "name", [DEFAULT, pytest.param("attention, nominal", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", [DEFAULT, slow("attention, nominal")])
 def test_it_follows_the_keras_optimizer_to_a_known_end_and_beyond(name, signatures):
     problem = NoisyQuadratic.make()
     wanted, _, _ = follow_keras(weights_of(name), problem, total_steps=70)
@@ -100,9 +92,12 @@ def test_it_follows_the_keras_optimizer_to_a_known_end_and_beyond(name, signatur
 def test_any_number_of_tensors(shapes, signatures):
     problem = NoisyQuadratic.make(shapes, steps=5)
     found, _ = follow_export(signatures(DEFAULT), problem)
-    optimizer = OptimizerByHand(
-        problem.start, weights_of(DEFAULT), INITIAL_LEARNING_RATE
-    )
+    assert_follows(found, problem, DEFAULT, INITIAL_LEARNING_RATE)
+
+
+def assert_follows(found, problem, name, rates):
+    """`[steps, elements]` values are those by hand."""
+    optimizer = OptimizerByHand(problem.start, weights_of(name), rates)
     for step in range(problem.steps):
         optimizer.call(problem.gradients(optimizer.values, step))
         np.testing.assert_allclose(found[step], flat(optimizer.values), **SAME)
@@ -113,22 +108,15 @@ def test_no_elements_at_all(lengths, signatures):
     found = signatures(DEFAULT)
     lengths, none = tf.constant(lengths, tf.int64), tf.zeros([0])
     state = found["init"](row_lengths=lengths, initial_learning_rate=tf.constant(0.1))
-    results = found["update"](
-        gradients=none,
-        values=none,
-        row_lengths=lengths,
-        learning_rate=tf.constant(1.0),
-        **state,
-    )
+    arguments = dict(gradients=none, values=none, row_lengths=lengths)
+    results = found["update"](**arguments, learning_rate=tf.constant(1.0), **state)
     assert results["values"].shape == (0,)
     assert results["hidden_state"].shape == (10, 0)
     assert results["tensor_state"].shape == (20, len(lengths))
     assert np.all(np.isfinite(results["tensor_state"]))
 
 
-@pytest.mark.parametrize(
-    "name", ["attention, nominal", pytest.param(DEFAULT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["attention, nominal", slow(DEFAULT)])
 def test_a_gradient_that_is_not_finite_leaves_its_tensor(name, signatures):
     problem = NoisyQuadratic.make(steps=12)
 
@@ -149,11 +137,7 @@ def test_a_gradient_that_is_not_finite_leaves_its_tensor(name, signatures):
 
     def of_tensor(tensor, step):
         """Its values and state after so many steps."""
-        values = (
-            found[step - 1]
-            if step
-            else np.concatenate([value.reshape(-1) for value in problem.start])
-        )
+        values = found[step - 1] if step else flat(problem.start)
         return part_of({"values": values, **states[step]}, problem, tensor)
 
     for tensor, step in ((1, 0), (1, 1), (1, 7), (1, 9), (0, 0), (0, 4), (0, 9)):
@@ -181,13 +165,9 @@ def test_each_element_may_start_at_a_rate_of_its_own(signatures):
     problem = NoisyQuadratic.make(steps=10)
     generator = np.random.default_rng(1)
     logs = [np.float32(generator.uniform(-7, -2, (1, n))) for n in problem.row_lengths]
-    optimizer = OptimizerByHand(problem.start, weights_of("bootstrap-v1"), logs)
-    found, _ = follow_export(
-        signatures("bootstrap-v1"), problem, start=np.exp(flat(logs))
-    )
-    for step in range(problem.steps):
-        optimizer.call(problem.gradients(optimizer.values, step))
-        np.testing.assert_allclose(found[step], flat(optimizer.values), **SAME)
+    name = "bootstrap-v1"
+    found, _ = follow_export(signatures(name), problem, start=np.exp(flat(logs)))
+    assert_follows(found, problem, name, logs)
 
 
 def test_the_documentation_names_the_whole_state():
@@ -196,6 +176,4 @@ def test_the_documentation_names_the_whole_state():
     config = Config(attention=True, nominal=NOMINAL)
     shapes = flat_shapes(config, "elements", "tensors")
     assert "`init_with_total_steps(" in text
-    assert dict(rows) == {
-        name: ", ".join(map(str, shape)) for name, shape in shapes.items()
-    }
+    assert dict(rows) == {k: ", ".join(map(str, v)) for k, v in shapes.items()}

@@ -17,7 +17,10 @@ from learned_optimizer import (
     load_weights,
     save_weights,
 )
-from tests.learned_optimizer.by_hand import assert_equal, perturbed_weights
+from tests.arrays import assert_equal
+from tests.learned_optimizer.by_hand import perturbed_weights
+
+SWITCHES = dict(attention=True, level_sizes=(4, 5))
 
 
 @pytest.fixture
@@ -25,9 +28,7 @@ def saved(tmp_path):
     """Path of weights that are in order, and these."""
     path = tmp_path / "mine.npz"
     original = dataclasses.replace(
-        perturbed_weights(attention=True, level_sizes=(4, 5)),
-        name="mine",
-        initial_learning_rate=0.03,
+        perturbed_weights(**SWITCHES), name="mine", initial_learning_rate=0.03
     )
     save_weights(original, path, {"trained_by": "nobody"})
     return path, original
@@ -83,28 +84,41 @@ def test_a_file_called_like_shipped_weights_is_found_by_its_path(
 
 
 def rewrite_card(**changes):
+    """A card with other entries, without those of None."""
+
     def damage(path):
         card_path = path.with_suffix(".json")
-        card = json.loads(card_path.read_text())
-        card.update(changes)
-        for name in [name for name, value in changes.items() if value is None]:
-            del card[name]
+        card = json.loads(card_path.read_text()) | changes
+        card = {name: value for name, value in card.items() if value is not None}
         card_path.write_text(json.dumps(card))
 
     return damage
 
 
-def rewrite_arrays(change):
-    """Other arrays, `change(arrays, first name)`, with a card that vouches for them."""
+def write_card(content):
+    return lambda path: path.with_suffix(".json").write_bytes(content)
+
+
+def rewrite_first(change):
+    """Another first array, `change(array)`, None for none, with a card for it."""
 
     def damage(path):
         with np.load(path) as archive:
             arrays = dict(archive)
-        change(arrays, min(arrays))
+        first = min(arrays)
+        arrays[first] = change(arrays[first])
+        if arrays[first] is None:
+            del arrays[first]
         np.savez(path, **arrays)
         rewrite_content(path.read_bytes())(path)
 
     return damage
+
+
+def add_an_array(path):
+    with np.load(path) as archive:
+        np.savez(path, **archive, surplus=np.zeros(1))
+    rewrite_content(path.read_bytes())(path)
 
 
 def rewrite_content(content):
@@ -152,66 +166,30 @@ BAD_FILES = {
     "a bare array": (rewrite_content(npy_bytes()), "npz archive of plain arrays"),
     "a broken member": (broken_member, "npz archive of plain arrays"),
     "an object array": (
-        rewrite_arrays(
-            lambda arrays, first: arrays.update({first: np.array([{}], dtype=object)})
-        ),
+        rewrite_first(lambda array: np.array([{}], dtype=object)),
         "npz archive of plain arrays.*(allow_pickle|[Oo]bject arrays)",
     ),
-    "an array missing": (
-        rewrite_arrays(lambda arrays, first: arrays.pop(first)),
-        "Missing: .'LOL/",
-    ),
-    "an array too many": (
-        rewrite_arrays(lambda arrays, _: arrays.update(surplus=np.zeros(1))),
-        "Not part of it: .'surplus'",
-    ),
-    "an array of another shape": (
-        rewrite_arrays(
-            lambda arrays, first: arrays.update({first: np.zeros(2, np.float32)})
-        ),
+    "an array missing": (rewrite_first(lambda array: None), "Missing: .'LOL/"),
+    "an array too many": (add_an_array, "Not part of it: .'surplus'"),
+    "another shape": (
+        rewrite_first(lambda array: np.zeros(2, np.float32)),
         "must have the shape",
     ),
-    "integers": (
-        rewrite_arrays(
-            lambda arrays, first: arrays.update({first: arrays[first].astype(int)})
-        ),
-        "finite floats",
-    ),
-    "not finite": (
-        rewrite_arrays(
-            lambda arrays, first: arrays.update({first: arrays[first] * np.nan})
-        ),
-        "finite floats",
-    ),
-    "a card that is no JSON": (
-        lambda path: path.with_suffix(".json").write_text("{"),
-        "must be JSON",
-    ),
-    "a card that is not text": (
-        lambda path: path.with_suffix(".json").write_bytes(b"\xff\xfe\x00"),
-        "must be JSON",
-    ),
-    "a card that is a list": (
-        lambda path: path.with_suffix(".json").write_text("[]"),
-        "Missing: .'config', 'sha256'",
-    ),
+    "integers": (rewrite_first(lambda array: array.astype(int)), "finite floats"),
+    "not finite": (rewrite_first(lambda array: array * np.nan), "finite floats"),
+    "a card that is no JSON": (write_card(b"{"), "must be JSON"),
+    "a card that is not text": (write_card(b"\xff\xfe\x00"), "must be JSON"),
+    "a card that is a list": (write_card(b"[]"), "Missing: .'config', 'sha256'"),
     "no sha256": (rewrite_card(sha256=None), "Missing: .'sha256'"),
     "another sha256": (rewrite_card(sha256="0" * 64), "must have the sha256"),
     "no config": (rewrite_card(config=None), "Missing: .'config'"),
     "a config that is a list": (rewrite_card(config=[1]), "must be an object"),
     "a config of other weights": (rewrite_card(config=Config().to_dict()), "Missing:"),
     "a config that the same numbers fit": (
-        rewrite_card(
-            config=Config(
-                attention=True, level_sizes=(4, 5), max_log_learning_rate=1.0
-            ).to_dict()
-        ),
+        rewrite_card(config=Config(**SWITCHES, max_log_learning_rate=1.0).to_dict()),
         "must be the one that 'mine.npz' holds",
     ),
-    "a config with an unknown name": (
-        rewrite_card(config={"levels": 3}),
-        "Received: 'levels'",
-    ),
+    "an unknown name": (rewrite_card(config={"levels": 3}), "Received: 'levels'"),
     "a negative start": (
         rewrite_card(default_initial_learning_rate=-1.0),
         "must be a positive number. Received: -1.0",

@@ -9,6 +9,7 @@ import pytest
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.keras_step import device_memory, model_layout
 from learned_optimizer.utils import measuring
+from tests.conftest import on_backends
 
 MOST_BYTES = 1_000_000_000
 
@@ -57,11 +58,7 @@ def test_a_step_needs_less_than_a_gigabyte(shapes):
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1e6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "backend",
-    [pytest.param(x, marks=pytest.mark.backend(x)) for x in ("tensorflow", "torch")],
-)
+@pytest.mark.parametrize("backend", on_backends("tensorflow", "torch", is_slow=True))
 def test_a_step_passes_over_pieces(backend, monkeypatch):
     # One shard of 16 pieces: all at once they would take 2 to 3 GB.
     monkeypatch.setattr(model_layout, "MAX_SHARDS", 1)
@@ -77,9 +74,7 @@ def test_a_step_passes_over_pieces(backend, monkeypatch):
     assert measuring.peak_bytes() - before < 8e8
 
 
-@pytest.mark.parametrize(
-    "backend", [pytest.param("jax", marks=pytest.mark.backend("jax")), "torch"]
-)
+@pytest.mark.parametrize("backend", [*on_backends("jax"), "torch"])
 def test_too_little_memory_is_an_error_before_anything_is_made(backend, monkeypatch):
     if backend == "jax":
         import jax

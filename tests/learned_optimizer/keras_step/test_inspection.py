@@ -48,9 +48,8 @@ def test_slots_hold_the_whole_state_of_a_variable(switches, numbers_a_parameter)
         assert slots["mean_squares"].shape == (count, config.gradient_timescales)
         if config.dynamic_output_scale:
             assert slots["log_learning_rate"].shape == (count,)
-        assert sum(array.size for array in slots.values()) == (
-            numbers_a_parameter * count
-        )
+        found = sum(array.size for array in slots.values())
+        assert found == numbers_a_parameter * count
         sizes = (*config.level_sizes, 0, 0)
         assert optimizer.tensor_state(variable).shape == (sizes[1],)
         assert optimizer.global_state.shape == (sizes[2],)

@@ -1,6 +1,7 @@
 """Saving and going on: nothing is lost, nothing is skipped, nothing half assigned."""
 
 import contextlib
+import functools
 import json
 
 import keras
@@ -10,13 +11,13 @@ import tensorflow as tf
 
 from learned_optimizer import HierarchicalRNN
 from learned_optimizer.keras_step.model_layout import SMALLEST_BLOCK_SIZE
-from tests.conftest import run_python
+from tests.arrays import assert_close, assert_equal
+from tests.conftest import on_backends, output_of, slow
 from tests.learned_optimizer import by_hand, old_states
 from tests.learned_optimizer.by_hand import (
     INITIAL_LEARNING_RATE,
     Problem,
     apply_all,
-    assert_equal,
     assert_same,
     fit,
     go_on,
@@ -49,13 +50,7 @@ def halves(problem):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "everything",
-        "attention",
-        "not_finite",
-        pytest.param("schedule", marks=pytest.mark.slow),
-    ],
+    "name", ["everything", "attention", "not_finite", slow("schedule")]
 )
 def test_a_keras_file_goes_on_where_it_was(name, tmp_path):
     behaviour = BEHAVIOURS[name]
@@ -70,16 +65,11 @@ def test_a_keras_file_goes_on_where_it_was(name, tmp_path):
     skipped = loaded.optimizer.skipped_steps
     assert skipped == first.run_by_hand().skipped_steps
     assert (skipped > 0) == behaviour.broken
-    results = []
-    for each in (model, loaded):
-        history = go_on(each, second)
-        results.append(
-            (history.history, state_of(each.optimizer), numbers(each.weights))
-        )
+    histories = [go_on(each, second).history for each in (model, loaded)]
     if name != "not_finite":
-        assert results[0][0] == results[1][0]
-    assert_equal_states(results[0][1], results[1][1])
-    assert_equal(results[0][2], results[1][2])
+        assert histories[0] == histories[1]
+    assert_equal_states(state_of(model.optimizer), state_of(loaded.optimizer))
+    assert_equal(loaded.get_weights(), model.get_weights())
 
 
 def test_meta_parameters_are_those_of_the_file_not_of_the_name(tmp_path):
@@ -125,35 +115,42 @@ def other_description(**changes):
     return change
 
 
+def state_of_built(**arguments):
+    """A function to the state of an optimizer with these arguments."""
+    return lambda: state_of(built(**arguments)[0])
+
+
+def adam_state():
+    adam = keras.optimizers.Adam()
+    adam.build([keras.Variable(value) for value in Problem.make().values])
+    return state_of(adam)
+
+
+COSINE = keras.optimizers.schedules.CosineDecay(1.0, 9)
 REFUSED = {
     "other shapes": (
-        lambda: state_of(built(Problem([np.zeros(2)], Problem.make().inputs))[0]),
+        state_of_built(problem=Problem([np.zeros(2)], Problem.make().inputs)),
         "shapes of the variables",
     ),
     "other architecture": (
-        lambda: state_of(built(weights=perturbed_weights(level_sizes=(10, 20)))[0]),
+        state_of_built(weights=perturbed_weights(level_sizes=(10, 20))),
         "architecture",
     ),
     "attention": (
-        lambda: state_of(built(weights=perturbed_weights(attention=True))[0]),
+        state_of_built(weights=perturbed_weights(attention=True)),
         "architecture",
     ),
     "other shipped weights": (
-        lambda: state_of(built(weights="default-v1")[0]),
+        state_of_built(weights="default-v1"),
         "with `weights='default-v1'`",
     ),
-    "averages": (lambda: state_of(built(use_ema=True)[0]), "compare `use_ema`"),
+    "averages": (state_of_built(use_ema=True), "compare `use_ema`"),
     "accumulators": (
-        lambda: state_of(built(gradient_accumulation_steps=2)[0]),
+        state_of_built(gradient_accumulation_steps=2),
         "gradient_accumulation_steps",
     ),
-    "a schedule": (
-        lambda: state_of(
-            built(learning_rate=keras.optimizers.schedules.CosineDecay(1.0, 9))[0]
-        ),
-        "learning rate is a",
-    ),
-    "Adam's": (lambda: _adam_state(), "another optimizer's state"),
+    "a schedule": (state_of_built(learning_rate=COSINE), "learning rate is a"),
+    "Adam's": (adam_state, "another optimizer's state"),
     "not built": (lambda: state_of(HierarchicalRNN()), "Received"),
     "another format": (other_description(format="learned_optimizer/9"), "format"),
     "blocks of nothing": (other_description(block_size=0), "positive .*Received: 0"),
@@ -175,12 +172,6 @@ REFUSED = {
         "'hidden_state' must be of 10 features",
     ),
 }
-
-
-def _adam_state():
-    adam = keras.optimizers.Adam()
-    adam.build([keras.Variable(value) for value in Problem.make().values])
-    return state_of(adam)
 
 
 @pytest.fixture(scope="module")
@@ -253,30 +244,15 @@ def test_a_state_is_not_taken_into_a_loss_scale_nor_out_of_it(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_half_and_double_precision_survive_a_file(dtype, tmp_path):
-    def make():
-        keras.utils.set_random_seed(1)
-        model = keras.Sequential(
-            [keras.Input((3,)), keras.layers.Dense(2, dtype=dtype)]
-        )
-        model.compile(
-            HierarchicalRNN(
-                use_ema=True,
-                gradient_accumulation_steps=2,
-                weights=perturbed_weights(attention=True),
-            ),
-            loss="mse",
-        )
-        return model
-
-    model = make()
-    model.optimizer.build(model.trainable_variables)
-    generator = np.random.default_rng(0)
-    gradients = [
-        tf.cast(generator.standard_normal(x.shape), dtype)
-        for x in model.trainable_variables
-    ]
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype=dtype)])
+    weights = perturbed_weights(attention=True)
+    arguments = dict(use_ema=True, gradient_accumulation_steps=2, weights=weights)
+    model.compile(HierarchicalRNN(**arguments), loss="mse")
+    draw = np.random.default_rng(0).standard_normal
+    variables = model.trainable_variables
+    gradients = [tf.cast(draw(variable.shape), dtype) for variable in variables]
     for _ in range(3):
-        model.optimizer.apply(gradients, model.trainable_variables)
+        model.optimizer.apply(gradients, variables)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_equal_states(state_of(loaded.optimizer), state_of(model.optimizer))
@@ -293,9 +269,8 @@ def test_tf_train_checkpoint_goes_on_where_it_was(restored, tmp_path):
     other_variables = make_variables(problem)
     if restored == "built":
         other.build(other_variables)
-    status = tf.train.Checkpoint(optimizer=other, **_named(other_variables)).restore(
-        path
-    )
+    checkpoint = tf.train.Checkpoint(optimizer=other, **_named(other_variables))
+    status = checkpoint.restore(path)
     other.build(other_variables)
     if restored == "built":
         status.assert_existing_objects_matched()
@@ -315,12 +290,11 @@ def test_a_checkpoint_of_another_architecture_is_refused(restored, wrapped, tmp_
     if restored == "built":
         other.build([keras.Variable(value) for value in problem.values])
         before = state_of(other)
+    one, two = optimizer, other
     if wrapped:
-        outer = [keras.optimizers.LossScaleOptimizer(x) for x in (optimizer, other)]
-    else:
-        outer = [optimizer, other]
-    path = tf.train.Checkpoint(optimizer=outer[0]).save(str(tmp_path / "checkpoint"))
-    checkpoint = tf.train.Checkpoint(optimizer=outer[1])
+        one, two = map(keras.optimizers.LossScaleOptimizer, (one, two))
+    path = tf.train.Checkpoint(optimizer=one).save(str(tmp_path / "checkpoint"))
+    checkpoint = tf.train.Checkpoint(optimizer=two)
     with pytest.raises(ValueError, match="(?s)restored into.*`weights='default-v1'`"):
         checkpoint.restore(path)
     if restored == "built":
@@ -331,33 +305,24 @@ def _named(variables):
     return {f"piece_{index}": x.value for index, x in enumerate(variables)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "other",
-    [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("jax", "torch")],
-)
+@pytest.mark.parametrize("other", on_backends("jax", "torch", is_slow=True))
 def test_a_model_saved_under_one_backend_trains_on_under_another(other, tmp_path):
     # This process runs the other backend, a child TensorFlow.
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
 
-    def child(*arguments):
-        module = "tests.learned_optimizer.old_states"
-        done = run_python("-m", module, *arguments)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
+    child = functools.partial(output_of, "-m", "tests.learned_optimizer.old_states")
     names = ["model.keras", "all.weights.h5"]
     old_states.write(here, names)
     child(there, *names)
-    ours, theirs = (json.loads((f / "losses.json").read_text()) for f in (here, there))
     # Each goes on from the other's file, in the middle.
     old_states.go_on(there, names)
     child("--go_on", here, *names)
-    ours_on, theirs_on = (
-        json.loads((f / "gone_on.json").read_text()) for f in (there, here)
+    wanted, *others = (
+        json.loads((folder / f"{name}.json").read_text())
+        for name in ("losses", "gone_on")
+        for folder in (here, there)
     )
-    for name in names:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5)
-        np.testing.assert_allclose(ours_on[name], theirs[name], rtol=2e-5)
-        np.testing.assert_allclose(theirs_on[name], ours[name], rtol=2e-5)
+    for found in others:
+        assert_close(found, wanted, rtol=2e-5)

@@ -8,17 +8,13 @@ import numpy as np
 from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import State, initial_state
+from tests.arrays import assert_close
 from tests.learned_optimizer.states import update
 
 SHAPES = [(4, 3), (5,), (), (2, 1), (9,)]
-
-
 STEPS = 4
-
-
 FIELDS = ("hidden_state", "gradient_averages", "mean_squares", "log_learning_rate")
-
-
+NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)
 CONFIGS = {
     "default": {},
     "attention": dict(attention=True),
@@ -27,10 +23,8 @@ CONFIGS = {
     "last tensor": dict(global_rnn_input="last_tensor"),
     "tensor mean": dict(learning_rate_mean="tensor", multiple_scale_decays=True),
     "nominal": dict(nominal=dict(ratio=0.5, memory=3.0, decay_steps=2.0)),
-    "no output scale": dict(dynamic_output_scale=False, relative_learning_rate=False),
-    "attention, no output scale": dict(
-        attention=True, dynamic_output_scale=False, relative_learning_rate=False
-    ),
+    "no output scale": NO_RATES,
+    "attention, no output scale": dict(attention=True, **NO_RATES),
 }
 
 
@@ -46,20 +40,18 @@ class Inputs:
     def make(cls, shapes=SHAPES, seed=0, steps=STEPS):
         generator = np.random.default_rng(seed)
 
-        def draw(scale=1.0, mean=0.0):
-            return [
-                np.float32(mean + scale * generator.standard_normal(shape))
-                for shape in shapes
-            ]
+        def draw(mean=0.0):
+            normal = generator.standard_normal
+            return [np.float32(mean + normal(shape)) for shape in shapes]
 
-        return cls(draw(), [draw() for _ in range(steps)], draw(1.0, -3.0))
+        return cls(draw(), [draw() for _ in range(steps)], draw(-3.0))
 
-    def take(self, chosen):
-        """The same for some of the tensors."""
+    def beside(self, other):
+        """These tensors and others behind them."""
         return Inputs(
-            [self.values[i] for i in chosen],
-            [[step[i] for i in chosen] for step in self.gradients],
-            [self.rates[i] for i in chosen],
+            self.values + other.values,
+            [a + b for a, b in zip(self.gradients, other.gradients, strict=True)],
+            self.rates + other.rates,
         )
 
     @property
@@ -122,17 +114,12 @@ def run(inputs, weights, layout=None, state=None, meta=None, **options):
     return Result.of(outcome, layout)
 
 
-def assert_same_tensor(one, other, atol=3e-6, where=""):
-    for name, wanted in other.items():
-        np.testing.assert_allclose(
-            one[name], wanted, rtol=2e-5, atol=atol, err_msg=f"{where} {name}"
-        )
+def assert_same_tensor(one, other):
+    assert_close(one, other, rtol=2e-5, atol=3e-6)
 
 
-def assert_same_results(one, other, order=None):
-    order = order or range(len(other.values))
-    for i, j in zip(order, range(len(other.values)), strict=True):
-        assert_same_tensor(one.tensor(i), other.tensor(j), where=f"tensor {i}")
-    np.testing.assert_allclose(
-        one.state["global_state"], other.state["global_state"], atol=3e-6
-    )
+def assert_same_results(one, other):
+    for i in range(len(other.values)):
+        assert_same_tensor(one.tensor(i), other.tensor(i))
+    found, wanted = (result.state["global_state"] for result in (one, other))
+    np.testing.assert_allclose(found, wanted, atol=3e-6)

@@ -9,6 +9,8 @@ from learned_optimizer import Config
 from learned_optimizer.rule.config import LATER_SWITCHES, RELEASED_NAMES
 from tests.learned_optimizer import golden
 
+NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)
+
 
 def test_the_defaults_are_the_released_ones_but_for_the_global_rnn():
     config = Config()
@@ -26,12 +28,8 @@ def test_released_configs_are_read(name):
 
 
 def test_a_config_survives_json():
-    config = Config(
-        level_sizes=(3, 4),
-        attention=True,
-        max_log_learning_rate=2,
-        learnable_decay=False,
-    )
+    switches = dict(attention=True, max_log_learning_rate=2, learnable_decay=False)
+    config = Config(level_sizes=(3, 4), **switches)
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert Config(level_sizes=[3, 4]) == Config(level_sizes=(3, 4))
 
@@ -75,38 +73,16 @@ def test_released_names_say_the_same():
             for limit in (float("nan"), float("inf"), -33.0, "33", True, None)
         ),
         *(
-            (
-                {name: 1},
-                TypeError,
-                f"`{name}` must be True or False. Received: {name}=1",
-            )
-            for name in ("attention", "learnable_start", "log_mean_squares")
+            ({x: 1}, TypeError, f"`{x}` must be True or False. Received: {x}=1")
+            for x in ("attention", "learnable_start", "log_mean_squares")
         ),
         (dict(learning_rate_mean="all"), ValueError, "must be one of .*'problem'"),
         (dict(global_rnn_input="first"), ValueError, "must be one of .*'all_tensors'"),
         (dict(global_rnn_input=["x"]), ValueError, "must be one of"),
-        (
-            dict(dynamic_output_scale=False),
-            ValueError,
-            "`relative_learning_rate` needs",
-        ),
-        (
-            dict(
-                dynamic_output_scale=False,
-                relative_learning_rate=False,
-                extreme_indicator=True,
-            ),
-            ValueError,
-            "`extreme_indicator` needs a learning rate",
-        ),
-        (
-            dict(
-                dynamic_output_scale=False,
-                relative_learning_rate=False,
-                learning_rate_shortcut=True,
-            ),
-            ValueError,
-            "`learning_rate_shortcut` needs a learning rate",
+        (dict(dynamic_output_scale=False), ValueError, "`relative_learning_rate` need"),
+        *(
+            (NO_RATES | {x: True}, ValueError, f"`{x}` needs a learning rate")
+            for x in ("extreme_indicator", "learning_rate_shortcut")
         ),
         (dict(gradient_decline=True), ValueError, "decline` needs a nominal"),
         (dict(horizon_input=True), ValueError, "input` needs a nominal"),

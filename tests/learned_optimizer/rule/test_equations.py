@@ -10,25 +10,20 @@ import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.rule import nominal_rate
-from learned_optimizer.rule.layout import Layout, pack, unpack
+from learned_optimizer.rule.layout import Layout, pack, rows_of_blocks, unpack
 from learned_optimizer.rule.meta_parameters import with_more_inputs
 from learned_optimizer.rule.state import initial_state
+from tests.arrays import assert_close
 from tests.learned_optimizer.by_hand import perturbed_weights
 from tests.learned_optimizer.rule import numpy_rule
 from tests.learned_optimizer.states import update
 
 ROOT = pathlib.Path(__file__).parents[3]
 NO_RATES = dict(dynamic_output_scale=False, relative_learning_rate=False)
-NOMINAL = dict(
-    ratio=0.5,
-    memory=3,
-    decay_steps=2,
-    power=0.7,
-    largest=1.2,
-    shallow_tensors=2,
-    lowest=-1.5,
-    highest=0.25,
-)
+NOMINAL = dict(ratio=0.5, memory=3, decay_steps=2, power=0.7)
+NOMINAL |= dict(largest=1.2, shallow_tensors=2, lowest=-1.5, highest=0.25)
+HORIZON = dict(horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.5)
+HORIZON |= dict(fall_start=0.4, fall_power=2.0, fall_end=0.1)
 # Every switch of `Config` away from its default, alone or with what it needs.
 SWITCHES = {
     "defaults": {},
@@ -61,19 +56,13 @@ SWITCHES = {
     "nominal, attention": dict(attention=True, nominal=NOMINAL),
     "odd direction": dict(odd_direction=True),
     "odd": dict(odd_direction=True, absolute_inputs=True, attention=True),
-    "decline": dict(gradient_decline=True, nominal={**NOMINAL, "decline": 0.9}),
-    "horizon": dict(
-        nominal={
-            **NOMINAL,
-            **dict(horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.5),
-            **dict(fall_start=0.4, fall_power=2.0, fall_end=0.1),
-        }
-    ),
-    "horizon, deep": dict(nominal={**NOMINAL, "horizon_shallow_tensors": 0.5}),
+    "decline": dict(gradient_decline=True, nominal=NOMINAL | dict(decline=0.9)),
+    "horizon": dict(nominal=NOMINAL | HORIZON),
+    "horizon, deep": dict(nominal=NOMINAL | dict(horizon_shallow_tensors=0.5)),
     "horizon, deep alone": dict(
-        nominal={**NOMINAL, "shallow_tensors": None, "horizon_shallow_tensors": 1.5}
+        nominal=NOMINAL | dict(shallow_tensors=None, horizon_shallow_tensors=1.5)
     ),
-    "horizon, warm-up": dict(nominal={**NOMINAL, "horizon_warmup": 0.6}),
+    "horizon, warm-up": dict(nominal=NOMINAL | dict(horizon_warmup=0.6)),
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),
 }
@@ -82,9 +71,8 @@ SHIPPED = ("bootstrap-v1", *(f"default-v{version}" for version in range(1, 6)))
 
 @pytest.mark.parametrize("name", [*SWITCHES, *SHIPPED])
 def test_the_rule_is_that_in_plain_numpy(name):
-    weights = (
-        load_weights(name) if name in SHIPPED else perturbed_weights(**SWITCHES[name])
-    )
+    switches = SWITCHES.get(name)
+    weights = load_weights(name) if name in SHIPPED else perturbed_weights(**switches)
     config, meta = weights.config, weights.meta_parameters
     w = numpy_rule.float64(meta)
     generator = np.random.default_rng(0)
@@ -92,16 +80,14 @@ def test_the_rule_is_that_in_plain_numpy(name):
     start = [np.float32(generator.normal(size=shape)) for shape in shapes]
     rates = (-5.0, -3.0, 0.0)
     sizes = numpy_rule.log_sizes(start, config.nominal)
+    starts = zip(start, rates, sizes, strict=True)
     tensors = [
-        numpy_rule.initial_tensor(w, config, value.size, rate, size)
-        for value, rate, size in zip(start, rates, sizes, strict=True)
+        numpy_rule.initial_tensor(w, config, x.size, *rest) for x, *rest in starts
     ]
     layout = Layout.from_shapes(shapes, block_size=4)  # with padding
     values = pack(start, layout)
-    packed_rates = pack(
-        [np.full(s, r) for s, r in zip(shapes, rates, strict=True)], layout
-    )
-    state = initial_state(layout, meta, config, packed_rates[None])
+    rates = [np.full(s, r) for s, r in zip(shapes, rates, strict=True)]
+    state = initial_state(layout, meta, config, pack(rates, layout)[None])
     squares = nominal_rate.mean_squares(values, layout)
     global_state = numpy_rule.initial_global_state(w, config)
     wanted = [np.float64(value.ravel()) for value in start]
@@ -114,32 +100,23 @@ def test_the_rule_is_that_in_plain_numpy(name):
             for shape, size in zip(shapes, (1e3, 1e-3, 1.0), strict=True)
         ]
         result = update(
-            values,
-            pack(gradients, layout),
-            state,
-            layout,
-            meta,
-            config,
+            *(values, pack(gradients, layout), state, layout, meta, config),
             mean_squares=squares,
             horizon=nominal_rate.Horizon(np.float32(total_steps), np.float32(step)),
         )
         values, state = result.values, result.state
         flat = [gradient.ravel() for gradient in gradients]
-        global_state = numpy_rule.step(
-            w, config, tensors, global_state, flat, total_steps
-        )
+        arguments = (w, config, tensors, global_state, flat, total_steps)
+        global_state = numpy_rule.step(*arguments)
         deviations |= {x for tensor in tensors for x in tensor.get("deviation", ())}
-        attended = [
-            value - tensor["attended_step" if config.attention else "step"]
-            for value, tensor in zip(wanted, tensors, strict=True)
-        ]
-        wanted = [
-            value - tensor["step"]
-            for value, tensor in zip(wanted, tensors, strict=True)
-        ]
+        before = wanted
+        wanted, attended = (
+            [value - each[kind] for value, each in zip(before, tensors, strict=True)]
+            for kind in ("step", "attended_step" if config.attention else "step")
+        )
     for packed, arrays in ((values, wanted), (result.attended_values, attended)):
-        for found, array in zip(unpack(packed, layout), arrays, strict=True):
-            np.testing.assert_allclose(np.ravel(found), array, rtol=2e-5, atol=2e-6)
+        found = [np.ravel(tensor) for tensor in unpack(packed, layout)]
+        assert_close(found, arrays, rtol=2e-5, atol=2e-6)
     assert_same_state(state, tensors, global_state, layout)
     if name.startswith("nominal"):
         low, high = NOMINAL["lowest"], NOMINAL["highest"]
@@ -221,20 +198,15 @@ def test_todays_weights_begin_an_odd_direction_with_their_shortcut():
 
 def assert_same_state(state, tensors, global_state, layout):
     near = dict(rtol=1e-4, atol=2e-5)
-    np.testing.assert_allclose(np.ravel(state.global_state), global_state, **near)
+    assert_close(np.ravel(state.global_state), global_state, **near)
     for index, tensor in enumerate(tensors):
-        np.testing.assert_allclose(
-            np.array(state.tensor_state)[:, index], tensor["tensor_state"], **near
-        )
+        found = np.array(state.tensor_state)[:, index]
+        assert_close(found, tensor["tensor_state"], **near)
         for name in ("hidden_state", "gradient_averages", "mean_squares"):
-            rows = [
-                np.ravel(unpack(feature, layout)[index])
-                for feature in np.array(getattr(state, name))
-            ]
+            blocks = np.array(getattr(state, name))[:, layout.blocks_of(index)]
+            rows = rows_of_blocks(blocks, layout.shapes[index])
             scale = max(1e-12, np.abs(tensor[name]).max())
-            np.testing.assert_allclose(
-                np.stack(rows, axis=1) / scale, tensor[name] / scale, **near
-            )
+            assert_close(rows / scale, tensor[name] / scale, **near)
 
 
 def test_every_switch_of_the_architecture_is_there():

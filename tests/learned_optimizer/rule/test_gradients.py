@@ -44,25 +44,23 @@ def test_a_gradient_that_is_not_finite_leaves_its_tensor_bit_for_bit():
     variables = make_variables(problem)
     optimizer = make_optimizer(global_clipnorm=1.0, weight_decay=0.3)
     optimizer.build(variables)
+
+    def arrays_of(variable):
+        slots = optimizer.slots(variable).values()
+        return [variable.numpy(), optimizer.tensor_state(variable), *slots]
+
     skipped = 0
     for step in problem.gradients():
-        before = [(x.numpy(), optimizer.slots(x)) for x in variables]
-        tensor_states = [optimizer.tensor_state(x) for x in variables]
+        before = [arrays_of(variable) for variable in variables]
         global_state = optimizer.global_state
         apply_all(optimizer, variables, [step])
         broken = [i for i in range(4) if not np.all(np.isfinite(step[i]))]
         skipped += len(broken)
         assert optimizer.skipped_steps == skipped
         for i, variable in enumerate(variables):
-            value, slots = before[i]
-            same = [np.array_equal(value, variable.numpy())]
-            same.append(
-                np.array_equal(tensor_states[i], optimizer.tensor_state(variable))
-            )
-            for name, array in optimizer.slots(variable).items():
-                same.append(np.array_equal(array, slots[name]))
-                assert np.all(np.isfinite(array)), (i, name)
-            assert same == [i in broken] * len(same), (i, same)
+            for new, old in zip(arrays_of(variable), before[i], strict=True):
+                assert np.array_equal(new, old) == (i in broken)
+                assert np.all(np.isfinite(new))
         all_broken = len(broken) == 4
         assert np.array_equal(global_state, optimizer.global_state) == all_broken
     assert skipped == 7

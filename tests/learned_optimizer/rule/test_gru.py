@@ -30,13 +30,12 @@ def test_each_row_takes_a_step(a_row, block):
         found = np.array(gru_step(kernels, x, h, of_rows, **options))
         for row in range(ROWS):
             at = (row,) if a_row else ()
-            w = numpy_rule.float64(
-                {
-                    "cell_gates_kernel": gates[at],
-                    "cell_candidate_kernel": candidate[at],
-                    "cell_gates_bias": bias[at][: 2 * SIZE],
-                    "cell_candidate_bias": bias[at][2 * SIZE :],
-                }
-            )
-            wanted = numpy_rule.cell(w, "cell", x[:, row].T, h[:, row].T)
+            w = {
+                "_gates_kernel": gates[at],
+                "_candidate_kernel": candidate[at],
+                "_gates_bias": bias[at][: 2 * SIZE],
+                "_candidate_bias": bias[at][2 * SIZE :],
+            }
+            w = numpy_rule.float64(w)
+            wanted = numpy_rule.cell(w, "", x[:, row].T, h[:, row].T)
             np.testing.assert_allclose(found[:, row].T, wanted, rtol=1e-5, atol=1e-6)

@@ -12,10 +12,7 @@ from learned_optimizer.rule.half_precision import (
     block_seeds,
     rounded,
 )
-
-BACKENDS = [
-    pytest.param(name, marks=pytest.mark.backend(name)) for name in ("jax", "torch")
-]
+from tests.conftest import on_backends
 
 
 def stored(value, step=0, blocks=64):
@@ -77,13 +74,12 @@ def test_it_is_in_the_config_and_takes_half_the_bytes():
     optimizer = HierarchicalRNN.from_config(optimizer.get_config())
     optimizer.build([keras.Variable(np.zeros((100, 256), np.float32))])
     state = optimizer.step_variables(optimizer._trainable_variables).state
+    lists = [variables for variables in state.values() if isinstance(variables, list)]
     widths = {"float32": 4, "bfloat16": 2}
     taken = sum(
         widths[keras.backend.standardize_dtype(variable.dtype)]
         * np.prod(variable.shape)
-        for variables in state.values()
-        if isinstance(variables, list)
-        for variable in variables
+        for variable in sum(lists, [])
     )
     assert 38 <= taken / 25_600 <= 42
 
@@ -134,18 +130,18 @@ def check_files(tmp_path):
         other.save(path)
         loaded = keras.models.load_model(path)
         assert loaded.optimizer.state_dtype == back
-        np.testing.assert_array_equal(
-            loaded.optimizer.slots(loaded.trainable_variables[0])["hidden_state"],
-            other.optimizer.slots(other.trainable_variables[0])["hidden_state"],
-        )
+        slots = [
+            each.optimizer.slots(each.trainable_variables[0])["hidden_state"]
+            for each in (loaded, other)
+        ]
+        np.testing.assert_array_equal(*slots)
 
 
 def test_files_of_the_one_type_are_read_by_the_other(tmp_path):
     check_files(tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", on_backends("jax", "torch", is_slow=True))
 def test_other_backends_do_the_same(backend, tmp_path):
     assert keras.config.backend() == backend
     np.testing.assert_allclose(stored(1 / 3).mean(), 1 / 3, rtol=1e-4)

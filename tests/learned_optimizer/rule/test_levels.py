@@ -21,7 +21,7 @@ def test_each_problem_may_have_meta_parameters_of_its_own(plain):
     other_weights = perturbed_weights(seed=5, **dataclasses.asdict(weights.config))
     problems = [0] * 5 + [1] * 5
     layout = Layout.from_shapes(SHAPES * 2, block_size=4, problems=problems)
-    both = inputs.take([*range(5), *range(5)])
+    both = inputs.beside(inputs)
 
     def stacked(first, second):
         return {

@@ -31,16 +31,13 @@ OF_HORIZON |= dict(fall_start=0.4, fall_power=2.0, fall_end=0.1)
 
 def values_and_gradients(steps=1, seed=3):
     generator = np.random.default_rng(seed)
-    sizes = (0.2, 0.0, 3.0)
-    values = [
-        np.float32(size * generator.standard_normal(shape))
-        for size, shape in zip(sizes, SHAPES, strict=True)
-    ]
-    gradients = [
-        [np.float32(generator.standard_normal(shape)) for shape in SHAPES]
-        for _ in range(steps)
-    ]
-    return values, gradients
+
+    def draw():
+        return [np.float32(generator.standard_normal(shape)) for shape in SHAPES]
+
+    sizes = np.float32([0.2, 0.0, 3.0])
+    values = [size * value for size, value in zip(sizes, draw(), strict=True)]
+    return values, [draw() for _ in range(steps)]
 
 
 @pytest.mark.parametrize("largest", [None, 1.5, 1e9])
@@ -56,16 +53,7 @@ def test_sizes_are_bounded_and_fall_with_the_number_of_tensors(
         [np.zeros((2, 2)), np.zeros(5), np.zeros(1)],
         [generator.normal(size=7)],
     ]
-    wanted = []
-    for values in problems:
-        everything = np.concatenate([value.ravel() for value in values])
-        whole = np.sqrt(np.mean(everything**2))
-        for size in np.exp(log_sizes(values)):
-            if largest and whole > 0:
-                size = min(size, largest * whole)
-            if shallow_tensors and len(values) > shallow_tensors:
-                size /= np.sqrt(len(values) / shallow_tensors)
-            wanted.append(np.log(size))
+    wanted = np.concatenate([log_sizes(values, rate) for values in problems])
     tensors = [np.float32(value) for values in problems for value in values]
     owners = [index for index, values in enumerate(problems) for _ in values]
     layout = Layout.from_shapes([t.shape for t in tensors], 4, problems=owners)
@@ -95,13 +83,6 @@ def test_weights_widened_by_an_input_do_the_same_where_nothing_is_drawn_back():
     np.testing.assert_allclose(*ends, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="all inputs of the other"):
         with_more_inputs(widened, wider, weights.config)
-
-
-SCHEDULES = (
-    NominalRate(),
-    dataclasses.replace(RATE, horizon_peak=2.0, horizon_power=0.5, horizon_decay=0.7),
-    NominalRate(fall_start=0.75, fall_power=2.0, fall_end=0.1),
-)
 
 
 def test_each_problem_follows_its_own_horizon():

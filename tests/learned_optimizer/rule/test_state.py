@@ -20,9 +20,7 @@ def test_start_vectors_have_a_gradient_only_where_they_are_learned(learnable):
             tf.reduce_sum(tf.sin(getattr(state, name)))
             for name in ("hidden_state", "tensor_state", "global_state")
         )
-    found = tape.gradient(
-        total, meta, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    found = tape.gradient(total, meta, unconnected_gradients="zero")
     for level in ("parameter", "tensor", "global"):
         assert np.any(found[f"{level}_start"].numpy() != 0) == learnable, level
         # Everything else is trained either way.

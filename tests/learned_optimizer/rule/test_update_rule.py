@@ -11,6 +11,7 @@ from learned_optimizer.rule import layout as packing
 from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.state import initial_state
 from learned_optimizer.rule.update_rule import compute_step
+from tests.arrays import assert_equal
 from tests.learned_optimizer.by_hand import perturbed_weights
 from tests.learned_optimizer.rule.packed import (
     CONFIGS,
@@ -61,26 +62,17 @@ def test_problems_side_by_side_are_each_alone(plain):
     weights, inputs, alone = plain
     other = Inputs.make([(3,), (2, 2)], seed=1)
     other_alone = run(other, weights, Layout.from_shapes(other.shapes, block_size=1))
-    both = Inputs(
-        inputs.values + other.values,
-        [a + b for a, b in zip(inputs.gradients, other.gradients, strict=True)],
-        inputs.rates + other.rates,
-    )
+    both = inputs.beside(other)
     count = len(SHAPES)
-    layout = Layout.from_shapes(
-        both.shapes, block_size=4, problems=[0] * count + [1, 1]
-    )
+    layout = Layout.from_shapes(both.shapes, 4, problems=[0] * count + [1, 1])
     result = run(both, weights, layout)
     for i in range(count):
         assert_same_tensor(result.tensor(i), alone.tensor(i))
     for i in range(2):
         assert_same_tensor(result.tensor(count + i), other_alone.tensor(i))
-    for column, expected in enumerate((alone, other_alone)):
-        np.testing.assert_allclose(
-            result.state["global_state"][:, column],
-            expected.state["global_state"][:, 0],
-            atol=3e-6,
-        )
+    expected = [each.state["global_state"] for each in (alone, other_alone)]
+    expected = np.concatenate(expected, axis=1)
+    np.testing.assert_allclose(result.state["global_state"], expected, atol=3e-6)
 
 
 def test_where_none_is_active_nothing_changes(plain):
@@ -89,18 +81,10 @@ def test_where_none_is_active_nothing_changes(plain):
         layout = Layout.from_shapes(SHAPES, 4, blocks_per_chunk)
         before = run(inputs, weights, layout)
         again = Inputs(before.values, inputs.gradients, inputs.rates)
-        after = run(
-            again,
-            weights,
-            layout,
-            state=before.packed,
-            active=np.zeros(5, np.float32),
-            **options,
-        )
-        for one, other in zip(before.packed, after.packed, strict=True):
-            np.testing.assert_array_equal(one, other)
-        for one, other in zip(before.values, after.values, strict=True):
-            np.testing.assert_array_equal(one, other)
+        active = np.zeros(5, np.float32)
+        after = run(again, weights, layout, before.packed, active=active, **options)
+        assert_equal(after.packed, before.packed)
+        assert_equal(after.values, before.values)
 
 
 # Derivatives.
@@ -123,10 +107,8 @@ def test_meta_gradients_are_those_of_finite_differences(name):
         total = 0.0
         for gradient in gradients:
             # Of a bowl, so that what a step does reaches the next gradient.
-            outcome = update(
-                values, attended + gradient, state, layout, meta, weights.config
-            )
-            values, attended, state = outcome
+            arguments = (attended + gradient, state, layout, meta, weights.config)
+            values, attended, state = update(values, *arguments)
             total += tf.reduce_sum(layout.mask() * values**2)
         return total
 
@@ -166,11 +148,8 @@ def test_the_bounds_of_the_rate_pass_gradients_straight_through():
             rates = outcome.state.log_learning_rate
             total = tf.reduce_sum(rates)
         momentum = 1 / (1 + np.exp(-np.float64(meta["learning_rate_momentum_logit"])))
-        np.testing.assert_allclose(
-            rates,
-            np.full((1, 1, 3), momentum * -6 + (1 - momentum) * wanted),
-            rtol=1e-5,
-        )
+        expected = momentum * -6 + (1 - momentum) * wanted
+        np.testing.assert_allclose(rates, np.full((1, 1, 3), expected), rtol=1e-5)
         # As if nothing had been clipped: each of three elements moves by 1 - momentum.
         found = tape.gradient(total, meta["learning_rate_bias"])
         np.testing.assert_allclose(found, [3 * (1 - momentum)], rtol=1e-4)
