@@ -10,14 +10,10 @@ from meta_training.evaluation.tables import RUN_COLUMNS
 from meta_training.experiments.experiment import BUDGETS, Experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
-NAMES = [
-    "earlier_optimizers",
-    "training_corpus",
-    "unseen_networks",
-    "initial_learning_rate",
-    "ablations",
-    "cost",
-]
+NAMES = ["earlier_optimizers", "training_corpus", "unseen_networks"]
+NAMES += ["initial_learning_rate", "ablations", "cost"]
+# Of a `Job`.
+FOLDERS = ("folder", "work", "cache")
 
 
 class Counted(Experiment):

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from absl import app, flags
+from absl import app
 
 from learned_optimizer import load_weights
 from meta_training import calibrate
 from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
+from tests.arrays import assert_equal
+from tests.commands import run_command
 
 WEIGHTS = load_weights("bootstrap-v1")
 READOUTS = ("direction", "learning_rate", "gradient_decay", "mean_square_decay")
@@ -17,18 +19,13 @@ READOUTS = ("direction", "learning_rate", "gradient_decay", "mean_square_decay")
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """`calibrate` with separate flags: a function of its arguments to the card."""
-    values = flags.FlagValues()
-    monkeypatch.setattr(calibrate, "FLAGS", values)
-    calibrate.define_flags(values)
+    """`calibrate` on two tasks: a function of its arguments to the weights."""
     tasks = [Perceptron(4, (5,), 3, batch_size=8, rows=64), Quadratic(3)]
     monkeypatch.setattr(calibrate, "task_set", lambda name: tasks)
 
     def run(*arguments):
         output = tmp_path / "level.npz"
-        values.unparse_flags()
-        values(["calibrate", f"--output={output}", *arguments])
-        calibrate.main(["calibrate"])
+        run_command(calibrate, f"--output={output}", *arguments)
         return load_weights(str(output))
 
     return run
@@ -36,10 +33,8 @@ def command(monkeypatch, tmp_path):
 
 def test_the_command_writes_weights_with_its_trials(command):
     found = command(
-        "--weights=bootstrap-v1",
-        "--steps=10",
-        "--knobs=step_length_offset",
-        "--smallest_step=1",
+        *("--weights=bootstrap-v1", "--knobs=step_length_offset"),
+        *("--steps=10", "--smallest_step=1"),
     )
     (entry,) = found.card["calibrations"]
     best = min(entry["trials"], key=lambda trial: trial["score"])
@@ -56,9 +51,8 @@ def test_switches_of_the_nominal_rate_are_set_without_a_search(command):
         *("--weights=default-v1", "--nominal=largest=1,shallow_tensors=16", "--knobs="),
         "--initial_learning_rate=0.02",
     )
-    nominal = dataclasses.replace(
-        before.config.nominal, largest=1.0, shallow_tensors=16.0
-    )
+    bounds = dict(largest=1.0, shallow_tensors=16.0)
+    nominal = dataclasses.replace(before.config.nominal, **bounds)
     assert found.config == dataclasses.replace(before.config, nominal=nominal)
     np.testing.assert_array_equal(found.to_flat(), before.to_flat())
     entry = found.card["calibrations"][-1]
@@ -76,9 +70,8 @@ def test_arrays_are_set_to_0_without_a_search(command):
     before = load_weights("default-v2")
     found = command("--weights=default-v2", "--zeros=direction_weights", "--knobs=")
     assert found.config == before.config
-    for name, array in before.meta_parameters.items():
-        expected = np.zeros_like(array) if name == "direction_weights" else array
-        np.testing.assert_array_equal(found.meta_parameters[name], expected)
+    zeros = {"direction_weights": np.zeros((10, 1))}
+    assert_equal(found.meta_parameters, before.meta_parameters | zeros)
     # So `default-v3` was made.
     assert found.card["sha256"] == load_weights("default-v3").card["sha256"]
 
@@ -86,28 +79,25 @@ def test_arrays_are_set_to_0_without_a_search(command):
 def test_switches_are_turned_on_without_a_search(command):
     before = load_weights("default-v3")
     found = command(
-        "--weights=default-v3",
+        *("--weights=default-v3", "--nominal=decline=0.3", "--knobs="),
         "--switches=odd_direction,absolute_inputs,gradient_decline,horizon_input",
-        "--nominal=decline=0.3",
-        "--knobs=",
     )
     assert found.config.odd_direction and found.config.absolute_inputs
     assert found.config.gradient_decline and found.config.nominal.decline == 0.3
     assert found.config.nominal.largest == before.config.nominal.largest
+    arrays, kept = dict(found.meta_parameters), dict(before.meta_parameters)
     for name in ("direction_coefficients", "horizon_to_tensor"):
-        assert not found.meta_parameters[name].any()
-    for name, array in before.meta_parameters.items():
-        if name != "direction_weights":
-            np.testing.assert_array_equal(found.meta_parameters[name], array)
+        assert not arrays.pop(name).any()
+    del kept["direction_weights"]
+    assert_equal(arrays, kept)
 
 
 def test_readouts_at_0_leave_the_rule_by_hand(command):
     found = command("--weights=default-v2", "--zeros=readouts", "--knobs=")
     zeros = {n for n, array in found.meta_parameters.items() if not np.any(array)}
-    assert {f"{name}_weights" for name in READOUTS} <= zeros
-    assert set(found.card["calibrations"][-1]["zeros"]) == {
-        f"{name}_weights" for name in READOUTS
-    }
+    readouts = {f"{name}_weights" for name in READOUTS}
+    assert readouts <= zeros
+    assert set(found.card["calibrations"][-1]["zeros"]) == readouts
 
 
 @pytest.mark.parametrize(

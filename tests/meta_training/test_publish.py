@@ -2,31 +2,20 @@
 
 import csv
 import dataclasses
+import functools
 import json
 
-import numpy as np
 import pytest
-from absl import app, flags
+from absl import app
 
 from learned_optimizer import load_weights, save_weights
 from meta_training import publish
 from meta_training.evaluation import comparison
 from meta_training.tasks.released.algebraic import Bowl
+from tests.arrays import assert_equal
+from tests.commands import run_command
 
-
-@pytest.fixture
-def command(monkeypatch):
-    """`publish` with flags of its own: a function of its arguments."""
-    values = flags.FlagValues()
-    monkeypatch.setattr(publish, "FLAGS", values)
-    publish.define_flags(values)
-
-    def run(*arguments):
-        values.unparse_flags()
-        values(["publish", *map(str, arguments)])
-        publish.main(["publish"])
-
-    return run
+command = functools.partial(run_command, publish)
 
 
 @pytest.fixture
@@ -52,23 +41,17 @@ def made(tmp_path):
     return path, run, report
 
 
-def test_a_card_says_where_weights_come_from(command, made, tmp_path):
+def test_a_card_says_where_weights_come_from(made, tmp_path):
     path, run, report = made
     command(
-        f"--weights={path}",
-        "--name=some-v3",
-        f"--train_dirs={run}",
-        f"--reports={report}",
-        "--commands=first",
-        "--commands=second, with a comma",
-        "--limits=few",
-        f"--output={tmp_path}",
+        *(f"--weights={path}", "--name=some-v3", f"--train_dirs={run}"),
+        *(f"--reports={report}", "--commands=first", "--limits=few"),
+        *("--commands=second, with a comma", f"--output={tmp_path}"),
     )
-    found = load_weights(str(tmp_path / "some-v3.npz"))
-    start = load_weights(str(path)).initial_learning_rate
-    assert (found.name, found.initial_learning_rate) == ("some-v3", start)
-    for name, value in load_weights(str(path)).meta_parameters.items():
-        np.testing.assert_array_equal(found.meta_parameters[name], value)
+    found, start = (load_weights(x) for x in (tmp_path / "some-v3.npz", path))
+    assert found.name == "some-v3"
+    assert found.initial_learning_rate == start.initial_learning_rate
+    assert_equal(found.meta_parameters, start.meta_parameters)
     card = json.loads((tmp_path / "some-v3.json").read_text())
     assert card["commands"] == ["first", "second, with a comma"]
     assert card["settings"] == {"seed": 7}
@@ -79,12 +62,8 @@ def test_a_card_says_where_weights_come_from(command, made, tmp_path):
     assert curve["inner_steps_of_a_task"] == 5000
     assert curve["loss"]["40"] == -4.0
     assert curve["validation_score"] == {"0": 1.5, "50": -0.25}
-    assert card["evaluations"] == [
-        {
-            "command": "the command",
-            "All tasks": ["| a | b |", "|---|---:|", "| c | 1 |"],
-        }
-    ]
+    table = ["| a | b |", "|---|---:|", "| c | 1 |"]
+    assert card["evaluations"] == [{"command": "the command", "All tasks": table}]
 
 
 def test_a_curve_ends_where_the_weights_of_the_run_do(made):
@@ -107,7 +86,7 @@ def test_a_curve_ends_where_the_weights_of_the_run_do(made):
     assert publish.curve(run)["outer_steps"] == 100
 
 
-def test_the_best_weights_of_a_run_end_their_own_curve(command, made, tmp_path):
+def test_the_best_weights_of_a_run_end_their_own_curve(made, tmp_path):
     path, run, _ = made
     for name, step in (("best", 30), ("weights", 80)):
         save_weights(load_weights(str(path)), run / f"{name}.npz", {"outer_step": step})
@@ -121,7 +100,7 @@ def test_the_best_weights_of_a_run_end_their_own_curve(command, made, tmp_path):
         assert curve["outer_steps"] == steps
 
 
-def test_what_is_refused(command, made, tmp_path):
+def test_what_is_refused(made, tmp_path):
     path, run, report = made
     bare = (f"--weights={path}", "--name=some-v1", f"--output={tmp_path}")
     base = (*bare, "--commands=made", "--limits=few")
@@ -131,31 +110,26 @@ def test_what_is_refused(command, made, tmp_path):
     parts.mkdir()
     (parts / "report.md").write_text((report / "report.md").read_text())
     (parts / "weights.txt").write_text(f"a {sha256}0\nb-{sha256} c\nd {sha256[:-1]}\n")
+    new = (*base, "--name=some-v2")
+    others = ("--weights=bootstrap-v1", f"--reports={report}")
+    bare = (*bare, "--name=some-v2")
     for arguments, message in (
         (base, "must stay as they are"),
         ((*base, "--name=Some"), "lower-case words and a version"),
-        ((*base, "--name=some-v2", f"--reports={run}"), "with a report.md"),
-        (
-            (*base, "--name=some-v2", "--weights=bootstrap-v1", f"--reports={report}"),
-            "is of others",
-        ),
-        ((*base, "--name=some-v2", f"--train_dirs={report}"), "train.csv"),
-        ((*base, "--name=some-v2", f"--reports={parts}"), "is of others"),
-        ((*bare, "--name=some-v2", "--limits=few"), r"must be given.*commands \[\]"),
-        ((*bare, "--name=some-v2", "--commands=made"), "must be given.*limits ''"),
-        (
-            (*bare, "--name=some-v2", "--commands=", "--limits=few"),
-            "--commands and --limits must be given",
-        ),
+        ((*new, f"--reports={run}"), "with a report.md"),
+        ((*new, *others), "is of others"),
+        ((*new, f"--train_dirs={report}"), "train.csv"),
+        ((*new, f"--reports={parts}"), "is of others"),
+        ((*bare, "--limits=few"), r"must be given.*commands \[\]"),
+        ((*bare, "--commands=made"), "must be given.*limits ''"),
+        ((*bare, "--commands=", "--limits=few"), "--commands and --limits must be"),
     ):
         with pytest.raises(app.UsageError, match=message):
             command(*arguments)
     assert not (tmp_path / "some-v2.npz").exists()
 
 
-def test_the_final_group_judges_once_and_goes_on_record(
-    command, made, tmp_path, monkeypatch
-):
+def test_the_final_group_judges_once_and_goes_on_record(made, tmp_path, monkeypatch):
     """On a small task in its place: resumed in its folder, refused in another."""
     path, run, _ = made
     task = Bowl(1.0)
@@ -195,7 +169,6 @@ def test_the_final_group_judges_once_and_goes_on_record(
         assert "| judged-v4, " in "".join(added["evaluations"][0]["All tasks"])
         assert (added["known_limits"], added["commands"]) == ("Few.", ["train"])
     assert (tmp_path / "judged-v4.npz").read_bytes() == before
+    others = ("--name=judged-v4", "--weights=bootstrap-v1", f"--final={final}")
     with pytest.raises(app.UsageError, match="must stay as they are"):
-        command(
-            *arguments, "--name=judged-v4", "--weights=bootstrap-v1", f"--final={final}"
-        )
+        command(*arguments, *others)

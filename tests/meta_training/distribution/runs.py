@@ -14,12 +14,6 @@ def tiny(**changes):
     return preset("default", **{**TINY_IN_COHORTS, **changes})
 
 
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, other[name], err_msg=name)
-
-
 def assert_whole_run(folder, outer_steps):
     """All outer steps, none twice, and meta-parameters that moved and are finite."""
     rows = read_csv(folder / "train.csv")

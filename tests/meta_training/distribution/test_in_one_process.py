@@ -5,7 +5,8 @@ import pytest
 from meta_training.distribution import distribution
 from meta_training.distribution.in_one_process import OneDevice
 from meta_training.outer.trainer import Trainer
-from tests.meta_training.distribution.runs import assert_same, tiny
+from tests.arrays import assert_equal
+from tests.meta_training.distribution.runs import tiny
 from tests.meta_training.outer.tiny_runs import Standing, copy_at
 
 
@@ -27,7 +28,7 @@ def test_a_checkpoint_in_the_middle_of_a_window_goes_on_from_its_start(tmp_path)
     trainer._outer_step()
     resumed = Trainer(config, tmp_path / "parts")
     assert resumed.outer_step == 1
-    assert_same(whole, resumed.train())
+    assert_equal(resumed.train(), whole)
 
 
 def test_only_the_chief_validates_and_writes(tmp_path):
@@ -55,24 +56,25 @@ def test_strategies_are_named():
 
 
 @pytest.mark.distributed
-class TestMirrored:
-    @pytest.mark.slow
-    def test_two_replicas_go_on_from_the_checkpoint_of_one_device(self, tmp_path):
-        # Four cohorts on two replicas: each has two of them.
-        config = tiny(cohorts=4)
-        whole = Trainer(config, tmp_path / "whole")
-        copy_at(whole, 2, tmp_path / "parts")
-        whole.train()
-        second = Trainer(config, tmp_path / "parts", distribution("mirrored", 2))
-        assert second.outer_step == 2
-        assert_same(whole.meta_parameters, second.train())
+@pytest.mark.slow
+def test_two_replicas_go_on_from_the_checkpoint_of_one_device(tmp_path):
+    # Four cohorts on two replicas: each has two of them.
+    config = tiny(cohorts=4)
+    whole = Trainer(config, tmp_path / "whole")
+    copy_at(whole, 2, tmp_path / "parts")
+    whole.train()
+    second = Trainer(config, tmp_path / "parts", distribution("mirrored", 2))
+    assert second.outer_step == 2
+    assert_equal(second.train(), whole.meta_parameters)
 
-    @pytest.mark.slow
-    def test_cohorts_must_divide_among_replicas(self, tmp_path):
-        with pytest.raises(ValueError, match="multiple.*cohorts=3 and 2 replicas"):
-            Trainer(tiny(cohorts=3), tmp_path, distribution("mirrored", 2))
-        assert not list(tmp_path.iterdir())
-        with pytest.raises(ValueError, match="at most the number of CPUs. Received: 3"):
-            distribution("mirrored", 3)
-        with pytest.raises(ValueError, match="1 or more. Received: 0"):
-            distribution("mirrored", 0)
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_cohorts_must_divide_among_replicas(tmp_path):
+    with pytest.raises(ValueError, match="multiple.*cohorts=3 and 2 replicas"):
+        Trainer(tiny(cohorts=3), tmp_path, distribution("mirrored", 2))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="at most the number of CPUs. Received: 3"):
+        distribution("mirrored", 3)
+    with pytest.raises(ValueError, match="1 or more. Received: 0"):
+        distribution("mirrored", 0)

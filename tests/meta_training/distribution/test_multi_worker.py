@@ -3,6 +3,7 @@
 import pytest
 
 from learned_optimizer import load_weights
+from tests.arrays import assert_equal
 from tests.cluster_processes import (
     TINY_FLAGS,
     Processes,
@@ -10,7 +11,7 @@ from tests.cluster_processes import (
     tf_configs,
     wait_until,
 )
-from tests.meta_training.distribution.runs import assert_same, assert_whole_run
+from tests.meta_training.distribution.runs import assert_whole_run
 
 
 @pytest.mark.slow
@@ -20,15 +21,9 @@ def test_two_processes_in_step_do_what_one_device_does(tmp_path):
     chief = tmp_path / "shared"
 
     def start(processes):
-        return [
-            processes.start(
-                "--strategy=multi_worker",
-                *steps,
-                f"--train_dir={chief}",
-                tf_config=tf_config,
-            )
-            for tf_config in tf_configs(worker=2).values()
-        ]
+        flags = ("--strategy=multi_worker", *steps, f"--train_dir={chief}")
+        configs = tf_configs(worker=2).values()
+        return [processes.start(*flags, tf_config=config) for config in configs]
 
     with Processes(tmp_path) as processes:
         running = start(processes)
@@ -42,9 +37,8 @@ def test_two_processes_in_step_do_what_one_device_does(tmp_path):
         for each in start(processes):
             assert each.wait(120) == 0, each.text()[-4000:]
             assert "resumed from outer step" in each.text()
-        alone = processes.start(
-            *steps, "--cohorts=2", f"--train_dir={tmp_path / 'one'}"
-        )
+        flags = ("--cohorts=2", f"--train_dir={tmp_path / 'one'}")
+        alone = processes.start(*steps, *flags)
         assert alone.wait(120) == 0, alone.text()[-4000:]
     assert not list(chief.glob(".cohorts_of*"))
     assert_whole_run(chief, 200)
@@ -52,23 +46,17 @@ def test_two_processes_in_step_do_what_one_device_does(tmp_path):
         load_weights(folder / "weights.npz").meta_parameters
         for folder in (tmp_path / "one", chief)
     )
-    assert_same(one, two)
+    assert_equal(one, two)
 
 
 @pytest.mark.slow
 def test_processes_that_share_no_folder_are_refused(tmp_path):
+    flags = ("--strategy=multi_worker", *TINY_FLAGS)
     with Processes(tmp_path) as processes:
-        running = [
-            processes.start(
-                "--strategy=multi_worker",
-                *TINY_FLAGS,
-                f"--train_dir={tmp_path / f'process{index}'}",
-                tf_config=tf_config,
-            )
-            for (_, index), tf_config in tf_configs(worker=2).items()
-        ]
+        running = []
+        for (_, index), tf_config in tf_configs(worker=2).items():
+            folder = f"--train_dir={tmp_path / f'process{index}'}"
+            running.append(processes.start(*flags, folder, tf_config=tf_config))
         for each in running:
             assert each.wait(120) == 1
-            assert "--train_dir must be a folder that all processes share" in (
-                each.text()
-            )
+            assert "must be a folder that all processes share" in each.text()

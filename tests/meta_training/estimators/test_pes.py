@@ -14,17 +14,15 @@ from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import UnrollConfig, Window
 from meta_training.optimizers import HierarchicalRule
 from meta_training.tasks.released.algebraic import Bowl, Quadratic
+from tests.arrays import assert_close
+from tests.meta_training.outer.tiny_runs import windows_of
 
 META_PARAMETERS = {
     name: tf.constant(value)
     for name, value in load_weights("bootstrap-v1").meta_parameters.items()
 }
-
-
 OPTIONS = UnrollConfig(max_steps=4)
-TRAJECTORIES = TrajectoryConfig(
-    min_window_steps=4, mean_window_steps=4, max_window_steps=4
-)
+TRAJECTORIES = TrajectoryConfig(**windows_of(4))
 
 
 def pes_of(tasks, config=None, **settings):
@@ -44,16 +42,14 @@ def test_pes_follows_its_definition_over_two_windows():
     run = tf.function(Unroll(alone, HierarchicalRule(), OPTIONS).run, autograph=False)
     # One task at a time, with +e and with -e, the plain unroll.
     start = by_hand.advance(0)
-    accumulated = {
-        name: np.zeros((3, *value.shape)) for name, value in META_PARAMETERS.items()
-    }
+    shapes = {name: (3, *value.shape) for name, value in META_PARAMETERS.items()}
+    accumulated = {name: np.zeros(shape) for name, shape in shapes.items()}
     state = pes.initial_state()
     inner = {(sign, task): start for sign in (1, -1) for task in range(3)}
     for number, seed in enumerate((11, 12)):
         carry = trajectories.advance(number)
-        found = estimate(
-            META_PARAMETERS, carry, state, tf.constant(4), tf.constant(seed)
-        )
+        length = (tf.constant(4), tf.constant(seed))
+        found = estimate(META_PARAMETERS, carry, state, *length)
         trajectories.take(found.window)
         state = found.state
         noise = pes.perturbations(tf.constant(seed))
@@ -64,9 +60,7 @@ def test_pes_follows_its_definition_over_two_windows():
                     name: value + sign * noise[name][task]
                     for name, value in META_PARAMETERS.items()
                 }
-                window = run(
-                    perturbed, inner[sign, task], tf.constant(4), tf.constant(seed)
-                )
+                window = run(perturbed, inner[sign, task], *length)
                 problem = int(np.flatnonzero(alone.problem_task == task)[0])
                 losses[row, task] = window.losses[problem]
                 inner[sign, task] = inner[sign, task]._replace(
@@ -80,9 +74,7 @@ def test_pes_follows_its_definition_over_two_windows():
             accumulated[name] += np.asarray(noise[name])
             slopes = (losses[0] - losses[1]) / (2 * 0.02**2) / 3
             wanted = np.tensordot(slopes, accumulated[name], axes=1)
-            np.testing.assert_allclose(
-                value, wanted, rtol=0.02, atol=0.01 * np.abs(wanted).max(), err_msg=name
-            )
+            assert_close(value, wanted, 0.02, 0.01 * np.abs(wanted).max(), name)
 
 
 def test_pes_is_right_in_expectation_for_a_linear_loss(monkeypatch):
@@ -142,12 +134,8 @@ def test_pes_takes_no_slope_from_a_pair_that_was_cut_off(cut_off):
     weights = np.where(batch.problem_task == 1, 0, carry.weights)
     wanted = estimate(META_PARAMETERS, carry._replace(weights=weights), state, *window)
     for name, value in wanted.gradient.items():
-        np.testing.assert_allclose(
-            found.gradient[name],
-            value,
-            rtol=1e-4,
-            atol=1e-5 * np.abs(value).max(),
-            err_msg=name,
+        assert_close(
+            found.gradient[name], value, 1e-4, 1e-5 * np.abs(value).max(), name
         )
     assert np.any(np.asarray(wanted.gradient["direction_weights"]) != 0)
 

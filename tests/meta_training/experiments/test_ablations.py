@@ -18,28 +18,21 @@ def test_ablations(tmp_path):
     settings = experiment("ablations").settings("small")
     text = experiment("ablations").findings(tmp_path, settings)
     kinds = {"held_out_perceptron": 1, "bowl": 3}
-    score = {
-        (variant, seed, family): mean_of(
-            rows,
-            "mean_log_loss",
-            optimizer=f"{variant}, seed {seed}",
-            family=family,
-            rate=0.001,
-        )
-        for variant in VARIANTS
-        for seed in (0, 1)
-        for family in kinds
-    }
+
+    def score(variant, seed, family):
+        own = dict(optimizer=f"{variant}, seed {seed}", family=family, rate=0.001)
+        return mean_of(rows, "mean_log_loss", **own)
+
     assert [line[0] for line in cells(text)] == list(VARIANTS)
     # Settings name three seeds; there are rows of two.
     assert "mean of 2 seeds" in text and "`experiments_small`" in text
     for line in cells(text):
         for family, place in kinds.items():
-            first, second = (score[line[0], seed, family] for seed in (0, 1))
+            first, second = (score(line[0], seed, family) for seed in (0, 1))
             low, high = sorted([first, second])
             mean = (first + second) / 2
             assert line[place] == f"{mean:.2f} ({low:.2f} to {high:.2f})"
-            whole = sum(score[WHOLE, seed, family] for seed in (0, 1)) / 2
+            whole = sum(score(WHOLE, seed, family) for seed in (0, 1)) / 2
             # Whoever subtracts the means that are printed finds the same.
             difference = round(round(mean, 2) - round(whole, 2), 2) + 0.0
             wanted = "" if line[0] == WHOLE else f"{difference:+.2f}"

@@ -6,7 +6,7 @@ import pytest
 
 from meta_training.experiments.catalogue import experiment
 from meta_training.experiments.experiment import Job
-from tests.meta_training.experiments_by_hand import cells, mean_of, write_runs
+from tests.meta_training.experiments_by_hand import FOLDERS, cells, mean_of, write_runs
 
 
 def test_against_baselines(tmp_path):
@@ -20,10 +20,8 @@ def test_against_baselines(tmp_path):
             untuned = tuned = 0
             for task in tasks:
                 own = mean_of(rows, column, optimizer="ours", task=task, rate=0.01)
-                by_rate = [
-                    mean_of(rows, column, optimizer=line[0], task=task, rate=rate)
-                    for rate in rates
-                ]
+                other = dict(optimizer=line[0], task=task)
+                by_rate = [mean_of(rows, column, **other, rate=rate) for rate in rates]
                 untuned += own <= by_rate[1]
                 tuned += own <= min(by_rate)
             wanted += [f"{untuned} (at 0.01)", str(tuned)]
@@ -34,18 +32,10 @@ def test_against_baselines(tmp_path):
 
 @pytest.mark.slow
 def test_baselines_are_run_beside_the_weights(tmp_path, weights):
-    settings = {
-        "sets": ["released"],
-        "tasks": ["bowl_5"],
-        "steps": 3,
-        "seeds": 2,
-        "records": 2,
-        "learning_rates": [0.001, 0.1],
-    }
-    (tmp_path / "folder").mkdir()
-    job = Job(
-        settings, weights, tmp_path / "folder", tmp_path / "work", tmp_path / "cache"
-    )
+    settings = {"sets": ["released"], "tasks": ["bowl_5"], "steps": 3, "seeds": 2}
+    settings |= {"records": 2, "learning_rates": [0.001, 0.1]}
+    job = Job(settings, weights, *(tmp_path / name for name in FOLDERS))
+    job.folder.mkdir()
     found = experiment("training_corpus")
     found.run(job)
     with open(job.folder / "runs.csv", newline="") as file:
@@ -70,12 +60,8 @@ def test_initial_rates(tmp_path):
     for line in cells(text):
         wanted = [line[0]]
         for optimizer in ("ours", "Adam"):
-            losses = [
-                mean_of(
-                    rows, "final_loss", optimizer=optimizer, task=line[0], rate=rate
-                )
-                for rate in rates
-            ]
+            own = dict(optimizer=optimizer, task=line[0])
+            losses = [mean_of(rows, "final_loss", **own, rate=rate) for rate in rates]
             wanted += [f"{min(losses):.3g}", f"{max(losses):.3g}"]
             wanted += [f"{max(losses) / min(losses):.3g}"]
         assert line == wanted

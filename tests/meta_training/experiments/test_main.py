@@ -1,7 +1,6 @@
 """The command line of experiments."""
 
-import subprocess
-import sys
+import functools
 
 import pytest
 from absl import app
@@ -9,6 +8,7 @@ from absl import app
 from meta_training.experiments import __main__ as command
 from meta_training.experiments import runner
 from meta_training.experiments.catalogue import experiment
+from tests.conftest import run_python
 from tests.meta_training.experiments_by_hand import NAMES
 
 
@@ -31,13 +31,7 @@ def test_experiments_run_from_the_command_line_and_not_again(tmp_path):
         f"--report={tmp_path / 'REPORT.md'}",
     ]
 
-    def run(*more):
-        return subprocess.run(
-            [sys.executable, "-m", "meta_training.experiments", *arguments, *more],
-            capture_output=True,
-            text=True,
-        )
-
+    run = functools.partial(run_python, "-m", "meta_training.experiments", *arguments)
     first = run(*names, "report")
     assert first.returncode == 0, first.stderr[-3000:]
     for name in names:

@@ -5,7 +5,6 @@ import sys
 import time
 import types
 
-import numpy as np
 import pytest
 
 from meta_training.experiments import training
@@ -13,6 +12,8 @@ from meta_training.experiments.ablations import architecture
 from meta_training.experiments.experiment import SHARED_TRAINING, Job
 from meta_training.optimizers import HierarchicalRule, load_trained
 from meta_training.tasks import task_set
+from tests.arrays import assert_equal
+from tests.meta_training.experiments_by_hand import FOLDERS
 
 
 def test_the_sets_of_the_full_budget_have_all_kinds():
@@ -31,9 +32,8 @@ def test_each_seed_is_a_run_and_a_start_without_its_card_is_drawn_again(
 
     class Recorded:
         def __init__(self, config, folder):
-            started.append(
-                (folder.name, config.seed, load_trained(config.init_weights))
-            )
+            start = load_trained(config.init_weights)
+            started.append((folder.name, config.seed, start))
 
         def train(self):
             pass
@@ -46,9 +46,8 @@ def test_each_seed_is_a_run_and_a_start_without_its_card_is_drawn_again(
         # What a kill between the two files leaves.
         (tmp_path / "start1.json").unlink()
     assert [start[:2] for start in started] == [("seed0", 0), ("seed1", 1)] * 2
-    for (*_, one), (*_, other) in zip(started[:2], started[2:], strict=True):
-        for name, value in one.meta_parameters.items():
-            np.testing.assert_array_equal(value, other.meta_parameters[name])
+    starts = [start.meta_parameters for *_, start in started]
+    assert_equal(starts[2:], starts[:2])
 
 
 class Ended:
@@ -85,9 +84,8 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
     def train(work, changes=None, outer_steps=4, name="whole"):
         settings = {"training": {"outer_steps": outer_steps}, **(changes or {})}
         job = Job(settings, weights, tmp_path, tmp_path / work, tmp_path / "cache")
-        training.train_and_evaluate(
-            job, HierarchicalRule(architecture(name)), "a b", [0]
-        )
+        rule = HierarchicalRule(architecture(name))
+        training.train_and_evaluate(job, rule, "a b", [0])
         _, _, _, _, folder, _ = processes.started[-1]
         return folder, (job.work / SHARED_TRAINING).exists()
 
@@ -102,9 +100,7 @@ def test_meta_training_is_shared_by_settings_that_do_not_touch_it(
 
 def test_a_variant_that_fails_is_named(tmp_path, weights, processes):
     processes.exitcode = 3
-    job = Job(
-        {"training": {}}, weights, tmp_path, tmp_path / "work", tmp_path / "cache"
-    )
+    job = Job({"training": {}}, weights, *(tmp_path / name for name in FOLDERS))
     rule = HierarchicalRule(architecture("attention added"))
     with pytest.raises(RuntimeError, match="status 3 for 'with attention'"):
         training.train_and_evaluate(job, rule, "with attention", [4, 5])

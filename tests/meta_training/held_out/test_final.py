@@ -15,10 +15,11 @@ from meta_training.held_out.final import VariationalAutoencoder
 def mnist(monkeypatch):
     """A few random bytes in the place of MNIST."""
     generator = np.random.default_rng(0)
+    integers = generator.integers
     parts = [
         (
-            generator.integers(256, size=(rows, 28, 28, 1)).astype(np.uint8),
-            generator.integers(10, size=rows).astype(np.int32),
+            np.uint8(integers(256, size=(rows, 28, 28, 1))),
+            np.int32(integers(10, size=rows)),
         )
         for rows in (2100, 2050)
     ]
@@ -51,30 +52,28 @@ def test_final_networks_start_where_they_should(mnist):
 
 def test_lenet_is_that_of_keras(mnist):
     task = network_group("final")[0]
+    layers = keras.layers
     model = keras.Sequential(
         [
             keras.Input([28, 28, 1]),
-            keras.layers.Conv2D(6, 5, padding="same", activation="relu"),
-            keras.layers.AveragePooling2D(2),
-            keras.layers.Conv2D(16, 5, activation="relu"),
-            keras.layers.AveragePooling2D(2),
-            keras.layers.Flatten(),
-            keras.layers.Dense(120, activation="relu"),
-            keras.layers.Dense(84, activation="relu"),
-            keras.layers.Dense(10),
+            layers.Conv2D(6, 5, padding="same", activation="relu"),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(16, 5, activation="relu"),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.Dense(120, activation="relu"),
+            layers.Dense(84, activation="relu"),
+            layers.Dense(10),
         ]
     )
     assert model.count_params() == task.parameter_count == 61_706
     start = task.sample_parameters(np.random.default_rng(0))
     model.set_weights(start)
     images = load_data(task.data_set).test_inputs[:5]
-    found = task.predict(
-        [tf.constant(value[None]) for value in start],
-        {"data": tf.constant(images[None])},
-    )
-    np.testing.assert_allclose(
-        found[0], model(images.astype(np.float32) / 255), rtol=1e-3, atol=1e-4
-    )
+    values = [tf.constant(value[None]) for value in start]
+    found = task.predict(values, {"data": tf.constant(images[None])})[0]
+    expected = model(images.astype(np.float32) / 255)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_variational_bound_by_hand(mnist):
@@ -86,10 +85,8 @@ def test_variational_bound_by_hand(mnist):
     ]
     images = generator.integers(256, size=(4, 784)).astype(np.uint8)
     noise = generator.normal(size=(4, 3)).astype(np.float32)
-    found = task.objective(
-        [tf.constant(value[None]) for value in values],
-        {"data": tf.constant(images[None]), "labels": tf.constant(noise[None])},
-    )
+    instance = {"data": tf.constant(images[None]), "labels": tf.constant(noise[None])}
+    found = task.objective([tf.constant(value[None]) for value in values], instance)
     pixels = images / 255
     hidden = np.maximum(pixels @ values[0] + values[1], 0)
     mean, log_variance = np.split(hidden @ values[2] + values[3], 2, axis=1)

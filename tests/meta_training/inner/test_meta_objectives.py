@@ -20,10 +20,7 @@ class Negative(Task):
 
     start: float = -1.0
     numbers = ("start",)
-
-    @property
-    def parameter_shapes(self):
-        return ((2,),)
+    parameter_shapes = ((2,),)
 
     def sample_instance(self, generator):
         return {"start": np.float32(self.start)}
@@ -32,25 +29,12 @@ class Negative(Task):
         return instance["start"] + 0.0 * tf.reduce_sum(parameters[0], axis=-1)
 
 
-@register_task_set("trainer_test_negative")
-def _negative():
-    return [Negative()]
-
-
-@register_task_set("trainer_test_signed")
-def _signed():
-    return [Bowl(5.0), Shifted(-1.0)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Misshapen(Task):
     """An objective that is not a number for each problem."""
 
     kind: str
-
-    @property
-    def parameter_shapes(self):
-        return ((2,),)
+    parameter_shapes = ((2,),)
 
     def sample_instance(self, generator):
         return {"scale": generator.exponential(size=2)}  # Of double precision.
@@ -64,15 +48,28 @@ class Misshapen(Task):
         return tf.reduce_sum(squares, axis=-1, keepdims=True)
 
 
-for _kind in ("scalar", "column", "double"):
-    register_task_set(f"trainer_test_{_kind}")(
-        lambda kind=_kind: [Misshapen(kind), Bowl(5.0)]
-    )
+@dataclasses.dataclass(frozen=True)
+class Shifted(Task):
+    """A bowl whose bottom lies at `level`."""
+
+    level: float
+    positive = False
+    parameter_shapes = ((2,),)
+
+    def objective(self, parameters, instance):
+        return self.level + tf.reduce_sum(parameters[0] ** 2, axis=-1)
 
 
-@register_task_set("trainer_test_not_finite")
-def _not_finite():
-    return [Negative(float("nan"))]
+SETS = {
+    "negative": [Negative()],
+    "not_finite": [Negative(float("nan"))],
+    **{kind: [Misshapen(kind), Bowl(5.0)] for kind in ("scalar", "column", "double")},
+    "signed": [Bowl(5.0), Shifted(-1.0)],
+    "100": [Shifted(100.0)],
+    "-100": [Shifted(-100.0)],
+}
+for _name, _tasks in SETS.items():
+    register_task_set(f"trainer_test_{_name}")(lambda tasks=_tasks: tasks)
 
 
 @pytest.mark.parametrize(
@@ -102,25 +99,6 @@ def test_objectives_that_may_be_negative_go_with_another_meta_objective(tmp_path
     ):
         Trainer(preset("default", **changes), tmp_path)
     Trainer(preset("default", **changes, meta_objective="linear"), tmp_path)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shifted(Task):
-    """A bowl whose bottom lies at `level`."""
-
-    level: float
-    positive = False
-
-    @property
-    def parameter_shapes(self):
-        return ((2,),)
-
-    def objective(self, parameters, instance):
-        return self.level + tf.reduce_sum(parameters[0] ** 2, axis=-1)
-
-
-for _level in (100.0, -100.0):
-    register_task_set(f"trainer_test_{_level:g}")(lambda level=_level: [Shifted(level)])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from meta_training.tasks import rescale, sparse_gradient, stack_instances
 from meta_training.tasks.released.algebraic import Bowl, Quadratic
 from meta_training.tasks.released.classifiers import FullyConnected
 from meta_training.tasks.released.test_functions import Rosenbrock
+from tests.arrays import assert_close, assert_equal
 
 TASKS = [
     Quadratic(5),
@@ -30,14 +31,8 @@ def drawn(batch, seed=0):
         instances.append(
             stack_instances([task.sample_instance(generator) for task in group.tasks])
         )
-        parameters.append(
-            [
-                generator.standard_normal((group.num_problems, *shape)).astype(
-                    np.float32
-                )
-                for shape in group.task.parameter_shapes
-            ]
-        )
+        shapes = [(group.num_problems, *s) for s in group.task.parameter_shapes]
+        parameters.append([np.float32(generator.standard_normal(s)) for s in shapes])
     return instances, parameters
 
 
@@ -48,21 +43,16 @@ def test_unpack_is_the_reverse_of_pack(block_size, replicas):
     _, parameters = drawn(batch)
     packed = batch.pack(parameters)
     assert packed.shape == (len(batch.layout.block_tensor), block_size)
-    for found, wanted in zip(batch.unpack(packed), parameters, strict=True):
-        for tensor, value in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(tensor, value)
+    assert_equal(batch.unpack(packed), parameters)
     # What the layout calls the blocks of a problem holds its elements, and no other.
     for group, tensors in zip(batch.groups, parameters, strict=True):
         for problem in range(group.num_problems):
             number = group.first_problem + problem
-            for blocks, values in zip(
-                batch.blocks_of(group, problem), tensors, strict=True
-            ):
-                flat = packed[blocks].numpy().ravel()
-                np.testing.assert_array_equal(
-                    flat[: values[problem].size], values[problem].ravel()
-                )
-                assert not np.any(flat[values[problem].size :])
+            all_blocks = batch.blocks_of(group, problem)
+            for blocks, values in zip(all_blocks, tensors, strict=True):
+                flat, own = packed[blocks].numpy().ravel(), values[problem].ravel()
+                np.testing.assert_array_equal(flat[: own.size], own)
+                assert not np.any(flat[own.size :])
                 assert np.all(batch.block_problem[blocks] == number)
 
 
@@ -112,15 +102,13 @@ def test_objectives_and_gradients_are_those_of_each_task_alone(start):
             with tf.GradientTape() as recorded_tape:
                 recorded_tape.watch(own)
                 recorded = task.objective(own, seen)
-            np.testing.assert_allclose(
-                objectives[group.first_problem + j], recorded[0], rtol=1e-5
-            )
+            assert_close(objectives[group.first_problem + j], recorded[0], rtol=1e-5)
             for all_found, wanted in (
                 (gradients[number], tape.gradient(loss, own)),
                 (slopes[number], recorded_tape.gradient(recorded, own)),
             ):
-                for found, value in zip(all_found, wanted, strict=True):
-                    np.testing.assert_allclose(found[j], value[0], rtol=1e-4, atol=1e-6)
+                found = [tensor[j : j + 1] for tensor in all_found]
+                assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_draws_depend_on_seed_and_step_alone():
@@ -182,9 +170,7 @@ def test_each_task_has_its_own_noise_and_zeroing():
                 assert 0 < np.mean(zeroed) < 1
             # Zeroes come after the noise, and nowhere else.
             np.testing.assert_array_equal(found == 0, zeroed)
-            np.testing.assert_allclose(
-                found[~zeroed], wanted[~zeroed], rtol=1e-5, atol=1e-6
-            )
+            assert_close(found[~zeroed], wanted[~zeroed], rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_needs_tasks():

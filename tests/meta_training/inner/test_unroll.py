@@ -18,10 +18,10 @@ from meta_training.tasks import rescale, sparse_gradient
 from meta_training.tasks.base import Task
 from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.released.classifiers import FullyConnected
+from tests.arrays import assert_close
+from tests.meta_training.outer.tiny_runs import windows_of
 
-TRAJECTORIES = TrajectoryConfig(
-    min_window_steps=6, mean_window_steps=6, max_window_steps=6
-)
+TRAJECTORIES = TrajectoryConfig(**windows_of(6))
 META_PARAMETERS = {
     name: tf.constant(value)
     for name, value in load_weights("bootstrap-v1").meta_parameters.items()
@@ -33,10 +33,7 @@ class Cliff(Task):
     """x^2, and not finite from the third evaluation on: the start walks off a cliff."""
 
     edge: float = 0.0
-
-    @property
-    def parameter_shapes(self):
-        return ((3,),)
+    parameter_shapes = ((3,),)
 
     def sample_parameters(self, generator):
         return [np.ones(3, np.float32)]
@@ -53,10 +50,7 @@ class Parabola(Task):
 
     first: float
     curvature: float
-
-    @property
-    def parameter_shapes(self):
-        return ((1,),)
+    parameter_shapes = ((1,),)
 
     def sample_parameters(self, generator):
         return [np.full(1, np.sqrt(self.first / self.curvature), np.float32)]
@@ -74,8 +68,13 @@ def unrolled(tasks, weights=None, **options):
     batch = ProblemBatch(tasks, 4)
     carry = first_carry(batch, HierarchicalRule(), weights)
     unroll = Unroll(batch, HierarchicalRule(), UnrollConfig(max_steps=6, **options))
-    function = tf.function(unroll.run_and_differentiate, autograph=False)
-    return function(META_PARAMETERS, carry, tf.constant(6), tf.constant(0))
+    return run(unroll.run_and_differentiate, META_PARAMETERS, carry)
+
+
+def run(method, meta_parameters, carry, steps=6):
+    """What a method of an `Unroll`, compiled, makes of a window."""
+    function = tf.function(method, autograph=False)
+    return function(meta_parameters, carry, tf.constant(steps), tf.constant(0))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +85,8 @@ def test_the_second_loop_is_backpropagation_through_the_first(
 ):
     """Beside one tape over all steps: minibatches, objective rows, noise, zeroing."""
     network = FullyConnected(3, (4,), rows=20, batch_size=6)
-    tasks = [
-        Quadratic(4, noise_stdev=0.5),
-        network,
-        sparse_gradient(network, 0.5),
-        rescale(Quadratic(3), 4.0),
-    ]
+    tasks = [Quadratic(4, noise_stdev=0.5), network, sparse_gradient(network, 0.5)]
+    tasks += [rescale(Quadratic(3), 4.0)]
     rule = HierarchicalRule(Config(attention=attention))
     meta_parameters = {
         name: tf.constant(value)
@@ -100,33 +95,25 @@ def test_the_second_loop_is_backpropagation_through_the_first(
     batch = ProblemBatch(tasks, 4, objective_rows=7)
     carry = first_carry(batch, rule)
     options = UnrollConfig(max_steps=6, second_derivatives=second_derivatives)
-    unroll = Unroll(batch, rule, options)
-    window, found = tf.function(unroll.run_and_differentiate, autograph=False)(
-        meta_parameters, carry, tf.constant(4), tf.constant(0)
-    )
+    differentiate = Unroll(batch, rule, options).run_and_differentiate
+    window, found = run(differentiate, meta_parameters, carry, 4)
 
     with tf.GradientTape() as tape:
         tape.watch(meta_parameters)
         values, attended = carry.inner.values, carry.inner.values
-        state = rule.initial_state(
-            batch.layout, meta_parameters, carry.inner.state.log_learning_rate, values
-        )
+        rates = carry.inner.state.log_learning_rate
+        state = rule.initial_state(batch.layout, meta_parameters, rates, values)
         objectives = []
         for step in range(4):
-            evaluation = batch.evaluate(
-                values,
-                attended if attention else values,
-                carry.inverse_scale,
-                carry.instances,
-                batch.draw(tf.constant(0), tf.constant(step)),
-            )
+            draws = batch.draw(tf.constant(0), tf.constant(step))
+            points = values, attended if attention else values, carry.inverse_scale
+            evaluation = batch.evaluate(*points, carry.instances, draws)
             objectives.append(evaluation.objectives)
             gradients = evaluation.gradients
             if not second_derivatives:
                 gradients = tf.stop_gradient(gradients)
-            update = rule.update(
-                values, gradients, state, batch.layout, meta_parameters
-            )
+            arguments = (values, gradients, state, batch.layout, meta_parameters)
+            update = rule.update(*arguments)
             values, state = update.values, update.state
             attended = update.attended_values if attention else values
         objectives = tf.stack(objectives)
@@ -138,10 +125,8 @@ def test_the_second_loop_is_backpropagation_through_the_first(
     np.testing.assert_allclose(window.objectives[:4], objectives, rtol=1e-4)
     wanted = tape.gradient(loss, meta_parameters, unconnected_gradients="zero")
     for name, value in wanted.items():
-        largest = max(np.abs(value).max(), 1e-5)
-        np.testing.assert_allclose(
-            found[name], value, rtol=0, atol=2e-3 * largest, err_msg=name
-        )
+        atol = 2e-3 * max(np.abs(value).max(), 1e-5)
+        assert_close(found[name], value, atol=atol, where=name)
 
 
 def test_a_diverging_task_is_cut_off_and_leaves_the_others_alone():
@@ -155,9 +140,7 @@ def test_a_diverging_task_is_cut_off_and_leaves_the_others_alone():
     # loss does not depend on the meta-parameters.
     for name, value in gradient.items():
         wanted = 0.5 * np.asarray(alone_gradient[name])
-        np.testing.assert_allclose(
-            value, wanted, rtol=1e-4, atol=1e-6 * max(np.abs(wanted).max(), 1e-3)
-        )
+        assert_close(value, wanted, 1e-4, 1e-6 * max(np.abs(wanted).max(), 1e-3))
     # What is cut off counts as the constant of the bound.
     assert window.losses[1] > 15
     for part in tf.nest.flatten(window.inner):
@@ -181,12 +164,9 @@ def test_growth_beyond_the_bound_cuts_off_at_that_very_step():
     batch = ProblemBatch(tasks, 4)
     optimizer = GlobalLearningRate(1.5)
     carry = first_carry(batch, optimizer)
-    options = UnrollConfig(
-        max_steps=6, meta_objective="relative", divergence_bound=bound
-    )
-    window = tf.function(Unroll(batch, optimizer, options).run, autograph=False)(
-        optimizer.initial_meta_parameters(), carry, tf.constant(6), tf.constant(0)
-    )
+    options = dict(meta_objective="relative", divergence_bound=bound)
+    unroll = Unroll(batch, optimizer, UnrollConfig(max_steps=6, **options))
+    window = run(unroll.run, optimizer.initial_meta_parameters(), carry)
     np.testing.assert_array_equal(batch.problem_task, range(len(tasks)))
     np.testing.assert_allclose(np.transpose(window.objectives), wanted, rtol=1e-4)
     np.testing.assert_array_equal(window.alive, [1, 0, 0, 0])
@@ -228,21 +208,15 @@ def test_clipping_through_time_bounds_what_flows_back(bound, second_derivatives)
     optimizer = GlobalLearningRate(rate)
     batch = ProblemBatch(tasks, 4)
     carry = first_carry(batch, optimizer, weights)
-    options = UnrollConfig(
-        max_steps=6, clip_through_time=bound, second_derivatives=second_derivatives
-    )
-    unroll = Unroll(batch, optimizer, options)
+    options = dict(clip_through_time=bound, second_derivatives=second_derivatives)
+    unroll = Unroll(batch, optimizer, UnrollConfig(max_steps=6, **options))
     meta_parameters = {"log_learning_rate": tf.constant(np.log(rate), tf.float32)}
-    _, gradient = tf.function(unroll.run_and_differentiate, autograph=False)(
-        meta_parameters, carry, tf.constant(6), tf.constant(0)
-    )
-    slopes, clipped = zip(
-        *(
-            slope_by_hand(task, rate, bound, weight, second_derivatives)
-            for task, weight in zip(tasks, weights, strict=True)
-        ),
-        strict=True,
-    )
+    _, gradient = run(unroll.run_and_differentiate, meta_parameters, carry)
+    expected = [
+        slope_by_hand(task, rate, bound, weight, second_derivatives)
+        for task, weight in zip(tasks, weights, strict=True)
+    ]
+    slopes, clipped = zip(*expected, strict=True)
     if bound == 0.06:
         assert clipped[0] == 6 and 0 < clipped[1] < 6
     else:
@@ -261,24 +235,17 @@ def test_the_clip_is_relative_to_a_tasks_weight():
     for name in parts[0]:
         first, second, both = (np.asarray(part[name]) for part in parts)
         wanted = 0.25 * first + 0.75 * second
-        np.testing.assert_allclose(
-            both, wanted, rtol=1e-3, atol=1e-6 * max(np.abs(wanted).max(), 1e-3)
-        )
+        assert_close(both, wanted, 1e-3, 1e-6 * max(np.abs(wanted).max(), 1e-3))
 
 
 def test_corrected_counting_sees_where_the_last_update_led():
     released, _ = unrolled([Quadratic(4)])
     corrected, gradient = unrolled([Quadratic(4)], counting="corrected")
     # The state handed on is the same: six updates.
-    for a, b in zip(
-        tf.nest.flatten(released.inner), tf.nest.flatten(corrected.inner), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert_close(corrected.inner, released.inner, rtol=1e-5, atol=1e-6)
     objectives = np.asarray(corrected.objectives)[:, 0]
     assert objectives.shape == (7,)
-    np.testing.assert_allclose(
-        objectives[:6], np.asarray(released.objectives)[:, 0], rtol=1e-5
-    )
+    assert_close(objectives[:6], np.asarray(released.objectives)[:, 0], rtol=1e-5)
     log = meta_objective("log").function
     wanted = np.mean(log(objectives[1:], objectives[0]))
     np.testing.assert_allclose(corrected.losses[0], wanted, rtol=1e-5)

@@ -29,15 +29,12 @@ LAYOUT = Layout.from_shapes(SHAPES, 2, problems=[0, 0, 1])
 def random_gradients(steps, shapes=SHAPES, seed=0):
     """A list of tensors for each step, some elements small."""
     generator = np.random.default_rng(seed)
-    return [
-        [
-            (10.0 ** generator.integers(-2, 2) * generator.normal(size=shape)).astype(
-                np.float32
-            )
-            for shape in shapes
-        ]
-        for _ in range(steps)
-    ]
+
+    def draw(shape):
+        size = 10.0 ** generator.integers(-2, 2)
+        return np.float32(size * generator.normal(size=shape))
+
+    return [[draw(shape) for shape in shapes] for _ in range(steps)]
 
 
 def trajectory(optimizer, meta_parameters, gradients, layout=LAYOUT, rate=0.01):
@@ -61,9 +58,3 @@ def with_keras(optimizer, gradients):
         optimizer.apply([tf.constant(part) for part in gradient], variables)
         found.append([variable.value.numpy() for variable in variables])
     return found
-
-
-def assert_close(found, wanted, **tolerance):
-    for parts, wanted_parts in zip(found, wanted, strict=True):
-        for part, wanted_part in zip(parts, wanted_parts, strict=True):
-            np.testing.assert_allclose(part, wanted_part, **tolerance)

@@ -10,14 +10,15 @@ from meta_training.inner.trajectories import Trajectories, TrajectoryConfig
 from meta_training.inner.unroll import Unroll
 from meta_training.inner.windows import UnrollConfig
 from meta_training.tasks.released.algebraic import Bowl, Quadratic
+from tests.arrays import assert_close
 from tests.meta_training.optimizers.steps import (
     LAYOUT,
     SHAPES,
     SMALL,
-    assert_close,
     random_gradients,
     trajectory,
 )
+from tests.meta_training.outer.tiny_runs import windows_of
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -71,13 +72,8 @@ def test_what_is_not_active_stays(name):
 def test_the_meta_gradient_is_that_of_finite_differences(name):
     optimizer = SMALL[name]
     batch = ProblemBatch([Quadratic(3), Bowl(5.0)], 3)
-    options = TrajectoryConfig(
-        min_window_steps=4,
-        mean_window_steps=4,
-        max_window_steps=4,
-        low_learning_rate=0.5,
-        high_learning_rate=1.0,
-    )
+    rates = dict(low_learning_rate=0.5, high_learning_rate=1.0)
+    options = TrajectoryConfig(**windows_of(4), **rates)
     carry = Trajectories(batch, optimizer, options, 0).advance(0)
     unroll = Unroll(batch, optimizer, UnrollConfig(max_steps=4))
     steps, seed = tf.constant(4), tf.constant(0)

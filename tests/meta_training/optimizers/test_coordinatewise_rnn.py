@@ -5,12 +5,8 @@ import pytest
 
 from learned_optimizer.rule.layout import Layout
 from meta_training.optimizers import CoordinatewiseRNN
-from tests.meta_training.optimizers.steps import (
-    SMALL,
-    assert_close,
-    random_gradients,
-    trajectory,
-)
+from tests.arrays import assert_close
+from tests.meta_training.optimizers.steps import SMALL, random_gradients, trajectory
 
 
 def logistic(x):

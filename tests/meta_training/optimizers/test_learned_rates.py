@@ -9,10 +9,10 @@ from meta_training.optimizers import (
     LearningRateSchedule,
     TrainableAdam,
 )
+from tests.arrays import assert_close
 from tests.meta_training.optimizers.steps import (
     LAYOUT,
     SHAPES,
-    assert_close,
     random_gradients,
     trajectory,
     with_keras,
@@ -41,30 +41,24 @@ def test_schedule_keeps_its_last_rate():
     np.testing.assert_array_equal(state.steps_taken, np.full((1, 3), 6))
 
 
-class TestTrainableAdam:
-    """Against Keras, and against its formula where the two differ."""
+def test_trainable_adam_takes_the_steps_of_keras():
+    optimizer = TrainableAdam(0.02, beta_1=0.8, beta_2=0.99, epsilon=1e-8)
+    gradients = random_gradients(12)
+    found, state = trajectory(optimizer, optimizer.initial_meta_parameters(), gradients)
+    adam = keras.optimizers.Adam(0.02, beta_1=0.8, beta_2=0.99, epsilon=1e-8)
+    assert_close(found, with_keras(adam, gradients), rtol=1e-5, atol=1e-6)
+    # The released second moment stays 0.
+    second = np.zeros(5)
+    for gradient in gradients:
+        second = 0.99 * second + 0.01 * gradient[2].astype(float) ** 2
+    moment = unpack(state.second_moment[0], LAYOUT)[2]
+    np.testing.assert_allclose(moment, second, rtol=1e-5)
+    assert np.all(np.asarray(moment) > 0)
 
-    def test_takes_the_steps_of_keras(self):
-        optimizer = TrainableAdam(0.02, beta_1=0.8, beta_2=0.99, epsilon=1e-8)
-        gradients = random_gradients(12)
-        found, state = trajectory(
-            optimizer, optimizer.initial_meta_parameters(), gradients
-        )
-        adam = keras.optimizers.Adam(0.02, beta_1=0.8, beta_2=0.99, epsilon=1e-8)
-        assert_close(found, with_keras(adam, gradients), rtol=1e-5, atol=1e-6)
-        # The released second moment stays 0.
-        second = np.zeros(5)
-        for gradient in gradients:
-            second = 0.99 * second + 0.01 * gradient[2].astype(float) ** 2
-        moment = unpack(state.second_moment[0], LAYOUT)[2]
-        np.testing.assert_allclose(moment, second, rtol=1e-5)
-        assert np.all(np.asarray(moment) > 0)
 
-    def test_has_a_floor_under_the_root(self):
-        optimizer = TrainableAdam(0.1, epsilon=1e-6)
-        gradient = [np.full(shape, 1e-5, np.float32) for shape in SHAPES]
-        found, _ = trajectory(
-            optimizer, optimizer.initial_meta_parameters(), [gradient]
-        )
-        step = 0.1 * 1e-5 / (np.sqrt(1e-10 + 1e-10) + 1e-6 + 1e-10)
-        np.testing.assert_allclose(found[0][0], 1 - step, rtol=1e-5)
+def test_trainable_adam_has_a_floor_under_the_root():
+    optimizer = TrainableAdam(0.1, epsilon=1e-6)
+    gradient = [np.full(shape, 1e-5, np.float32) for shape in SHAPES]
+    found, _ = trajectory(optimizer, optimizer.initial_meta_parameters(), [gradient])
+    step = 0.1 * 1e-5 / (np.sqrt(1e-10 + 1e-10) + 1e-6 + 1e-10)
+    np.testing.assert_allclose(found[0][0], 1 - step, rtol=1e-5)

@@ -11,7 +11,6 @@ from learned_optimizer.rule.layout import Layout
 from learned_optimizer.rule.nominal_rate import NominalRate
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
-from meta_training.held_out.architectures import HeldOutPerceptron
 from meta_training.optimizers import (
     CoordinatewiseRNN,
     GlobalLearningRate,
@@ -29,27 +28,23 @@ from meta_training.outer.training_config import preset
 from meta_training.outer.validation import Validator
 from meta_training.runs import draw_runs
 from meta_training.tasks.released.algebraic import Bowl
+from tests.arrays import assert_equal
+from tests.conftest import slow
 from tests.meta_training.outer import tiny_runs
+from tests.meta_training.outer.test_validation import SMALL
 
 OTHERS = [name for name in list_optimizers() if name != "hierarchical_rnn"]
-
-
 TINY = {**tiny_runs.TINY, "init_weights": None, "checkpoint_every": 1, "outer_steps": 2}
 
 
 @pytest.mark.parametrize(
     "name, estimator",
     [
-        *(
-            pytest.param(*pair, marks=pytest.mark.slow)
-            for pair in (
-                ("coordinatewise_rnn", "pes"),
-                ("global_learning_rate", "truncated"),
-                ("hierarchical_rnn", "truncated"),
-                ("trainable_adam", "truncated"),
-            )
-        ),
         ("learning_rate_schedule", "pes"),
+        slow("coordinatewise_rnn", "pes"),
+        slow("global_learning_rate", "truncated"),
+        slow("hierarchical_rnn", "truncated"),
+        slow("trainable_adam", "truncated"),
     ],
 )
 def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
@@ -64,11 +59,9 @@ def test_the_trainer_trains_it_and_goes_on(tmp_path, name, estimator):
     resumed = part.train()
     saved = load_trained(tmp_path / "part" / "weights.npz")
     assert saved.optimizer == whole.optimizer and saved.card["outer_step"] == 2
-    for key, value in trained.items():
-        np.testing.assert_array_equal(resumed[key], value)
-        np.testing.assert_array_equal(saved.meta_parameters[key], value)
     again = starting_weights(name, tmp_path / "part" / "weights.npz")
-    np.testing.assert_array_equal(again.meta_parameters[key], value)
+    for found in (resumed, saved.meta_parameters, again.meta_parameters):
+        assert_equal(found, trained)
 
 
 def last_losses(weights, rate, task, seeds, steps):
@@ -101,15 +94,10 @@ def test_the_evaluation_trains_with_each(tmp_path):
         for name in OTHERS
     ]
     adam = dataclasses.replace(fresh_trained(TrainableAdam(epsilon=1e-7)), name="adam")
-    results = evaluate(
-        [*weights, adam],
-        [Bowl(5.0)],
-        EvaluationConfig(
-            steps=12, seeds=2, learning_rates=(1e-3,), initial_rates=(0.02,)
-        ),
-        tmp_path,
-        baselines=("Adam",),
-    )
+    rates = dict(learning_rates=(1e-3,), initial_rates=(0.02,))
+    settings = EvaluationConfig(steps=12, seeds=2, **rates)
+    arguments = ([*weights, adam], [Bowl(5.0)], settings, tmp_path, ["Adam"])
+    results = evaluate(*arguments)
     *learned, ours, keras_adam = results
     by_path = dataclasses.replace(learned[0], optimizer="/tmp/a run/weights")
     write_report([by_path, *results[1:]], tmp_path, "command")
@@ -126,11 +114,8 @@ def test_the_evaluation_trains_with_each(tmp_path):
 
 
 def test_validation_needs_one_rate_where_rates_are_learned():
-    network = HeldOutPerceptron(
-        30, (6,), 2, title="Small one", data_set="breast_cancer", batch_size=16
-    )
     optimizer = TrainableAdam(0.01)
-    validate = Validator(optimizer, [network], (1e-4, 1e-3, 1e-2), steps=60)
+    validate = Validator(optimizer, [SMALL], (1e-4, 1e-3, 1e-2), steps=60)
     results = validate(optimizer.initial_meta_parameters())
     assert results["small_one/rate_0.001/step_60"] < 0.3
     assert not any("rate_0.01/" in key for key in results)

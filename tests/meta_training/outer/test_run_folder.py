@@ -7,9 +7,6 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing.plugin_event_accumulator import (
-    EventAccumulator,
-)
 
 from learned_optimizer import Config, fresh_weights, load_weights, save_weights
 from learned_optimizer.utils.arrays import arrays_from_npz
@@ -17,7 +14,11 @@ from learned_optimizer.utils.csv_log import read_csv
 from meta_training.outer.run_folder import LOCK, TrainingLog
 from meta_training.outer.trainer import Trainer
 from meta_training.outer.training_config import preset
+from tests.arrays import assert_equal
+from tests.event_files import shown_curve
 from tests.meta_training.outer.tiny_runs import TINY, Standing
+
+OF_MORE = {"trajectories/values": np.zeros(3)}
 
 
 def npz_of(arrays):
@@ -37,9 +38,7 @@ def npz_of(arrays):
             "of these tasks and settings. Received: .*: outer_step is missing",
         ),
         (
-            lambda whole: npz_of(
-                arrays_from_npz(whole, "whole") | {"trajectories/values": np.zeros(3)}
-            ),
+            lambda whole: npz_of(arrays_from_npz(whole, "whole") | OF_MORE),
             r"trajectories/values: \(3,\) there, \(2, 2\) wanted",
         ),
     ],
@@ -95,9 +94,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_of_a_run(tmp_path, monkeypatch):
     resumed = Trainer(config, tmp_path, Standing())
     assert resumed.outer_step == last["outer_step"] == 2
     saved = load_weights(tmp_path / "weights.npz")
-    for name, value in last["values"].items():
-        np.testing.assert_array_equal(resumed.meta_parameters[name], value)
-        np.testing.assert_array_equal(saved.meta_parameters[name], value)
+    for found in (resumed, saved):
+        assert_equal(found.meta_parameters, last["values"])
 
 
 def test_a_run_goes_on_with_its_own_architecture(tmp_path, monkeypatch):
@@ -107,9 +105,8 @@ def test_a_run_goes_on_with_its_own_architecture(tmp_path, monkeypatch):
     Trainer(config, "run", Standing()).train(until=2)
     # The file is replaced by one of as many numbers.
     save_weights(fresh_weights(Config(max_log_learning_rate=5.0), seed=0), "start.npz")
-    with pytest.raises(
-        ValueError, match="the architecture that the run in .*run. began with"
-    ):
+    message = "the architecture that the run in .*run. began with"
+    with pytest.raises(ValueError, match=message):
         Trainer(config, "run", Standing())
 
 
@@ -129,12 +126,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_its_files_anew(tmp_path
     ]
     # From the checkpoint after one step on, what was validated there stays.
     TrainingLog(tmp_path, 1, 5).close()
-    assert [row["outer_step"] for row in read_csv(tmp_path / "validation.csv")] == [
-        *(0, 1)
-    ]
-    assert read_csv(tmp_path / "train.csv") == [
-        {"outer_step": 0, "loss": 7.0, "cut_off": 0}
-    ]
+    rows = read_csv(tmp_path / "validation.csv")
+    assert [row["outer_step"] for row in rows] == [0, 1]
+    row = {"outer_step": 0, "loss": 7.0, "cut_off": 0}
+    assert read_csv(tmp_path / "train.csv") == [row]
 
 
 def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
@@ -149,18 +144,11 @@ def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
     log_from(0, {0: 9.0}, {0: 9.0})
     log_from(0, {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, {0: 1.0, 2: 2.0, 4: 3.0})
     log_from(2, {2: 13.0}, {3: 12.0})
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-
-    def curve(tag):
-        return [
-            (event.step, float(tf.make_ndarray(event.tensor_proto)))
-            for event in events.Tensors(tag)
-        ]
-
-    assert curve("loss") == [(0, 1.0), (1, 2.0), (2, 13.0)]
+    found = shown_curve(tmp_path / "tensorboard", "loss")
+    assert found == [(0, 1.0), (1, 2.0), (2, 13.0)]
     # What the checkpoint led to was validated before it was written.
-    assert curve("validation/score") == [(0, 1.0), (2, 2.0), (3, 12.0)]
+    found = shown_curve(tmp_path / "tensorboard", "validation/score")
+    assert found == [(0, 1.0), (2, 2.0), (3, 12.0)]
 
 
 def test_a_full_disk_under_the_log_says_what_it_means(tmp_path, monkeypatch):

@@ -20,6 +20,11 @@ from meta_training.tasks.released.classifiers import SoftmaxRegression
 PLAIN = NominalRate()
 DEEP = dataclasses.replace(PLAIN, largest=1.0, shallow_tensors=16.0)
 OTHER = NominalRate(ratio=0.2, highest=2.0)
+DEEP_OF_MEMORY = dataclasses.replace(DEEP, memory=9.0)
+OTHER_OF_MEMORY = dataclasses.replace(OTHER, memory=9.0)
+V1, V2, BOOTSTRAP = (
+    {"init_weights": name} for name in ("default-v1", "default-v2", "bootstrap-v1")
+)
 # `config.json` of runs before 2026-11-26, and what went with `--train_dir` then.
 EARLIER_RUNS = pathlib.Path(__file__).parents[1] / "earlier_runs"
 EARLIER_COMMANDS = {
@@ -63,94 +68,78 @@ def nominal_at_the_start(config):
     return start.optimizer.config.nominal
 
 
-class TestNominalRate:
-    """Flags, then the weights, then the preset."""
+def test_the_nominal_rate_of_the_weights_that_the_cases_start_from():
+    assert load_weights("default-v2").config.nominal == DEEP
+    assert load_weights("default-v1").config.nominal == PLAIN
+    assert load_weights("bootstrap-v1").config.nominal is None
 
-    def test_of_the_weights_that_the_cases_start_from(self):
-        assert load_weights("default-v2").config.nominal == DEEP
-        assert load_weights("default-v1").config.nominal == PLAIN
-        assert load_weights("bootstrap-v1").config.nominal is None
 
-    @pytest.mark.parametrize(
-        "name, changes, wanted",
-        [
-            ("default", {}, PLAIN),
-            ("default", {"ratio": 0.2, "highest": 2.0}, OTHER),
-            ("default", {"init_weights": "default-v2"}, DEEP),
-            (
-                "default",
-                {"init_weights": "default-v2", "ratio": 0.2, "highest": 2.0},
-                dataclasses.replace(DEEP, ratio=0.2, highest=2.0),
-            ),
-            ("default", {"init_weights": "default-v2", "nominal": None}, DEEP),
-            ("default", {"init_weights": "default-v2", "nominal": OTHER}, OTHER),
-            (
-                "default",
-                {"init_weights": "default-v2", "nominal": OTHER, "memory": 9.0},
-                dataclasses.replace(OTHER, memory=9.0),
-            ),
-            ("default", {"init_weights": "default-v1"}, PLAIN),
-            (
-                "default",
-                {"init_weights": "default-v1", "largest": 1, "shallow_tensors": 16},
-                DEEP,
-            ),
-            ("default", {"init_weights": "bootstrap-v1"}, PLAIN),
-            ("default", {"init_weights": "bootstrap-v1", "nominal": None}, None),
-            ("released", {}, None),
-            ("released", {"init_weights": "default-v2"}, DEEP),
-            (
-                "released",
-                {"init_weights": "default-v2", "largest": 3.0},
-                dataclasses.replace(DEEP, largest=3.0),
-            ),
-            ("released", {"init_weights": "bootstrap-v1"}, None),
-        ],
-    )
-    def test_of_a_preset(self, name, changes, wanted):
-        assert nominal_at_the_start(preset(name, **changes)) == wanted
+@pytest.mark.parametrize(
+    "name, changes, wanted",
+    [
+        ("default", {}, PLAIN),
+        ("default", {"ratio": 0.2, "highest": 2.0}, OTHER),
+        ("default", V2, DEEP),
+        (
+            *("default", V2 | {"ratio": 0.2, "highest": 2.0}),
+            dataclasses.replace(DEEP, ratio=0.2, highest=2.0),
+        ),
+        ("default", V2 | {"nominal": None}, DEEP),
+        ("default", V2 | {"nominal": OTHER}, OTHER),
+        ("default", V2 | {"nominal": OTHER, "memory": 9.0}, OTHER_OF_MEMORY),
+        ("default", V1, PLAIN),
+        ("default", V1 | {"largest": 1, "shallow_tensors": 16}, DEEP),
+        ("default", BOOTSTRAP, PLAIN),
+        ("default", BOOTSTRAP | {"nominal": None}, None),
+        ("released", {}, None),
+        ("released", V2, DEEP),
+        (*("released", V2 | {"largest": 3.0}), dataclasses.replace(DEEP, largest=3.0)),
+        ("released", BOOTSTRAP, None),
+    ],
+)
+def test_the_nominal_rate_of_a_preset(name, changes, wanted):
+    assert nominal_at_the_start(preset(name, **changes)) == wanted
 
-    @pytest.mark.parametrize(
-        "arguments, wanted",
-        [
-            ("--init_weights=default-v2", DEEP),
-            (
-                "--init_weights=default-v2 --memory=9",
-                dataclasses.replace(DEEP, memory=9.0),
-            ),
-            ("--init_weights=default-v2 --largest=0 --shallow_tensors=0", PLAIN),
-            ("--init_weights=default-v2 --nominal", DEEP),
-            ("--init_weights=default-v2 --nonominal", DEEP),
-            ("--init_weights=default-v1", PLAIN),
-            ("--init_weights=bootstrap-v1", PLAIN),
-            ("--init_weights=bootstrap-v1 --nonominal", None),
-            ("--preset=released --nominal --init_weights=default-v2", DEEP),
-            ("--preset=released --nominal --init_weights=bootstrap-v1", PLAIN),
-            ("--preset=released --nominal --ratio=0.2 --highest=2", OTHER),
-        ],
-    )
-    def test_of_a_command_line(self, config_of, arguments, wanted):
-        assert nominal_at_the_start(config_of(*arguments.split())) == wanted
 
-    def test_of_weights_by_path(self, config_of, tmp_path):
-        weights = load_weights("default-v1")
-        config = dataclasses.replace(weights.config, nominal=OTHER)
-        path = tmp_path / "mine.npz"
-        save_weights(dataclasses.replace(weights, config=config, shipped=False), path)
-        # Their own ratio, which no flag gives, stays under --nominal, too.
-        for more in ([], ["--nominal"]):
-            found = config_of(f"--init_weights={path}", *more)
-            assert nominal_at_the_start(found) == OTHER
+@pytest.mark.parametrize(
+    "arguments, wanted",
+    [
+        ("--init_weights=default-v2", DEEP),
+        ("--init_weights=default-v2 --memory=9", DEEP_OF_MEMORY),
+        ("--init_weights=default-v2 --largest=0 --shallow_tensors=0", PLAIN),
+        ("--init_weights=default-v2 --nominal", DEEP),
+        ("--init_weights=default-v2 --nonominal", DEEP),
+        ("--init_weights=default-v1", PLAIN),
+        ("--init_weights=bootstrap-v1", PLAIN),
+        ("--init_weights=bootstrap-v1 --nonominal", None),
+        ("--preset=released --nominal --init_weights=default-v2", DEEP),
+        ("--preset=released --nominal --init_weights=bootstrap-v1", PLAIN),
+        ("--preset=released --nominal --ratio=0.2 --highest=2", OTHER),
+    ],
+)
+def test_the_nominal_rate_of_a_command_line(config_of, arguments, wanted):
+    assert nominal_at_the_start(config_of(*arguments.split())) == wanted
 
-    def test_is_what_a_run_goes_on_with(self, tmp_path):
-        preset("default", init_weights="default-v2").write_or_verify(tmp_path)
-        written = json.loads((tmp_path / FILE).read_text())
-        assert written["nominal"] == dataclasses.asdict(DEEP)
-        preset("default", init_weights="default-v2").write_or_verify(tmp_path)
-        with pytest.raises(ValueError, match="nominal .*'largest': 1.0.* there"):
-            preset("default", init_weights="default-v2", largest=2.0).write_or_verify(
-                tmp_path
-            )
+
+def test_the_nominal_rate_of_weights_by_path(config_of, tmp_path):
+    weights = load_weights("default-v1")
+    config = dataclasses.replace(weights.config, nominal=OTHER)
+    path = tmp_path / "mine.npz"
+    save_weights(dataclasses.replace(weights, config=config, shipped=False), path)
+    # Their own ratio, which no flag gives, stays under --nominal, too.
+    for more in ([], ["--nominal"]):
+        found = config_of(f"--init_weights={path}", *more)
+        assert nominal_at_the_start(found) == OTHER
+
+
+def test_the_nominal_rate_is_what_a_run_goes_on_with(tmp_path):
+    preset("default", **V2).write_or_verify(tmp_path)
+    written = json.loads((tmp_path / FILE).read_text())
+    assert written["nominal"] == dataclasses.asdict(DEEP)
+    preset("default", **V2).write_or_verify(tmp_path)
+    other = preset("default", **V2, largest=2.0)
+    with pytest.raises(ValueError, match="nominal .*'largest': 1.0.* there"):
+        other.write_or_verify(tmp_path)
 
 
 @pytest.mark.parametrize("name, command", EARLIER_COMMANDS.items())
@@ -164,11 +153,9 @@ def test_an_earlier_run_goes_on_by_its_command(config_of, tmp_path, name, comman
 
 def test_a_switch_that_the_older_run_did_not_have_is_refused(config_of, tmp_path):
     shutil.copy(EARLIER_RUNS / "default_networks_2.json", tmp_path / FILE)
+    flags = "--task_set=default_networks --init_weights=bootstrap-v1 --largest=1"
     with pytest.raises(ValueError, match="nominal .*'largest': None.* there"):
-        config_of(
-            *("--task_set=default_networks", "--init_weights=bootstrap-v1"),
-            "--largest=1",
-        ).write_or_verify(tmp_path)
+        config_of(*flags.split()).write_or_verify(tmp_path)
 
 
 def test_zero_switches_bounds_off(config_of):

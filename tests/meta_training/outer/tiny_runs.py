@@ -29,6 +29,12 @@ def _trainer_test():
     return [Bowl(5.0), Bowl(1.0, noise_stdev=0.3)]
 
 
+def windows_of(steps):
+    """Settings under which each window has a number of steps."""
+    kinds = ("min", "mean", "max")
+    return {f"{kind}_window_steps": steps for kind in kinds}
+
+
 def copy_at(trainer, outer_step, target):
     """Has a trainer copy its folder once it has saved there: what a kill leaves."""
     save = trainer.save

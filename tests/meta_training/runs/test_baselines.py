@@ -1,9 +1,6 @@
 """The stacked baselines against Keras's own classes, step by step."""
 
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -12,6 +9,8 @@ import tensorflow as tf
 
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.runs.baselines import warm_up_steps
+from tests.arrays import assert_close
+from tests.conftest import output_of
 from tests.meta_training.runs.step_by_step import NETWORK, STEPS, train_with_keras
 
 optimizers = keras.optimizers
@@ -60,13 +59,8 @@ def test_baselines_are_those_of_keras(name, draws):
         values, losses = train_with_keras(optimizer, draws, run, STEPS)
         # The quintic of Muon magnifies rounding errors.
         tolerance = 1e-3 if "Muon" in name else 1e-5
-        np.testing.assert_allclose(
-            runs.losses[:, run], losses, rtol=tolerance, atol=tolerance
-        )
-        for ours, theirs in zip(runs.values, values, strict=True):
-            np.testing.assert_allclose(
-                ours[run], theirs, rtol=tolerance, atol=tolerance
-            )
+        assert_close(runs.losses[:, run], np.array(losses), tolerance, tolerance)
+        assert_close([ours[run] for ours in runs.values], values, tolerance, tolerance)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -82,7 +76,7 @@ variable = keras.Variable([1.0, -2.0])
 optimizer = keras.optimizers.ScheduleFreeAdamW(0.1)
 optimizer.build([variable])
 found = []
-for gradient in json.load(sys.stdin):
+for gradient in json.loads(sys.argv[1]):
     optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
     y, z = variable.numpy(), optimizer._momentums[0].numpy()
     found.append([y.tolist(), ((y - 0.1 * z) / 0.9).tolist()])
@@ -94,43 +88,27 @@ def test_schedule_free_adamw_is_that_of_keras_on_jax():
     """With TensorFlow, Keras 3.15 reads z after its step where it means before it."""
     pytest.importorskip("jax")
     gradients = np.random.default_rng(0).normal(0.3, 1, (30, 2)).tolist()
-    keras_run = subprocess.run(
-        [sys.executable, "-c", _IN_JAX],
-        input=json.dumps(gradients),
-        env={**os.environ, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    output = output_of("-c", _IN_JAX, json.dumps(gradients), KERAS_BACKEND="jax")
+    expected = json.loads(output.splitlines()[-1])
     schedule_free, _ = BASELINES["Schedule-free AdamW"]
     values = [tf.constant([[1.0, -2.0]])]
     state = schedule_free.start(values, {})
     rates = {"learning_rate": tf.constant([0.1])}
-    expected = json.loads(keras_run.stdout.splitlines()[-1])
-    for iteration, (gradient, (y, x)) in enumerate(
-        zip(gradients, expected, strict=True)
-    ):
-        values, state = schedule_free.step(
-            values, [tf.constant([gradient])], state, tf.constant(iteration), rates
-        )
+    for step, (gradient, wanted) in enumerate(zip(gradients, expected, strict=True)):
+        gradient = [tf.constant([gradient])]
+        arguments = (values, gradient, state, tf.constant(step), rates)
+        values, state = schedule_free.step(*arguments)
         (judged,) = schedule_free.evaluation_values(values, state)
-        np.testing.assert_allclose(values[0][0], y, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(judged[0], x, rtol=1e-5, atol=1e-6)
+        assert_close([values[0][0], judged[0]], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_nadam_goes_on_where_its_product_of_decays_is_cut_off():
-    nadam = optimizers.Nadam(0.01, weight_decay=0.004)
-    variable = keras.Variable(1.0)
-    values = [tf.ones([1, 1])]
-    state = BASELINES["NAdamW constant"][0].start(values, {})
-    for iteration in range(280):
-        gradient = 0.5 + np.cos(iteration)
-        nadam.apply([keras.ops.convert_to_tensor(gradient, "float32")], [variable])
-        values, state = BASELINES["NAdamW constant"][0].step(
-            values,
-            [tf.fill([1, 1], np.float32(gradient))],
-            state,
-            tf.constant(iteration),
-            {"learning_rate": tf.constant([0.01])},
-        )
+    theirs, variable = optimizers.Nadam(0.01, weight_decay=0.004), keras.Variable(1.0)
+    ours, values = BASELINES["NAdamW constant"][0], [tf.ones([1, 1])]
+    state, rates = ours.start(values, {}), {"learning_rate": tf.constant([0.01])}
+    for step in range(280):
+        gradient = tf.fill([1, 1], np.float32(0.5 + np.cos(step)))
+        theirs.apply([gradient[0, 0]], [variable])
+        arguments = (values, [gradient], state, tf.constant(step), rates)
+        values, state = ours.step(*arguments)
     np.testing.assert_allclose(values[0][0, 0], float(variable), rtol=1e-4)

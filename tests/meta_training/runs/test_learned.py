@@ -49,11 +49,9 @@ def test_learned_loop_is_the_keras_class(name, total_steps, dtype, tolerances):
     steps = 25
     runs = loop(np.arange(steps + 1), arguments)
     for run, rate in enumerate(rates):
+        options = dict(total_steps=total_steps, state_dtype=dtype)
         optimizer = HierarchicalRNN(
-            weights=name,
-            initial_learning_rate=float(rate),
-            total_steps=total_steps,
-            state_dtype=dtype,
+            weights=name, initial_learning_rate=float(rate), **options
         )
         _, losses = train_with_keras(optimizer, draws, run, steps)
         np.testing.assert_allclose(runs.losses[:, run], losses, rtol=tolerances[1])

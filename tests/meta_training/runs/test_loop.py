@@ -9,6 +9,7 @@ from meta_training.runs import BASELINES, TrainingLoop, draw_runs
 from meta_training.runs import loop as loop_module
 from meta_training.tasks.released.algebraic import Quadratic
 from meta_training.tasks.small_networks.perceptrons import Perceptron
+from tests.arrays import assert_close
 
 
 def test_noise_and_zeros_are_drawn_once_a_draw():
@@ -90,20 +91,15 @@ def test_running_averages_are_those_of_keras():
     )
     np.testing.assert_allclose(runs.evaluation_losses[:, 0], expected, rtol=1e-4)
     assert np.all(np.abs(runs.losses - runs.evaluation_losses)[1:] > 1e-3)
-    averages = [v.numpy() for v in model.non_trainable_variables if "moving" in v.path]
-    for ours, theirs in zip(runs.averages, averages, strict=True):
-        np.testing.assert_allclose(ours[0], theirs, rtol=1e-4, atol=1e-5)
+    averages = [v for v in model.non_trainable_variables if "moving" in v.path]
+    found = [ours[0] for ours in runs.averages]
+    assert_close(found, averages, rtol=1e-4, atol=1e-5)
 
     schedule_free, _ = BASELINES["Schedule-free AdamW"]
     runs = TrainingLoop(task, schedule_free, [0], draws)([0, steps], arguments)
     np.testing.assert_array_equal(runs.evaluation_losses, runs.losses)
-    for variable, value in zip(model.trainable_variables, runs.values, strict=True):
-        variable.assign(value[0])
-    for variable, value in zip(
-        [v for v in model.non_trainable_variables if "moving" in v.path],
-        runs.averages,
-        strict=True,
-    ):
+    variables = [*model.trainable_variables, *averages]
+    for variable, value in zip(variables, [*runs.values, *runs.averages], strict=True):
         variable.assign(value[0])
     loss = model.evaluate(data, labels, batch_size=64, verbose=0)
     np.testing.assert_allclose(runs.losses[-1, 0], loss, rtol=1e-4)

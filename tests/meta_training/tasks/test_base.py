@@ -41,6 +41,7 @@ from meta_training.tasks.small_networks.sequence_networks import (
     EmbeddingNetwork,
     RecurrentNetwork,
 )
+from tests.arrays import assert_equal
 from tests.meta_training.tasks.stacks import differentiate, drawn
 
 # Not the tasks, some of them faulty, that other tests of this process register.
@@ -120,21 +121,15 @@ def test_compiled_equals_eager(name):
     compiled = tf.function(differentiate, jit_compile=True)
     eager = differentiate(tasks[0], parameters, instance)
     found = compiled(tasks[0], parameters, instance)
-    for actual, expected in zip(
-        tf.nest.flatten(found), tf.nest.flatten(eager), strict=True
-    ):
+    pairs = zip(*map(tf.nest.flatten, (found, eager)), strict=True)
+    for actual, expected in pairs:
         scale = float(tf.reduce_max(tf.abs(expected)))
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4 * scale)
 
 
 # Their instances hold nothing random.
-FIXED = (
-    "bowl",
-    "matrix_multiplication",
-    "dependency_chain",
-    "min_max_well",
-    "isotropic_quadratic",
-)
+FIXED = ("bowl", "matrix_multiplication", "dependency_chain", "min_max_well")
+FIXED += ("isotropic_quadratic",)
 
 
 def is_fixed(task):
@@ -160,13 +155,9 @@ def test_sampling(name):
         assert {array.dtype.name for array in instance.values()} <= {"float32", "int32"}
         for row_array in task.row_arrays:
             assert len(instance[row_array]) == task.rows
-        for key in instance:
-            np.testing.assert_array_equal(instance[key], same[key])
-        for tensor, same_tensor in zip(start, same_start, strict=True):
-            np.testing.assert_array_equal(tensor, same_tensor)
-        assert any(
-            not np.array_equal(x, y) for x, y in zip(start, other_start, strict=True)
-        )
+        assert_equal((same, same_start), (instance, start))
+        pairs = zip(start, other_start, strict=True)
+        assert not all(np.array_equal(*pair) for pair in pairs)
         differs = any(not np.array_equal(instance[k], other[k]) for k in instance)
         assert differs != is_fixed(task)
 
@@ -182,10 +173,8 @@ def test_tasks_are_values():
     assert task_set("default") == task_set("default")
     assert Quadratic(5) != Quadratic(6)
     assert Quadratic(5).batch_key != Quadratic(6).batch_key
-    assert (
-        FullyConnected(8, (8, 5), batch_size=10).batch_key
-        != FullyConnected(8, (8, 5), batch_size=16).batch_key
-    )
+    networks = [FullyConnected(8, (8, 5), batch_size=size) for size in (10, 16)]
+    assert networks[0].batch_key != networks[1].batch_key
     with pytest.raises(dataclasses.FrozenInstanceError):
         Quadratic(5).dimension = 6
 

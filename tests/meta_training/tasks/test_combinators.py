@@ -34,17 +34,10 @@ def test_wrapped_network():
     parameters, instance = drawn([task, task])
     _, scaled_instance = drawn([scaled, scaled])
     plain = task.objective(parameters, instance)
-    np.testing.assert_allclose(
-        scaled.objective([20 * x for x in parameters], scaled_instance),
-        plain,
-        rtol=1e-5,
-    )
-    np.testing.assert_allclose(
-        log_objective(task).objective(parameters, instance),
-        np.log(plain + 1e-6) - np.log(1e-6),
-        rtol=1e-5,
-    )
-    seed = np.random.default_rng
-    np.testing.assert_allclose(
-        scaled.sample_parameters(seed(3))[0], 20 * task.sample_parameters(seed(3))[0]
-    )
+    found = scaled.objective([20 * x for x in parameters], scaled_instance)
+    np.testing.assert_allclose(found, plain, rtol=1e-5)
+    found = log_objective(task).objective(parameters, instance)
+    wanted = np.log(plain + 1e-6) - np.log(1e-6)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    starts = [t.sample_parameters(np.random.default_rng(3))[0] for t in (scaled, task)]
+    np.testing.assert_allclose(starts[0], 20 * starts[1])

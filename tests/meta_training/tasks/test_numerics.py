@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_training.tasks.numerics import matrix_vector_product, safe_sqrt
+from tests.arrays import assert_close
 
 
 def test_safe_sqrt_has_two_finite_derivatives():
@@ -35,5 +36,4 @@ def test_matrix_vector_product_and_both_derivatives_are_those_of_matmul():
         return [result, *first, *outer.gradient(total, [matrix, vector])]
 
     found, expected = derivatives(matrix_vector_product), derivatives(tf.matmul)
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)

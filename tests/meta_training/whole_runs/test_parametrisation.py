@@ -1,15 +1,14 @@
 """Vectors as meta-parameters, and the numbers of the nominal rate as data."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from learned_optimizer import Config, fresh_weights, load_weights
 from learned_optimizer.rule.layout import Layout
-from meta_training.optimizers import HierarchicalRule, as_trained
+from meta_training.optimizers import as_trained
 from meta_training.whole_runs.parametrisation import PARAMETRISATIONS, Parametrisation
+from tests.arrays import assert_equal
 
 WEIGHTS = as_trained(load_weights("default-v2"))
 ARRAYS = WEIGHTS.meta_parameters
@@ -20,8 +19,7 @@ def test_zero_is_the_start(name):
     parameters = Parametrisation(WEIGHTS, name)
     found = parameters.weights(np.zeros(parameters.size), "found")
     assert found.optimizer == WEIGHTS.optimizer and found.name == "found"
-    for array_name, array in ARRAYS.items():
-        np.testing.assert_array_equal(found.meta_parameters[array_name], array)
+    assert_equal(found.meta_parameters, ARRAYS)
 
 
 @pytest.mark.parametrize("name", PARAMETRISATIONS)
@@ -43,12 +41,10 @@ def test_how_numbers_change_what_they_stand_for():
     parameters = Parametrisation(WEIGHTS, "scales")
     found = parameters.arrays(np.full(parameters.size, 0.2))
     factor = np.exp(0.2)
-    np.testing.assert_allclose(
-        found["learning_rate_weights"], factor * ARRAYS["learning_rate_weights"], 1e-6
-    )
-    np.testing.assert_allclose(
-        found["tensor_gates_bias"], ARRAYS["tensor_gates_bias"] + 0.2, atol=1e-6
-    )
+    wanted = factor * ARRAYS["learning_rate_weights"]
+    np.testing.assert_allclose(found["learning_rate_weights"], wanted, 1e-6)
+    wanted = ARRAYS["tensor_gates_bias"] + 0.2
+    np.testing.assert_allclose(found["tensor_gates_bias"], wanted, atol=1e-6)
     nominal = WEIGHTS.optimizer.config.nominal
     assert found["nominal.ratio"] == pytest.approx(nominal.ratio * factor)
     assert found["nominal.lowest"] == pytest.approx(nominal.lowest * factor)
@@ -115,9 +111,8 @@ def test_weights_without_a_nominal_rate():
     assert weights.optimizer.config.nominal is None
     parameters = Parametrisation(weights, "scales")
     assert not any(k.startswith("nominal") for k in parameters.arrays(np.zeros(99)))
-    config = dataclasses.replace(weights.optimizer.config)
     found = parameters.weights(np.zeros(parameters.size), "found")
-    assert found.optimizer == HierarchicalRule(config)
+    assert found.optimizer == weights.optimizer
     with pytest.raises(ValueError, match="nominal rate. Received: bootstrap-v1"):
         Parametrisation(weights, "nominal")
 
@@ -125,8 +120,7 @@ def test_weights_without_a_nominal_rate():
 def test_the_nominal_rate_alone():
     parameters = Parametrisation(WEIGHTS, "nominal")
     found = parameters.weights(np.full(parameters.size, 0.1), "found")
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(found.meta_parameters[name], array)
+    assert_equal(found.meta_parameters, ARRAYS)
     before, after = WEIGHTS.optimizer.config.nominal, found.optimizer.config.nominal
     same = [k for k, value in vars(before).items() if value == getattr(after, k)]
     # Bounds that may be absent are no numbers to search.

@@ -19,6 +19,8 @@ from meta_training.whole_runs.generations import RunConfig, WholeRuns, record_st
 from meta_training.whole_runs.reference import ReferenceTable
 from meta_training.whole_runs.search import Search, SearchConfig, Terminated
 from meta_training.whole_runs.truncated_gradients import TruncatedGradients
+from tests.arrays import assert_equal
+from tests.conftest import slow
 
 HORIZONS = (12, 30)
 WEIGHTS = as_trained(load_weights("default"))
@@ -32,6 +34,15 @@ def few():
         Perceptron(4, (5,), 3, activation="tanh", **shape),
         Quadratic(3),
     ]
+
+
+def run_alone(task, draw, draws, steps, arguments):
+    """`[steps, 1]` losses of one draw by a loop of its own."""
+    runs = LearnedRuns(WEIGHTS.optimizer, task.parameter_shapes, 1)
+    arguments = {**arguments, "meta_parameters": WEIGHTS.meta_parameters}
+    return TrainingLoop(task, runs, [draw], draws)(
+        np.arange(steps + 1), arguments
+    ).losses
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +87,9 @@ def config(reference, shared_runs, shared_gradients, monkeypatch):
     """Settings of searches that share their compiled programs, as no two must."""
     monkeypatch.setattr(search, "WholeRuns", shared_runs)
     monkeypatch.setattr(search, "TruncatedGradients", shared_gradients)
-    return SearchConfig(
-        task_set="whole_runs_few",
-        members=4,
-        reference=str(reference),
-        runs=RunConfig(families=1, horizons=HORIZONS),
-        parametrisation="scales",
-    )
+    options = dict(task_set="whole_runs_few", members=4, parametrisation="scales")
+    runs = RunConfig(families=1, horizons=HORIZONS)
+    return SearchConfig(**options, reference=str(reference), runs=runs)
 
 
 def test_the_table_holds_the_best_rate_of_each_horizon(reference, tmp_path):
@@ -93,9 +100,8 @@ def test_the_table_holds_the_best_rate_of_each_horizon(reference, tmp_path):
     np.testing.assert_array_equal(table.losses, table.evaluation_losses)
     # Once more with one of the rates: never lower at the end.
     for rate in (1e-2, 1e-1):
-        other = reference_runs.compute_table(
-            few()[:1], tmp_path / f"{rate}.npz", HORIZONS, (rate,), 2
-        )
+        path = tmp_path / f"{rate}.npz"
+        other = reference_runs.compute_table(few()[:1], path, HORIZONS, (rate,), 2)
         best = table.losses[table.tasks.index(few()[0].name)]
         assert np.all(other.losses[0, :, :, -1] >= best[..., -1] * (1 - 1e-5))
         same = table.rates[0] == np.float32(rate)
@@ -129,25 +135,12 @@ def test_members_share_every_draw_and_scores_are_those_of_plain_runs(reference):
     column = 0
     for drawn in first.values():
         for run, task in enumerate(drawn.draws.tasks):
-            steps = np.array([0, *range(1, drawn.horizon + 1)])
-            loop = TrainingLoop(
-                task,
-                LearnedRuns(WEIGHTS.optimizer, task.parameter_shapes, 1),
-                [run],
-                drawn.draws,
-            )
             arguments = {k: v[run : run + 1] for k, v in drawn.arguments.items()}
-            arguments["meta_parameters"] = WEIGHTS.meta_parameters
-            losses = loop(steps, arguments).losses[:, 0]
+            losses = run_alone(task, run, drawn.draws, drawn.horizon, arguments)[:, 0]
             marks = record_steps(drawn.horizon)
-            wanted = table.score(
-                task.name,
-                drawn.horizon,
-                drawn.arguments["total_steps"][run] > 0,
-                marks,
-                losses[marks],
-                losses[marks],
-            )
+            is_known = drawn.arguments["total_steps"][run] > 0
+            curves = marks, losses[marks], losses[marks]
+            wanted = table.score(task.name, drawn.horizon, is_known, *curves)
             assert scores[0, column] == pytest.approx(wanted, abs=1e-3)
             column += 1
 
@@ -170,30 +163,18 @@ def test_rescaled_runs_are_those_of_a_rescaled_task(reference):
 
     losses = []
     for task, scale in ((Quadratic(3), 3.0), (Larger(3), 1.0)):
-        loop = TrainingLoop(
-            task,
-            LearnedRuns(WEIGHTS.optimizer, task.parameter_shapes, 1),
-            [0],
-            draw_runs([task], [0], 20),
-        )
         arguments = {
-            "meta_parameters": WEIGHTS.meta_parameters,
             "log_learning_rate": np.full(1, -4.0, np.float32),
             "log_scale": np.full((1, 1), np.log(scale), np.float32),
         }
-        losses.append(loop(np.arange(21), arguments).losses)
+        losses.append(run_alone(task, 0, draw_runs([task], [0], 20), 20, arguments))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
     assert losses[0][-1] < losses[0][0]
 
 
+# A program for meta-gradients takes long to compile.
 @pytest.mark.parametrize(
-    "estimator",
-    [
-        "cma",
-        "evolution_strategies",
-        # A program for meta-gradients takes long to compile.
-        pytest.param("guided_evolution_strategies", marks=pytest.mark.slow),
-    ],
+    "estimator", ["cma", "evolution_strategies", slow("guided_evolution_strategies")]
 )
 def test_a_search_that_goes_on_ends_as_one_that_never_stopped(
     config, estimator, tmp_path
@@ -220,10 +201,7 @@ def test_a_search_that_goes_on_ends_as_one_that_never_stopped(
     # In the first generation the center is the start.
     assert curves[0][0]["start_score"] == curves[0][0]["center_score"]
     found = load_trained(tmp_path / "parts" / "weights.npz")
-    np.testing.assert_array_equal(
-        found.meta_parameters["tensor_gates_bias"],
-        whole.weights.meta_parameters["tensor_gates_bias"],
-    )
+    assert_equal(found.meta_parameters, whole.weights.meta_parameters)
     assert found.card["search"]["members"] == 4
     assert found.card["inner_steps"] == curves[0][-1]["inner_steps"]
 

@@ -34,15 +34,13 @@ def test_problem(name):
     case = golden.MANIFEST["problems"][name]
     task = golden.from_case(name)
     assert [list(shape) for shape in task.parameter_shapes] == case["param_shapes"]
-    instance = golden.stack_over_points(
-        task, golden.case_arrays(name), case["n_points"]
-    )
+    arrays = golden.case_arrays(name)
+    instance = golden.stack_over_points(task, arrays, case["n_points"])
     if "matrix" in case["keys"]:
         drawn = task.sample_instance(np.random.default_rng(0))["matrix"]
         np.testing.assert_allclose(drawn, golden.ARRAYS[f"{name}/matrix"], atol=1e-6)
-    value, gradients = golden.value_and_gradient(
-        task, golden.case_points(name), instance
-    )
+    points = golden.case_points(name)
+    value, gradients = golden.value_and_gradient(task, points, instance)
     tolerance = tolerance_of(case["cls"])
     assert_close(value, golden.ARRAYS[f"{name}/obj"], tolerance, "objective")
     if not case["has_gradients"]:
@@ -72,16 +70,11 @@ def test_problem_set_entry(name, position):
     if "grad_l2" not in entry:
         assert entry["spec"]["cls"] == "SparseProblem"
         return
-    for gradient, length, first in zip(
-        gradients, entry["grad_l2"], entry["grad_first"], strict=True
-    ):
+    expected = entry["grad_l2"], entry["grad_first"]
+    for gradient, length, first in zip(gradients, *expected, strict=True):
         assert_close(np.linalg.norm(gradient), length, tolerance, "gradient length")
-        np.testing.assert_allclose(
-            gradient.ravel()[: len(first)],
-            first,
-            rtol=tolerance,
-            atol=tolerance * max(length, 1e-6),
-        )
+        found, atol = gradient.ravel()[: len(first)], tolerance * max(length, 1e-6)
+        np.testing.assert_allclose(found, first, rtol=tolerance, atol=atol)
 
 
 @pytest.mark.parametrize(("name", "position"), ENTRIES)
@@ -119,9 +112,8 @@ def test_released_is_what_the_released_command_line_turns_on():
     on = {name for name in described if described[name]["on_by_default_in_metarun"]}
     assert set(ON_BY_DEFAULT) == on
     assert set(described) <= set(list_task_sets())
-    assert len(task_set("released")) == sum(
-        len(described[name]["entries"]) for name in on
-    )
+    sizes = [len(described[name]["entries"]) for name in on]
+    assert len(task_set("released")) == sum(sizes)
 
 
 def test_no_neural_networks():
@@ -145,11 +137,9 @@ DATASETS = {
 @pytest.mark.parametrize("name", DATASETS)
 def test_dataset(name):
     dataset = DATASETS[name]()
-    data = golden.ARRAYS[f"dataset_{name}/data"]
+    data, labels = (golden.ARRAYS[f"dataset_{name}/{x}"] for x in ("data", "labels"))
     np.testing.assert_allclose(dataset.data, data, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(
-        dataset.labels, golden.ARRAYS[f"dataset_{name}/labels"]
-    )
+    np.testing.assert_array_equal(dataset.labels, labels)
     assert (dataset.data.dtype, dataset.labels.dtype) == (np.float32, np.int32)
 
 

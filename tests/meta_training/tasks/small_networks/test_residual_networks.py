@@ -15,8 +15,7 @@ from meta_training.tasks.small_networks.residual_networks import (
 def layer_of_keras(task, units, stride):
     if isinstance(task, ResidualPerceptron):
         return keras_layers.Dense(units, use_bias=False)
-    size = 3
-    return keras_layers.Conv2D(units, size, stride, "same", use_bias=False)
+    return keras_layers.Conv2D(units, 3, stride, "same", use_bias=False)
 
 
 def by_keras(task, stages):
@@ -70,7 +69,6 @@ def test_outputs_are_those_of_keras(task, stages):
     generator = np.random.default_rng(1)
     instance = task.sample_instance(generator)
     start = task.sample_parameters(generator)
-    rows = 20
     model, variables = by_keras(task, stages)
     assert [tuple(v.shape) for v in variables] == list(task.parameter_shapes)
     # Scales start at 1, offsets and the last bias at 0, as those of Keras do.
@@ -81,14 +79,10 @@ def test_outputs_are_those_of_keras(task, stages):
     moved = [value.astype(np.float32) for value in moved]
     for variable, value in zip(variables, moved, strict=True):
         variable.assign(value)
-    data = instance["data"][:rows]
-    found = task.predict(
-        [tf.constant(value[None]) for value in moved],
-        {
-            "data": tf.constant(data[None]),
-            "activation": tf.constant(instance["activation"][None]),
-        },
-    )
+    data = instance["data"][:20]
+    arrays = {"data": data, "activation": instance["activation"]}
+    arrays = {name: tf.constant(array[None]) for name, array in arrays.items()}
+    found = task.predict([tf.constant(value[None]) for value in moved], arrays)
     expected = model(data, training=True)
     np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-4)
 

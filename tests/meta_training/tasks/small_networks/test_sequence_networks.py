@@ -10,15 +10,13 @@ from meta_training.tasks.small_networks.sequence_networks import (
     AttentionNetwork,
     EmbeddingNetwork,
 )
+from tests.arrays import assert_close
 from tests.meta_training.tasks.stacks import drawn
 
 
 def moved_start(task, generator):
     start = task.sample_parameters(generator)
-    return [
-        (value + 0.1 * generator.normal(size=value.shape)).astype(np.float32)
-        for value in start
-    ]
+    return [np.float32(x + 0.1 * generator.normal(size=x.shape)) for x in start]
 
 
 def outputs(task, values, data):
@@ -56,9 +54,7 @@ def test_two_blocks_of_attention(tokens):
         stream = stream + dense(np.reshape(attended, (7, tokens, width)))
         stream = stream + dense(np.tanh(dense(normalised(stream))))
     expected = dense(stream.mean(axis=1))
-    np.testing.assert_allclose(
-        outputs(task, values, data), expected, rtol=1e-3, atol=1e-4
-    )
+    assert_close(outputs(task, values, data), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_embeddings():
@@ -71,9 +67,7 @@ def test_embeddings():
     embedding.set_weights(values[:1])
     hidden = np.tanh(embedding(data).numpy().mean(axis=1) @ values[1] + values[2])
     expected = hidden @ values[3] + values[4]
-    np.testing.assert_allclose(
-        outputs(task, values, data), expected, rtol=1e-4, atol=1e-5
-    )
+    assert_close(outputs(task, values, data), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rare_words_have_no_gradient():
