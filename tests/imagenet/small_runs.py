@@ -26,9 +26,8 @@ SMALL = {
 
 
 def settings(data_dir, model_dir, **changes):
-    return RunConfig(
-        **{**SMALL, "data_dir": data_dir, "model_dir": str(model_dir), **changes}
-    )
+    folders = {"data_dir": data_dir, "model_dir": str(model_dir)}
+    return RunConfig(**SMALL | folders | changes)
 
 
 def train(data_dir, model_dir, until=None, **changes):
@@ -40,9 +39,8 @@ def train(data_dir, model_dir, until=None, **changes):
 
 def contents(folder):
     """The bytes of all files."""
-    return {
-        path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path: path.read_bytes() for path in files}
 
 
 def values(training):

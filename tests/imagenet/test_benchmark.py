@@ -1,33 +1,19 @@
 """The command that compares: its report, and what it refuses at its start."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from learned_optimizer import load_weights
 from learned_optimizer.utils.csv_log import read_csv
-
-
-def python(*arguments):
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done
+from tests.conftest import output_of, run_python
 
 
 @pytest.mark.slow
 def test_the_command_compares_and_reports(tmp_path):
-    done = python(
+    output = output_of(
         *("-m", "tests.imagenet.tiny_benchmark"),
         *("--models=tiny", "--seeds=3"),
         *("--optimizers=hierarchical_rnn,adam", "--factors=1,10", "--probe_steps=4"),
@@ -35,7 +21,7 @@ def test_the_command_compares_and_reports(tmp_path):
         *("--num_validation_images=10", "--image_size=32", "--timing_batches=1,8"),
         *(f"--data_dir={tmp_path / 'data'}", f"--output={tmp_path / 'out'}"),
     )
-    assert "HierarchicalRNN()" in done.stdout
+    assert "HierarchicalRNN()" in output
     text = ("model", "optimizer", "weights_sha256")
     rows = read_csv(tmp_path / "out" / "curves.csv", text)
     assert len(rows) == 2 * 8
@@ -117,7 +103,8 @@ def test_mistakes_end_the_comparison_before_anything_long(tmp_path):
         "--eval_only",
     ):
         cases.append(([*common, flag], f"Received: {flag.partition('=')[0]}$"))
-    done = python("-c", CHECKS, json.dumps([arguments for arguments, _ in cases]))
+    done = run_python("-c", CHECKS, json.dumps([arguments for arguments, _ in cases]))
+    assert done.returncode == 0, done.stderr[-4000:]
     found = [line for line in done.stderr.splitlines() if line.startswith("imagenet.")]
     for line, (arguments, message) in zip(found, cases, strict=True):
         assert re.search(message, line), (arguments, line)

@@ -1,14 +1,12 @@
 """All stages on the CPU, with a tiny network and without TensorFlow."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from learned_optimizer.utils.csv_log import read_csv
+from tests.conftest import run_python
 
 pytest.importorskip("jax", reason="JAX is not installed: `make backends`")
 
@@ -29,14 +27,8 @@ SMALL = (
 
 
 def command(folder, *flags):
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *SMALL, f"--output={folder}", *flags],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-    )
+    arguments = ("-c", PROGRAM, *SMALL, f"--output={folder}", *flags)
+    return run_python(*arguments, JAX_PLATFORMS="cpu")
 
 
 @pytest.mark.slow
@@ -48,11 +40,8 @@ def test_all_stages(tmp_path):
     assert report == done.stdout.removesuffix("\n")
     for stage in ("resnet", "inception"):
         runs = sorted(path.parent for path in (tmp_path / stage).glob("*/eval.csv"))
-        assert [run.name for run in runs] == [
-            "tiny_hierarchical_rnn_seed0",
-            "tiny_nadamw_0.001_seed0",
-            "tiny_nadamw_0.003_seed0",
-        ]
+        optimizers = "hierarchical_rnn", "nadamw_0.001", "nadamw_0.003"
+        assert [run.name for run in runs] == [f"tiny_{x}_seed0" for x in optimizers]
         first = []
         for run in runs:
             assert run.name in report

@@ -7,6 +7,8 @@ import pytest
 
 from imagenet.input import augmentation
 from imagenet.models import MODELS, build_model, checked_image_size
+from tests.arrays import assert_equal
+from tests.conftest import slow
 
 # Parameters with 1,000 classes, usual and smallest image: from the table of
 # keras.io/api/applications and the documentation of the models; parameters are in
@@ -21,11 +23,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if "v2_50" in name else pytest.mark.slow)
-        for name in NETWORKS
-    ],
+    "name", [name if "v2_50" in name else slow(name) for name in NETWORKS]
 )
 def test_networks_have_the_size_they_are_known_for(name):
     parameters, usual, smallest = NETWORKS[name]
@@ -92,8 +90,7 @@ def test_the_seed_decides_the_initial_weights():
         build_model("resnet_v2_50", 5, 32, precision, seed=seed)
         for seed, precision in ((1, "float32"), (1, "mixed_bfloat16"), (2, "float32"))
     )
-    for one, two in zip(first.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(np.array(one), np.array(two))
+    assert_equal(first.get_weights(), again.get_weights())
     kernels = [np.array(model.trainable_variables[0]) for model in (first, other)]
     assert np.any(kernels[0] != kernels[1])
 

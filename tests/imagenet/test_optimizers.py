@@ -10,6 +10,7 @@ from imagenet.optimizers import OPTIMIZERS, OptimizerSpec, WarmUp, kernels_of
 from learned_optimizer import HierarchicalRNN
 
 RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
+CONSTANT = {"schedule": "constant", "warmup_steps": 0}
 
 
 @pytest.mark.parametrize(
@@ -38,16 +39,13 @@ RUN = {"batch_size": 64, "train_steps": 1000, "steps_per_epoch": 10.0}
     ],
 )
 def test_usual_rates(name, step, expected):
-    assert OptimizerSpec(name, **RUN).rate_at(step) == pytest.approx(
-        expected, rel=1e-6, abs=1e-9
-    )
+    rate = OptimizerSpec(name, **RUN).rate_at(step)
+    assert rate == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_given_rate_is_taken_as_it_is(name):
-    spec = OptimizerSpec(
-        name, **RUN, learning_rate=0.7, schedule="constant", warmup_steps=0
-    )
+    spec = OptimizerSpec(name, **RUN, **CONSTANT, learning_rate=0.7)
     assert [spec.rate_at(step) for step in (0, 500)] == [0.7, 0.7]
 
 
@@ -57,10 +55,9 @@ def test_a_short_run_warms_up_over_a_tenth():
 
 
 def test_a_schedule_goes_through_its_config():
+    schedules = keras.optimizers.schedules
     schedule = WarmUp(0.1, "cosine", 5, 100, 10.0)
-    again = keras.optimizers.schedules.deserialize(
-        keras.optimizers.schedules.serialize(schedule)
-    )
+    again = schedules.deserialize(schedules.serialize(schedule))
     for step in (0, 4, 5, 50, 100):
         assert float(again(step)) == float(schedule(step))
 
@@ -78,9 +75,7 @@ def test_only_kernels_decay(name):
 
     def moved(decay):
         model = network()
-        spec = OptimizerSpec(
-            name, **RUN, weight_decay=decay, schedule="constant", warmup_steps=0
-        )
+        spec = OptimizerSpec(name, **RUN, **CONSTANT, weight_decay=decay)
         optimizer = spec.make(model)
         gradients = [np.full(v.shape, 0.5, np.float32) for v in model.trainable_weights]
         optimizer.apply(gradients, model.trainable_variables)
@@ -121,9 +116,7 @@ def test_each_is_that_of_the_work_named(name, kind, decay, schedule):
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "momentum"])
 def test_two_steps_of_a_baseline_by_hand(name):
     """With the constants of the works that `imagenet.optimizers` names."""
-    spec = OptimizerSpec(
-        name, **RUN, learning_rate=0.1, schedule="constant", warmup_steps=0
-    )
+    spec = OptimizerSpec(name, **RUN, **CONSTANT, learning_rate=0.1)
     model = network()
     optimizer = spec.make(model)
     variable = model.trainable_variables[1]

@@ -16,6 +16,10 @@ NOT_GENERATED = {
 }
 
 
+OF_EPOCHS = {"train_steps": None, "epochs": 1}
+LEARNED = {"optimizer": "hierarchical_rnn"}
+
+
 class Left(Exception):
     """The command ended, with a line and a status."""
 
@@ -46,13 +50,10 @@ def main(monkeypatch, data_dir):
         ({"learning_rate": -1.0}, "learning_rate must be .*above 0"),
         ({"warmup_steps": 7}, "7 steps of 6"),
         ({"train_steps": None, "epochs": 2.0, "warmup_steps": 11}, "11 steps of 10"),
+        (NOT_GENERATED | OF_EPOCHS | {"warmup_steps": 10**6}, "of 160146"),
+        (LEARNED | {"weights": "typo"}, "weights='typo'"),
         (
-            {**NOT_GENERATED, "train_steps": None, "epochs": 1, "warmup_steps": 10**6},
-            "of 160146",
-        ),
-        ({"optimizer": "hierarchical_rnn", "weights": "typo"}, "weights='typo'"),
-        (
-            {"optimizer": "hierarchical_rnn", "weights": "released", "horizon": True},
+            LEARNED | {"weights": "released", "horizon": True},
             "needs weights with a nominal learning rate",
         ),
         ({"accumulation_steps": 3}, "batch_size must be a multiple"),
@@ -82,9 +83,7 @@ def test_the_folder_of_another_run(main, tmp_path):
 
 
 def test_another_backend_is_refused(main, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "learned_optimizer.utils.backend.keras.config.backend", lambda: "jax"
-    )
+    monkeypatch.setattr("keras.config.backend", lambda: "jax")
     with pytest.raises(Left, match="must be 'tensorflow' here.*'jax'"):
         main(tmp_path / "run")
 
@@ -93,10 +92,8 @@ def test_one_thread_is_refused_where_it_would_corrupt_memory(
     main, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
-    monkeypatch.setattr(
-        "imagenet.train.tf.config.threading.set_intra_op_parallelism_threads",
-        lambda threads: None,
-    )
+    threading = tf.config.threading
+    monkeypatch.setattr(threading, "set_intra_op_parallelism_threads", lambda _: None)
     with pytest.raises(Left, match="TF_NUM_INTRAOP_THREADS=1.*Received: --threads=1"):
         main(tmp_path / "run", threads=1)
 
@@ -109,11 +106,8 @@ def test_no_imagenet(main, tmp_path):
 
 def test_a_command_that_was_put_right_runs(main, tmp_path):
     """What was started by mistake leaves no folder that refuses it."""
-    for wrong in (
-        {"optimizer": "hierarchical_rnn", "weights": "typo"},
-        {"input_shards": 3},
-        {"eval_only": True},
-    ):
+    typo = LEARNED | {"weights": "typo"}
+    for wrong in (typo, {"input_shards": 3}, {"eval_only": True}):
         with pytest.raises(Left, match="status 1"):
             main(tmp_path / "run", train_steps=2, **wrong)
     main(tmp_path / "run", train_steps=2)

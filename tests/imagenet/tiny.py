@@ -10,33 +10,26 @@ import keras
 from imagenet.models import MODELS, ModelSpec
 
 
-def tiny(weights, classes, input_shape, classifier_activation):
+def network(inner, weights, classes, input_shape, classifier_activation):
+    """These layers, and a dense one for the classes."""
+    assert weights is None
+    pooling = keras.layers.GlobalAveragePooling2D()
+    dense = keras.layers.Dense(classes, activation=classifier_activation)
+    return keras.Sequential([keras.Input(input_shape), *inner, pooling, dense])
+
+
+def tiny(*arguments, **options):
     """Two convolutions and a dense layer, with batch normalization."""
-    assert weights is None
-    return keras.Sequential(
-        [
-            keras.Input(input_shape),
-            keras.layers.Conv2D(8, 3, strides=2, use_bias=False),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.Conv2D(16, 3, strides=2, activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(classes, activation=classifier_activation),
-        ]
-    )
+    first = keras.layers.Conv2D(8, 3, strides=2, use_bias=False)
+    normalised = keras.layers.BatchNormalization(), keras.layers.ReLU()
+    second = keras.layers.Conv2D(16, 3, strides=2, activation="relu")
+    return network([first, *normalised, second], *arguments, **options)
 
 
-def plain(weights, classes, input_shape, classifier_activation):
-    """The same without batch normalization: the parts of a batch do not mix."""
-    assert weights is None
-    return keras.Sequential(
-        [
-            keras.Input(input_shape),
-            keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(classes, activation=classifier_activation),
-        ]
-    )
+def plain(*arguments, **options):
+    """One convolution without normalization: the parts of a batch do not mix."""
+    convolution = keras.layers.Conv2D(8, 3, strides=2, activation="relu")
+    return network([convolution], *arguments, **options)
 
 
 MODELS["tiny"] = ModelSpec(tiny, 32, 16)

@@ -22,7 +22,6 @@ from tests.imagenet.small_data import (
     put_tars,
     smooth_picture,
     tar_of,
-    train_tar,
     validation_tar,
 )
 
@@ -30,11 +29,9 @@ SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def imagenet(tmp_path_factory):
-    """The real builder's set of a few files, some of them bad."""
-    data_dir = tmp_path_factory.mktemp("imagenet")
-    put_tars(data_dir, train_tar(), validation_tar())
-    return open_images(DataConfig("imagenet2012", str(data_dir), SIZE))
+def imagenet(prepared):
+    """The set of a few files, some of them bad, opened."""
+    return open_images(DataConfig("imagenet2012", str(prepared), SIZE))
 
 
 def arrays(batches, count):
@@ -101,14 +98,11 @@ def test_crops_are_drawn_from(settings, data, what):
     part = part_of_split(data._source.builder, "train", 0, 1)
     record = next(iter(records_in_order(part)))
     other = open_images(dataclasses.replace(settings, seed=1))
-    numbers = {
-        "seed": [(data, 7, 0), (other, 7, 0)],
-        "number": [(data, 7, 0), (data, 8, 0)],
-        "drawn": [(data, 7, 0), (data, 7, 1)],
-    }[what]
+    changed = {"seed": (other, 7, 0), "number": (data, 8, 0), "drawn": (data, 7, 1)}
+    numbers = (data, 7, 0), changed[what], (data, 7, 0)
     one, two, again = (
         images._training_image(record, tf.constant(number, tf.int64), drawn)[0].numpy()
-        for images, number, drawn in (*numbers, numbers[0])
+        for images, number, drawn in numbers
     )
     assert not np.array_equal(one, two)
     np.testing.assert_array_equal(one, again)
@@ -147,12 +141,8 @@ def test_shards_have_all_images_once_an_epoch(data, num_shards):
 def test_evaluation_covers_every_image_once(data, batch_size, num_shards):
     whole = arrays(data.evaluation_batches(5), 2)
     assert len(whole) == 1 and whole[0][2].sum() == 5
-    read = [
-        arrays(
-            data.evaluation_batches(batch_size, shard=shard, num_shards=num_shards), -1
-        )
-        for shard in range(num_shards)
-    ]
+    shards = [dict(shard=shard, num_shards=num_shards) for shard in range(num_shards)]
+    read = [arrays(data.evaluation_batches(batch_size, **part), -1) for part in shards]
     (batches,) = {len(batches) for batches in read}
     assert batches == math.ceil(math.ceil(5 / num_shards) / batch_size)
     images, labels, weights = (
@@ -171,11 +161,8 @@ def test_image_files_of_every_kind(imagenet, kind):
     examples = list(_examples(imagenet))
     assert len(examples) == len(KINDS)
     number = list(KINDS).index(kind) + 1
-    (place,) = [
-        place
-        for place, example in enumerate(examples)
-        if example["file_name"] == b"ILSVRC2012_val_%08d.JPEG" % number
-    ]
+    names = [example["file_name"] for example in examples]
+    place = names.index(b"ILSVRC2012_val_%08d.JPEG" % number)
     image, label, weight = (part[place] for part in batch)
     assert weight == KINDS[kind]
     assert label == examples[place]["label"]

@@ -125,9 +125,8 @@ def test_folders_that_will_not_do(folder, tmp_path, gone, message):
     assert not (tmp_path / "data").exists()
 
 
-def test_no_room(folder, tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+def test_no_room(folder, tmp_path, disk_of):
+    disk_of(1000)
     with pytest.raises(OSError, match="need about .* GB of disk"):
         open_source(config(folder, tmp_path))
     assert not list((tmp_path / "data").rglob("*.tfrecord*"))

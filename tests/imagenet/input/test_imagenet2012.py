@@ -20,15 +20,6 @@ from tests.imagenet.small_data import (
 )
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A folder with tar files and what TFDS made of them."""
-    data_dir = tmp_path_factory.mktemp("imagenet")
-    put_tars(data_dir, train_tar(), validation_tar())
-    imagenet_builder(data_dir)
-    return data_dir
-
-
 def test_prepares_the_tar_files(prepared):
     builder = tfds.builder("imagenet2012", data_dir=str(prepared))
     info = builder.info
@@ -61,6 +52,8 @@ def test_reads_what_is_prepared_without_the_tar_files(prepared, tmp_path):
 
 TRAIN, VALIDATION = train_tar(1), validation_tar()
 PICTURE = encoded(smooth_picture())
+UNKNOWN = tar_of({"n00000000.tar": tar_of({"n00000000_1.JPEG": PICTURE})})
+CUT_WITHIN = tar_of({"n01440764.tar": tar_of({"n01440764_1.JPEG": PICTURE})[:1000]})
 
 
 @pytest.mark.parametrize(
@@ -78,16 +71,8 @@ PICTURE = encoded(smooth_picture())
         (b"x" * 9216 + bytes(1024), VALIDATION, "img_train.tar.* Download it again"),
         (VALIDATION, VALIDATION, "begins with 'ILSVRC2012_val_00000001.JPEG'"),
         (TRAIN, TRAIN, "begins with 'n01440764.tar'"),
-        (
-            tar_of({"n00000000.tar": tar_of({"n00000000_1.JPEG": PICTURE})}),
-            VALIDATION,
-            "must be those of ImageNet 2012. .*n00000000",
-        ),
-        (
-            tar_of({"n01440764.tar": tar_of({"n01440764_1.JPEG": PICTURE})[:1000]}),
-            VALIDATION,
-            "must be those of ImageNet 2012",
-        ),
+        (UNKNOWN, VALIDATION, "must be those of ImageNet 2012. .*n00000000"),
+        (CUT_WITHIN, VALIDATION, "must be those of ImageNet 2012"),
     ],
 )
 def test_tar_files_that_will_not_do(tmp_path, train, validation, message):
@@ -106,10 +91,9 @@ def test_no_folder(tmp_path):
             imagenet_builder(tmp_path / name)
 
 
-def test_no_room(tmp_path, monkeypatch):
+def test_no_room(tmp_path, disk_of):
     put_tars(tmp_path, TRAIN, VALIDATION)
-    usage = type("Usage", (), {"free": 10_000})
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    disk_of(10_000)
     with pytest.raises(OSError, match="needs about .* GB of disk. Received: 0.0 GB"):
         imagenet_builder(tmp_path)
 

@@ -92,10 +92,8 @@ def test_files_of_an_epoch_are_mixed(parts):
 def test_a_number_that_is_drawn_gives_an_order_of_its_own(parts, name):
     part, wanted = parts[name]
     drawn = tf.constant([1, 2], tf.int64)
-    one, other = (
-        numbers(shuffled_records(part, 0, extra_seed=seed), part.count)
-        for seed in drawn
-    )
+    records = (shuffled_records(part, 0, extra_seed=seed) for seed in drawn)
+    one, other = (numbers(each, part.count) for each in records)
     assert one != other
     assert sorted(one) == sorted(other) == list(wanted)
 
@@ -103,9 +101,7 @@ def test_a_number_that_is_drawn_gives_an_order_of_its_own(parts, name):
 def test_files_are_mixed_where_memory_holds_a_part_of_them(tmp_path):
     """Read side by side, and in another order each epoch."""
     counts = np.full(20, 100)
-    part = Part(
-        write_files(tmp_path, counts), np.zeros(20, np.int64), counts, record_bytes=1e9
-    )
+    part = Part(write_files(tmp_path, counts), np.zeros(20, np.int64), counts, 1e9)
     records = shuffled_records(part, 0, num_pipelines=5)
     epochs = np.array(numbers(records, 2 * part.count)).reshape(2, -1)
     beginnings = [set(epoch[:200] // 100) for epoch in epochs]

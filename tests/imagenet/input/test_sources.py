@@ -16,15 +16,10 @@ COUNTS = {"train": 6, "test": 4}
 
 
 def features(channels=3, encoding="jpeg", label=None, **others):
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(
-                shape=(None, None, channels), encoding_format=encoding
-            ),
-            "label": label or tfds.features.ClassLabel(num_classes=3),
-            **others,
-        }
-    )
+    shape = (None, None, channels)
+    image = tfds.features.Image(shape=shape, encoding_format=encoding)
+    label = label or tfds.features.ClassLabel(num_classes=3)
+    return tfds.features.FeaturesDict({"image": image, "label": label, **others})
 
 
 def picture(number, channels=3, size=40):
@@ -33,23 +28,29 @@ def picture(number, channels=3, size=40):
     return image if channels == 3 else image[..., :1]
 
 
-def store(data_dir, name="small", counts=COUNTS, channels=3, encoding="jpeg", **others):
-    """Writes a set with TFDS; each image is a `picture` of its number."""
+def store(data_dir, features, splits, name="small"):
+    """Writes a set with TFDS."""
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        features=features,
+        split_datasets=splits,
+        data_dir=data_dir,
+    )
+
+
+def store_pictures(data_dir, counts=COUNTS, channels=3, encoding="jpeg", **others):
+    """Writes a set each of whose images is a `picture` of its number."""
 
     def example(n):
         image = picture(n, channels)
         return {"image": image, "label": n % 3, **dict.fromkeys(others, 1)}
 
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name=name,
-        version="1.0.0",
-        features=features(channels, encoding, **others),
-        split_datasets={
-            split: [(f"{split}{n}", example(n)) for n in range(count)]
-            for split, count in counts.items()
-        },
-        data_dir=data_dir,
-    )
+    splits = {
+        split: [(f"{split}{n}", example(n)) for n in range(count)]
+        for split, count in counts.items()
+    }
+    store(data_dir, features(channels, encoding, **others), splits)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def store(data_dir, name="small", counts=COUNTS, channels=3, encoding="jpeg", **
 )
 def test_a_set_without_file_names(tmp_path, channels, encoding, others):
     """With its own splits and classes; other features are left alone."""
-    store(tmp_path, "small", COUNTS, channels, encoding, **others)
+    store_pictures(tmp_path, COUNTS, channels, encoding, **others)
     data = open_images(DataConfig("small", str(tmp_path), image_size=32))
     assert (data.num_classes, data.num_train_images) == (3, 6)
     assert data.num_validation_images == 4
@@ -90,7 +91,7 @@ def test_a_set_without_file_names(tmp_path, channels, encoding, others):
     ],
 )
 def test_splits(tmp_path, splits, wanted):
-    store(tmp_path)
+    store_pictures(tmp_path)
     data = open_images(DataConfig("small", str(tmp_path), image_size=32, **splits))
     assert (data.num_train_images, data.num_validation_images) == wanted
     shards = [
@@ -112,7 +113,7 @@ def test_splits(tmp_path, splits, wanted):
     ],
 )
 def test_splits_that_there_are_not(tmp_path, splits, message):
-    store(tmp_path, counts={"train": 6} if splits is None else COUNTS)
+    store_pictures(tmp_path, {"train": 6} if splits is None else COUNTS)
     with pytest.raises(ValueError, match=message):
         open_source(DataConfig("small", str(tmp_path), **(splits or {})))
 
@@ -126,13 +127,8 @@ def test_splits_that_there_are_not(tmp_path, splits, message):
 )
 def test_other_features_are_named(tmp_path, label, named):
     example = {"image": picture(0), **dict.fromkeys(label, 1)}
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="other",
-        version="1.0.0",
-        features=tfds.features.FeaturesDict({"image": tfds.features.Image(), **label}),
-        split_datasets={"train": [("a", example)]},
-        data_dir=tmp_path,
-    )
+    others = tfds.features.FeaturesDict({"image": tfds.features.Image(), **label})
+    store(tmp_path, others, {"train": [("a", example)]}, "other")
     with pytest.raises(ValueError, match=f"must have the features .*{named}"):
         open_source(DataConfig("other", str(tmp_path)))
 
@@ -161,13 +157,7 @@ def test_bad_images_without_names_are_told_by_their_content(tmp_path, capfd):
         path = tmp_path / name
         path.write_bytes(content)
         examples.append((name, {"image": path, "label": 1}))
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="small",
-        version="1.0.0",
-        features=features(),
-        split_datasets={"train": examples, "test": examples},
-        data_dir=tmp_path,
-    )
+    store(tmp_path, features(), {"train": examples, "test": examples})
     data = open_images(DataConfig("small", str(tmp_path), image_size=32))
     (batch,) = data.evaluation_batches(2)
     assert sorted(batch[2].numpy()) == [0, 1]
@@ -175,7 +165,7 @@ def test_bad_images_without_names_are_told_by_their_content(tmp_path, capfd):
     assert re.search(r'Skipped "record \d+ of class 1" which', said)
 
 
-def change_metadata(change):
+def of_metadata(change):
     def damage(folder):
         path = folder / "dataset_info.json"
         path.write_text(change(path.read_text()))
@@ -209,17 +199,16 @@ def remove_all_but_the_settings(folder):
             "metadata|--dataset must be a data set",
         ),
         (remove_all_but_the_settings, "a folder without its metadata|metadata"),
-        (change_metadata(lambda text: text[:100]), "metadata are damaged"),
+        (of_metadata(lambda text: text[:100]), "metadata are damaged"),
         (
-            change_metadata(lambda text: text.replace('"tfrecord"', '"array_record"')),
+            of_metadata(lambda text: text.replace('"tfrecord"', '"array_record"')),
             "must hold TFRecord files.*'array_record'",
         ),
     ],
 )
 def test_damaged_records(tmp_path, damage, message):
-    config = DataConfig(
-        "generated", str(tmp_path), num_classes=2, num_images=4, num_validation_images=2
-    )
+    counts = dict(num_classes=2, num_images=4, num_validation_images=2)
+    config = DataConfig("generated", str(tmp_path), **counts)
     open_source(config)
     damage(tmp_path / "imagenet2012/5.1.0")
     with pytest.raises(ValueError, match=message) as caught:

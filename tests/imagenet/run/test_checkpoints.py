@@ -35,9 +35,8 @@ def test_a_damaged_checkpoint(data_dir, ended):
         train(data_dir, ended, train_steps=8)
 
 
-def test_no_room(data_dir, ended, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+def test_no_room(data_dir, ended, tmp_path, disk_of):
+    disk_of(1000)
     with pytest.raises(ValueError, match="room for 3 more checkpoints"):
         train(data_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -9,19 +9,17 @@ import pytest
 
 from imagenet.input.data import DataConfig, open_images
 from learned_optimizer.utils.csv_log import read_csv
+from tests.arrays import assert_close
 from tests.cluster_processes import Processes, rows_of, tf_configs, wait_until
 from tests.imagenet.small_data import loss_of_first
-from tests.imagenet.small_runs import curve
+from tests.imagenet.small_runs import SMALL, curve
 
 pytestmark = pytest.mark.slow
-IMAGES = {
-    "num_classes": 4,
-    "num_images": 40,
-    "num_validation_images": 10,
-    "image_size": 32,
-}
+NAMES = ("num_classes", "num_images", "num_validation_images", "image_size")
+IMAGES = {name: SMALL[name] for name in NAMES}
 SECONDS = 240
 TWO_WORKERS = "--strategy=multi_worker"
+TWO_REPLICAS = ("--strategy=mirrored", "--replicas=2")
 AS_ONE = ("--synchronized_batch_normalization", "--input_shards=2")
 
 
@@ -66,18 +64,17 @@ def assert_same_run(one, other, exactly=False):
         keras.models.load_model(folder / "model.keras").variables
         for folder in (one, other)
     )
-    for mine, theirs in zip(first, second, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=atol)
+    assert_close(first, second, rtol, atol)
     first, second = (read_csv(folder / "eval.csv")[-1] for folder in (one, other))
     assert first == pytest.approx(second, rel=max(rtol, 1e-6))
 
 
 def test_two_replicas_do_what_one_device_does(flags, processes, tmp_path):
-    for name, more in (("one", []), ("two", ["--strategy=mirrored", "--replicas=2"])):
-        # A decay so large that it shows if replicas count it twice.
-        more += ["--input_shards=1", "--accumulation_steps=2", "--weight_decay=0.1"]
-        arguments = flags(tmp_path / name, *more, optimizer="momentum", model="plain")
-        ended(processes.start(*arguments))
+    # A decay so large that it shows if replicas count it twice.
+    common = ("--input_shards=1", "--accumulation_steps=2", "--weight_decay=0.1")
+    options = dict(optimizer="momentum", model="plain")
+    for name, more in (("one", ()), ("two", TWO_REPLICAS)):
+        ended(processes.start(*flags(tmp_path / name, *common, *more, **options)))
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
@@ -89,8 +86,7 @@ def test_what_replicas_evaluate_is_what_they_save(flags, processes, tmp_path, wo
     if workers == 2:
         ended(*start_two(processes, flags(folder, TWO_WORKERS, steps=60)))
     else:
-        mirrored = ("--strategy=mirrored", "--replicas=2")
-        ended(processes.start(*flags(folder, *mirrored, steps=60)))
+        ended(processes.start(*flags(folder, *TWO_REPLICAS, steps=60)))
     # Of the checkpoint, on one device.
     again = ended(processes.start(*flags(folder, "--eval_only", steps=60)))
     row = read_csv(folder / "eval.csv")[-1]
@@ -173,13 +169,9 @@ def test_workers_that_do_not_wait(flags, processes, tmp_path):
 
 
 def test_killed_at_any_moment_it_goes_on_number_for_number(flags, processes, tmp_path):
+    options = dict(optimizer="hierarchical_rnn", steps=120)
     one, two = (
-        flags(
-            tmp_path / name,
-            "--checkpoint_every=10",
-            optimizer="hierarchical_rnn",
-            steps=120,
-        )
+        flags(tmp_path / name, "--checkpoint_every=10", **options)
         for name in ("one", "two")
     )
     ended(processes.start(*one))

@@ -9,6 +9,7 @@ from imagenet.optimizers import unwrapped, with_loss_scale
 from imagenet.run.devices import Devices
 from imagenet.run.programs import Programs
 from imagenet.run.training import resolve_optimizer
+from tests.arrays import assert_close, assert_equal
 from tests.imagenet import tiny
 from tests.imagenet.small_runs import settings
 
@@ -16,15 +17,8 @@ RATE = 0.1
 
 
 def programs_of(model, **changes):
-    run = settings(
-        "unused",
-        "unused",
-        model="plain",
-        learning_rate=RATE,
-        schedule="constant",
-        weight_decay=0.0,
-        **changes,
-    )
+    changes |= dict(learning_rate=RATE, schedule="constant", weight_decay=0.0)
+    run = settings("unused", "unused", model="plain", **changes)
     spec = resolve_optimizer(run, 40)
     devices = Devices(tf.distribute.get_strategy(), 1)
     return Programs(run, spec, devices, model, spec.make(model))
@@ -62,14 +56,12 @@ def test_images_of_weight_0_are_as_if_left_out(weights, parts):
     ((*row, log_rate),) = programs.train(iter(batches), tf.constant(1)).numpy()
     after = [np.array(variable) for variable in model.trainable_variables]
     # The first step of momentum is that of plain descent.
-    for old, new, gradient in zip(before, after, gradients, strict=True):
-        np.testing.assert_allclose(
-            old - new, RATE * np.array(gradient), rtol=1e-4, atol=1e-7
-        )
+    moves = [old - new for old, new in zip(before, after, strict=True)]
+    assert_close(moves, [RATE * np.array(g) for g in gradients], rtol=1e-4, atol=1e-7)
     expected = [0.0] * 3
     if kept.any():
         expected = [float(loss) * kept.sum(), right, kept.sum()]
-        assert any((old != new).any() for old, new in zip(before, after, strict=True))
+        assert any(move.any() for move in moves)
     np.testing.assert_allclose(row, expected, rtol=1e-5)
     assert log_rate == 0.0
 
@@ -83,9 +75,8 @@ def test_the_first_five_of_seven_by_hand():
     weights = np.array([1, 1, 1, 1, 0], np.float32)
     images = np.broadcast_to(logits, (5, 1, 1, 7))
     batches = tf.data.Dataset.from_tensors((images, labels, weights))
-    top_1, top_5, loss, count = programs_of(model).evaluate(
-        iter(batches), tf.constant(1)
-    )
+    evaluate = programs_of(model).evaluate
+    top_1, top_5, loss, count = evaluate(iter(batches), tf.constant(1))
     assert (float(top_1), float(top_5), float(count)) == (1.0, 2.0, 4.0)
     expected = 4 * np.log(np.exp(logits).sum()) - logits[[0, 4, 5, 6]].sum()
     assert float(loss) == pytest.approx(expected, rel=1e-5)
@@ -160,8 +151,7 @@ def test_an_overflow_on_one_replica_is_one_on_all(optimizer):
         scale /= 2
         assert scaled.dynamic_scale.numpy() == scale
         assert iterations.numpy() == 0
-        for one, other in zip(before, values(), strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert_equal(values(), before)
     step(-1)
     assert scaled.dynamic_scale.numpy() == scale
     assert iterations.numpy() == 1

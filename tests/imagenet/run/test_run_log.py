@@ -1,12 +1,8 @@
 """What a run leaves of its figures."""
 
-import tensorflow as tf
-from tensorboard.backend.event_processing.plugin_event_accumulator import (
-    EventAccumulator,
-)
-
 from imagenet.run.config import TRAIN_COLUMNS
 from imagenet.run.run_log import RunLog
+from tests.event_files import shown_curve
 
 
 def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
@@ -17,10 +13,5 @@ def test_tensorboard_forgets_the_steps_that_are_done_again(tmp_path):
 
     log(0, [{"step": step, "loss": step} for step in (1, 2, 3, 4)])
     log(2, [{"step": step, "loss": 10 * step} for step in (3, 4, 5)])
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    found = [
-        (event.step, float(tf.make_ndarray(event.tensor_proto)))
-        for event in events.Tensors("train/loss")
-    ]
+    found = shown_curve(tmp_path / "tensorboard", "train/loss")
     assert found == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0), (5, 50.0)]

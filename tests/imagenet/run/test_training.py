@@ -18,6 +18,7 @@ from imagenet.run.devices import devices_of
 from imagenet.run.training import Training
 from learned_optimizer import Config, HierarchicalRNN, fresh_weights, save_weights
 from learned_optimizer.utils.csv_log import read_csv
+from tests.arrays import assert_close, assert_equal
 from tests.event_files import read_scalars
 from tests.imagenet.small_data import loss_of_first
 from tests.imagenet.small_runs import contents, curve, settings, train, values
@@ -29,11 +30,6 @@ def column(folder, name):
     return [row[name] for row in read_csv(folder / "train.csv")]
 
 
-def assert_close(found, wanted, **tolerances):
-    for mine, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(mine, np.array(theirs), **tolerances)
-
-
 def by_hand(data_dir, model_dir, optimizer, weight_decay=0.0, **changes):
     """The same run with Keras's `train_on_batch` on the same batches."""
     run = settings(data_dir, model_dir, **changes)
@@ -42,9 +38,9 @@ def by_hand(data_dir, model_dir, optimizer, weight_decay=0.0, **changes):
 
     class WithDecay(keras.losses.Loss):
         def call(self, labels, logits):
-            loss = keras.losses.CategoricalCrossentropy(
-                from_logits=True, label_smoothing=0.1
-            )(keras.ops.one_hot(labels, 4), logits)
+            options = dict(from_logits=True, label_smoothing=0.1)
+            cross_entropy = keras.losses.CategoricalCrossentropy(**options)
+            loss = cross_entropy(keras.ops.one_hot(labels, 4), logits)
             squares = sum(keras.ops.sum(keras.ops.square(v)) for v in kernels)
             return loss + 0.5 * weight_decay * squares
 
@@ -62,19 +58,11 @@ def by_hand(data_dir, model_dir, optimizer, weight_decay=0.0, **changes):
 def test_a_run_is_what_keras_does_on_the_same_batches(data_dir, tmp_path, caplog):
     decay = 0.01
     caplog.set_level("INFO", logger="absl")
-    run = train(
-        data_dir,
-        tmp_path / "run",
-        learning_rate=0.05,
-        schedule="cosine",
-        warmup_steps=0,
-        weight_decay=decay,
-        eval_every=4,
-    )
+    changes = dict(learning_rate=0.05, schedule="cosine", warmup_steps=0, eval_every=4)
+    run = train(data_dir, tmp_path / "run", weight_decay=decay, **changes)
     rate = keras.optimizers.schedules.CosineDecay(0.05, 6)
-    model, losses, images = by_hand(
-        data_dir, tmp_path / "other", keras.optimizers.SGD(rate, momentum=0.9), decay
-    )
+    sgd = keras.optimizers.SGD(rate, momentum=0.9)
+    model, losses, images = by_hand(data_dir, tmp_path / "other", sgd, decay)
     assert_close(values(run), model.trainable_variables, rtol=1e-4, atol=1e-6)
     assert column(tmp_path / "run", "step") == [1, 2, 3, 4, 5, 6]
     np.testing.assert_allclose(column(tmp_path / "run", "loss"), losses, rtol=1e-4)
@@ -180,15 +168,8 @@ def test_images_per_second_are_those_of_the_loop(data_dir, tmp_path, monkeypatch
 
 def test_what_decides_the_images_reaches_them(tmp_path):
     data_dir = str(tmp_path / "data")
-    changes = {
-        "seed": 7,
-        "min_crop_area": 0.5,
-        "colour_distortion": True,
-        "image_size": 40,
-        "num_classes": 3,
-        "num_images": 30,
-        "num_validation_images": 20,
-    }
+    changes = dict(num_classes=3, num_images=30, num_validation_images=20, seed=7)
+    changes |= dict(min_crop_area=0.5, colour_distortion=True, image_size=40)
     images = open_images(settings(data_dir, tmp_path, **changes))
     assert {name: getattr(images.config, name) for name in changes} == changes
     assert (images.num_classes, images.num_train_images) == (3, 30)
@@ -226,7 +207,7 @@ def test_a_run_goes_on_number_for_number(data_dir, tmp_path, monkeypatch):
     with open(folder / "train.csv", "a", encoding="utf-8") as file:
         file.write("5" + ",9" * 5 + "\n6,1.2")
     again = train(data_dir, folder, **changes)
-    assert_close(values(whole), values(again), rtol=0)
+    assert_equal(values(whole), values(again))
     assert curve(folder) == curve(tmp_path / "whole")
 
 
@@ -283,7 +264,7 @@ def test_with_attention_it_is_the_parameters_that_are_evaluated(data_dir, tmp_pa
     true = [np.array(value) for _, value in pairs]
     assert any((one != other).any() for one, other in zip(attended, true, strict=True))
     saved = keras.models.load_model(tmp_path / "run" / "model.keras")
-    assert_close(true, saved.trainable_variables, rtol=0)
+    assert_equal(true, saved.trainable_variables)
     # A network with those parameters says the same as the run's own evaluation.
     loss = loss_of_first(saved, open_images(run.config), 10)
     assert run.evaluate()["loss"] == pytest.approx(loss, rel=1e-4)
@@ -306,9 +287,8 @@ def test_an_evaluation_comes_after_the_checkpoint(data_dir, tmp_path, monkeypatc
                 train(data_dir, tmp_path / "killed", **changes)
         assert (tmp_path / f"killed/checkpoints/step-{step}.index").is_file()
     train(data_dir, tmp_path / "killed", **changes)
-    expected, found = (
-        (tmp_path / name / "eval.csv").read_text() for name in ("whole", "killed")
-    )
+    files = tmp_path / "whole" / "eval.csv", tmp_path / "killed" / "eval.csv"
+    expected, found = (path.read_text() for path in files)
     assert found == expected
     assert len(expected.splitlines()) == 3
 

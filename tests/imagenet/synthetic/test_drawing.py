@@ -1,8 +1,6 @@
 """Drawn images: the same from the same numbers, and told apart only by a close look."""
 
 import collections
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from imagenet.synthetic import drawing
 from imagenet.synthetic.generated import FORMAT
 from imagenet.synthetic.patterns import SHAPES, TEXTURES
+from tests.conftest import run_python
 
 GRID_Y, GRID_X = np.mgrid[-1.2:1.2:96j, -1.2:1.2:96j].astype(np.float32)
 
@@ -20,7 +19,7 @@ def test_draws_without_tensorflow(module):
         f"import sys, imagenet.synthetic.{module}; "
         "sys.exit(sorted({'tensorflow', 'keras', 'jax'} & set(sys.modules)))"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = run_python("-c", code)
     assert ended.returncode == 1 and ended.stderr.strip() == "[]", ended.stderr
 
 
@@ -69,9 +68,8 @@ def test_no_attribute_alone_gives_the_class_away(num_classes):
 def test_shapes_and_textures_are_those_of_this_format():
     """Their means, where each place counts otherwise; see the images below."""
     weights = 2 + GRID_X + 2 * GRID_Y
-    found = [
-        ((shape(GRID_X, GRID_Y) > 0) * weights).mean() for shape in SHAPES.values()
-    ]
+    inside = [shape(GRID_X, GRID_Y) > 0 for shape in SHAPES.values()]
+    found = [(each * weights).mean() for each in inside]
     wanted = [
         [0.773, 0.483, 0.681, 0.375, 0.420],
         [0.774, 0.392, 0.760, 0.616, 0.621],
@@ -79,19 +77,16 @@ def test_shapes_and_textures_are_those_of_this_format():
         [0.383, 0.349, 0.324, 0.514, 0.365],
     ]
     np.testing.assert_allclose(found, np.ravel(wanted), atol=2e-3)
-    found = [
-        (texture(GRID_X, GRID_Y, np.random.default_rng(0)) * weights).mean()
-        for texture in TEXTURES.values()
-    ]
+    random = np.random.default_rng
+    drawn = [texture(GRID_X, GRID_Y, random(0)) for texture in TEXTURES.values()]
+    found = [(each * weights).mean() for each in drawn]
     wanted = [0.000, 1.511, 0.933, 1.003, 0.510, 0.976, 1.017, 0.713, 0.662, 1.109]
     np.testing.assert_allclose(found, wanted, atol=2e-3)
 
 
 def test_the_drawn_object_is_of_the_class_of_its_label(monkeypatch):
     things = []
-    monkeypatch.setattr(
-        drawing, "_paint", lambda image, thing, random: things.append(thing)
-    )
+    monkeypatch.setattr(drawing, "_paint", lambda _, thing, __: things.append(thing))
     for label in (0, 3, 999):
         things.clear()
         drawing.draw(label, 0, 64)

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -22,9 +23,8 @@ from imagenet.synthetic import drawing, generated, jpegs
 from imagenet.synthetic.config import GeneratedConfig
 from imagenet.synthetic.generated import make_generated
 
-SETTINGS = GeneratedConfig(
-    num_classes=5, num_images=33, num_validation_images=10, seed=3
-)
+COUNTS = {"num_classes": 5, "num_images": 33, "num_validation_images": 10}
+SETTINGS = GeneratedConfig(**COUNTS, seed=3)
 FOLDER = "imagenet2012/5.1.0"
 
 
@@ -73,13 +73,8 @@ def test_a_second_call_leaves_it_alone(made):
     before = times()
     assert make_generated(made, SETTINGS) == made / FOLDER
     assert times() == before
-    assert json.loads((made / FOLDER / "generated.json").read_text()) == {
-        "format": 1,
-        "num_classes": 5,
-        "num_images": 33,
-        "num_validation_images": 10,
-        "seed": 3,
-    }
+    record = json.loads((made / FOLDER / "generated.json").read_text())
+    assert record == {"format": 1, **COUNTS, "seed": 3}
     # Nothing is left beside it but the lock.
     names = {path.name for path in made.iterdir()}
     # TFDS makes the folder of downloads.
@@ -129,22 +124,21 @@ def test_settings_out_of_range(changes, message):
     assert GeneratedConfig(num_images=100).num_classes == 100
 
 
-def test_a_disk_without_room(tmp_path, monkeypatch):
-    usage = type("Usage", (), {"free": 100_000_000})
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+def test_a_disk_without_room(tmp_path, disk_of):
+    disk_of(100_000_000)
     with pytest.raises(OSError, match="11,000 images need about 132 MB.*100 MB free"):
         make_generated(tmp_path, GeneratedConfig())
     assert not (tmp_path / "imagenet2012").exists()
+
+
+NO_SPACE = tf.errors.ResourceExhaustedError(None, None, "No space left\non device")
 
 
 @pytest.mark.parametrize(
     "error, raised",
     [
         (RuntimeError("must be written to? No space left on device"), RuntimeError),
-        (
-            tf.errors.ResourceExhaustedError(None, None, "No space left\non device"),
-            OSError,
-        ),
+        (NO_SPACE, OSError),
     ],
 )
 def test_nothing_is_left_of_what_failed(tmp_path, monkeypatch, error, raised):
@@ -192,18 +186,13 @@ def making(data_dir, num_images):
         f"config = GeneratedConfig(4, {num_images}, 4)\n"
         f"print(make_generated({str(data_dir)!r}, config))\n"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", script], **pipes)
 
 
 def children_of(process):
-    listing = f"/proc/{process.pid}/task/{process.pid}/children"
-    with open(listing) as file:
-        return [int(child) for child in file.read().split()]
+    listing = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(child) for child in listing.read_text().split()]
 
 
 @pytest.mark.slow
