@@ -6,29 +6,22 @@ import sys
 
 import pytest
 
+from tests.conftest import output_of
 from tests.project.test_repository import ROOT
 
 pytestmark = pytest.mark.slow
 
 
-def output_of(command, **options):
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+def output_of_shell(command):
+    options = dict(shell=True, cwd=ROOT, stdin=subprocess.DEVNULL, text=True)
+    result = subprocess.run(command, capture_output=True, **options)
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 
 
 def test_digits_demo(tmp_path):
     figure = tmp_path / "new" / "digits.png"
-    output = output_of(
-        [sys.executable, "examples/digits.py", "--steps=100", f"--output={figure}"]
-    )
+    output = output_of("examples/digits.py", "--steps=100", f"--output={figure}")
     rows = {line[:28].strip(): line[28:].split() for line in output.splitlines()}
     assert rows["training loss at step 0"][0] == rows["training loss at step 0"][1]
     for loss in rows["training loss at step 100"]:
@@ -38,9 +31,8 @@ def test_digits_demo(tmp_path):
 
 
 def test_running_averages_lag_at_first():
-    output = output_of(
-        [sys.executable, "examples/running_averages.py", "--steps=250", "--weights="]
-    )
+    program = "examples/running_averages.py"
+    output = output_of(program, "--steps=250", "--weights=")
     steps, *rows = output.splitlines()
     assert steps.split() == ["250"]
     losses = [float(row.split()[-1]) for row in rows]
@@ -62,13 +54,9 @@ def test_imagenet_demo(tmp_path):
     # Newer than all that the environment is made from, else make would make it anew.
     installed = tmp_path / "installed"
     installed.touch()
-    command = output_of(
-        [
-            *("make", "--dry-run", "--no-print-directory", "demo"),
-            *(f"BIN={binaries}", f"INSTALLED={installed}", f"ARGS={' '.join(flags)}"),
-        ]
-    )
-    output = output_of(command, shell=True)
+    variables = f"BIN={binaries} INSTALLED={installed} ARGS='{' '.join(flags)}'"
+    make = "make --dry-run --no-print-directory demo"
+    output = output_of_shell(output_of_shell(f"{make} {variables}"))
     table = [line for line in output.splitlines() if line.startswith("| ")]
     assert [line.split("|")[1].strip() for line in table[1:]] == [
         "HierarchicalRNN()",

@@ -1,23 +1,15 @@
 """A wheel built from the tree holds all that a user needs, away from the checkout."""
 
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+from tests.conftest import output_of
+
 ROOT = pathlib.Path(__file__).parents[2]
-SOURCES = [
-    "setup.py",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "learned_optimizer",
-    "meta_training",
-    "imagenet",
-]
+PACKAGES = ("learned_optimizer", "meta_training", "imagenet")
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", *PACKAGES)
 
 # Runs outside the checkout, with the installed wheel alone ahead on the path.
 USE_IT = """
@@ -42,22 +34,7 @@ print("version", learned_optimizer.__version__)
 """
 
 
-def run(*command, **options):
-    """Runs a command; its whole output is the failure message."""
-    result = subprocess.run(
-        [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-    if result.returncode:
-        pytest.fail(
-            f"{command[:5]} ended with {result.returncode}:\n{result.stdout[-6000:]}",
-            pytrace=False,
-        )
-    return result.stdout
+PIP = ("-m", "pip", "--disable-pip-version-check")
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +43,15 @@ def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in SOURCES:
         path = ROOT / name
         if path.is_dir():
-            shutil.copytree(
-                path, source / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            shutil.copytree(path, source / name, ignore=ignored)
         elif path.exists():
             shutil.copy(path, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-build-isolation", "--no-index"]
-    run(*pip, "wheel", *options, "--wheel-dir", folder, source, cwd=folder)
+    output_of(*PIP, "wheel", *options, "--wheel-dir", folder, source, cwd=folder)
     (path,) = folder.glob("*.whl")
     return path
 
@@ -85,10 +60,8 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
     target = tmp_path / "target"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    run(*pip, "install", "--no-deps", "--no-index", "--target", target, wheel)
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-    output = run(sys.executable, "-c", USE_IT, target, cwd=elsewhere, env=environment)
+    output_of(*PIP, "install", "--no-deps", "--no-index", "--target", target, wheel)
+    output = output_of("-c", USE_IT, target, cwd=elsewhere, PYTHONPATH=str(target))
     assert "version " in output
 
 
@@ -96,12 +69,7 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel, tmp_path):
     shutil.unpack_archive(wheel, tmp_path, format="zip")
     top = {path.name for path in tmp_path.iterdir()}
     (metadata,) = tmp_path.glob("*.dist-info")
-    packages = {
-        name
-        for name in ("learned_optimizer", "meta_training", "imagenet")
-        if (ROOT / name / "__init__.py").exists()
-    }
-    assert top == packages | {metadata.name}
+    assert top == {*PACKAGES, metadata.name}
     assert list(metadata.rglob("LICENSE"))
     for path in (ROOT / "learned_optimizer" / "weights").iterdir():
         copy = tmp_path / "learned_optimizer" / "weights" / path.name
