@@ -4,23 +4,20 @@ import datetime
 import os
 import pathlib
 
-from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.weights import FOLDER
 
 RECORD = pathlib.Path(os.fspath(FOLDER)) / "openings.csv"
-_HEADER = "sha256,folder,day"
+_COLUMNS = ("sha256", "folder", "day")
 
 
 def opened_in(sha256: str, record: pathlib.Path = RECORD) -> str | None:
     """Name of the folder in which weights of that sha256 were evaluated, if they were.
 
-    Args:
-        sha256: Of the weights.
-        record: The CSV file of all openings; it need not exist.
+    `record` is the CSV file of all openings; it need not exist.
     """
-    rows = record.read_text(encoding="utf-8").splitlines() if record.is_file() else []
-    folders = [row.split(",")[1] for row in rows if row.startswith(f"{sha256},")]
-    return folders[0] if folders else None
+    folders = {row["sha256"]: row["folder"] for row in _openings(record)}
+    return folders.get(sha256)
 
 
 def put_on_record(sha256: str, folder: str, record: pathlib.Path = RECORD):
@@ -36,8 +33,10 @@ def put_on_record(sha256: str, folder: str, record: pathlib.Path = RECORD):
             f"evaluated in a folder named {known!r}"
         )
     if known is None:
-        text = (
-            record.read_text(encoding="utf-8") if record.is_file() else f"{_HEADER}\n"
-        )
-        row = f"{sha256},{folder},{datetime.date.today().isoformat()}\n"
-        atomic_write(record, (text + row).encode())
+        rows = [tuple(row.values()) for row in _openings(record)]
+        today = datetime.date.today().isoformat()
+        write_csv(record, _COLUMNS, [*rows, (sha256, folder, today)])
+
+
+def _openings(record):
+    return read_csv(record, _COLUMNS) if record.is_file() else []

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from meta_training.held_out import data as data_module
 from meta_training.held_out import network_group
+from meta_training.held_out.architectures import VariationalAutoencoder
 from meta_training.held_out.data import load_data
-from meta_training.held_out.final import VariationalAutoencoder
 
 
 @pytest.fixture
