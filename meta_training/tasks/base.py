@@ -20,8 +20,8 @@ import dataclasses
 import math
 import re
 import typing
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,7 @@ import tensorflow as tf
 from learned_optimizer.utils.flags import check_settings, setting
 from meta_training.registry import Registry
 
+T = TypeVar("T")
 Instance = dict[str, np.ndarray]
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -230,6 +231,14 @@ def task_set(name: str) -> list[Task]:
     return list(_task_sets.get(name)())
 
 
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Lists of the items of equal key, in the order of the first of each."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
 def stack_instances(instances: Sequence[Instance]) -> Instance:
     """Stacks instances of equal `batch_key` along a new leading axis of tasks."""
     return {
@@ -245,7 +254,7 @@ def stack_parameters(starts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]
 
 def broadcast_tasks(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """Reshapes a `[tasks]` vector so that it multiplies `like`, `[tasks, ...]`."""
-    return tf.reshape(vector, [-1] + [1] * (like.shape.rank - 1))
+    return tf.reshape(vector, [-1] + [1] * (len(like.shape) - 1))
 
 
 def require_member(name: str, value, known) -> None:

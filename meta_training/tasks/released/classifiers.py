@@ -91,18 +91,12 @@ class SoftmaxRegression(ReleasedClassifier):
         return ((self.features, self.classes), (self.classes,))
 
     def sample_instance(self, generator):
-        shape = (self.features, self.rows)
-        kind = (self.classes, self.separation)
-        if self.data_seed is None:
-            random_state = datasets.legacy_random_state(generator)
-            dataset = datasets.random_classification(*shape, random_state, *kind)
-        else:
-            dataset = datasets.seeded_classification(*shape, self.data_seed, *kind)
-        return dataset._asdict()
+        random_state = datasets.legacy_random_state(generator, self.data_seed)
+        shape, kind = (self.features, self.rows), (self.classes, self.separation)
+        return datasets.random_classification(*shape, random_state, *kind)._asdict()
 
     def logits(self, parameters, data):
-        kernel, bias = parameters
-        return tf.matmul(data, kernel) + bias[:, tf.newaxis, :]
+        return layers.dense(data, *parameters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,19 +128,14 @@ class SparseSoftmaxRegression(ReleasedClassifier):
         return (kernel[::-1], kernel, (self.classes,))
 
     def sample_instance(self, generator):
-        random_state = (
-            datasets.legacy_random_state(generator)
-            if self.data_seed is None
-            else self.data_seed
-        )
-        return datasets.noisy_parity(
-            self.rows, random_state, self.classes, self.context
-        )._asdict()
+        random_state = datasets.legacy_random_state(generator, self.data_seed)
+        kind = (self.classes, self.context)
+        return datasets.noisy_parity(self.rows, random_state, *kind)._asdict()
 
     def logits(self, parameters, data):
         embeddings, kernel, bias = parameters
         summed = tf.reduce_sum(self.embed(embeddings, tf.cast(data, tf.int32)), axis=2)
-        return tf.matmul(summed, kernel) + bias[:, tf.newaxis, :]
+        return layers.dense(summed, kernel, bias)
 
     def embed(self, embeddings, identifiers):
         """`[tasks, rows, context, features]` looked up by `[tasks, rows, context]`."""

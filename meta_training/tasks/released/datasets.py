@@ -5,7 +5,6 @@ the legacy generator, whose streams NumPy keeps fixed. With the released seed it
 returns the released arrays.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +17,12 @@ class Dataset(NamedTuple):
     labels: np.ndarray
 
 
-def legacy_random_state(generator: np.random.Generator) -> np.random.RandomState:
-    """A `RandomState` seeded from one draw of `generator`."""
-    return np.random.RandomState(generator.integers(2**32 - 1))
+def legacy_random_state(
+    generator: np.random.Generator, seed: int | None = None
+) -> np.random.RandomState:
+    """A `RandomState` of that seed; None: of one draw of `generator`."""
+    seed = generator.integers(2**32 - 1) if seed is None else seed
+    return np.random.RandomState(seed)
 
 
 def _as_random_state(random_state) -> np.random.RandomState:
@@ -76,12 +78,6 @@ def random_classification(
         random_state=_as_random_state(random_state),
     )
     return _dataset(data, labels)
-
-
-@functools.lru_cache(maxsize=16)
-def seeded_classification(features, rows, seed, classes, separation) -> Dataset:
-    """`random_classification` with a fixed seed, kept: the sets reuse a few."""
-    return random_classification(features, rows, seed, classes, separation)
 
 
 def random_binary(features, rows, random_state) -> Dataset:

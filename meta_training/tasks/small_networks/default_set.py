@@ -61,11 +61,8 @@ def perceptrons() -> list[Perceptron]:
 def normalised_perceptrons() -> list[Perceptron]:
     """Batch and layer normalisation."""
     return [
-        Perceptron(*shape, normalisation, batch_size=32, **variant)
-        for shape, normalisation in (
-            ((12, (16, 16), 5), "batch"),
-            ((16, (24, 24), 6), "layer"),
-        )
+        Perceptron(*shape, **variant)
+        for shape in ((12, (16, 16), 5, "batch"), (16, (24, 24), 6, "layer"))
         for variant in _VARIANTS[1:4]
     ]
 
@@ -90,31 +87,24 @@ def image_networks() -> list[ImageNetwork]:
 
 def regressions() -> list[Regression]:
     """Fits of a teacher network, exact and noisy, and autoencoders."""
-    activations = ("relu", "tanh", "gelu")
     fits = [
-        Regression(10, (16, 16), 2, noise, activation=activation, batch_size=32)
-        for activation, noise in zip(activations, (0.0, 0.0, 0.3), strict=True)
+        Regression(10, (16, 16), 2, noise, activation=activation)
+        for activation, noise in (("relu", 0.0), ("tanh", 0.0), ("gelu", 0.3))
     ]
     return fits + [
-        Autoencoder(
-            16, (20, 4, 20), target_noise=noise, activation=activation, batch_size=32
-        )
-        for activation, noise in zip(activations, (0.0, 0.0, 0.2), strict=True)
+        Autoencoder(16, (20, 4, 20), target_noise=noise, activation=activation)
+        for activation, noise in (("relu", 0.0), ("tanh", 0.0), ("gelu", 0.2))
     ]
 
 
 def sequence_networks() -> list[RecurrentNetwork | AttentionNetwork]:
     """A recurrent network and an attention block."""
-    recurrent = [
-        RecurrentNetwork(6, 4, 12, 4, batch_size=32, activation="tanh"),
-        RecurrentNetwork(6, 4, 12, 4, batch_size=32, activation="gelu"),
-        RecurrentNetwork(
-            6, 4, 12, 4, batch_size=32, activation="tanh", label_noise=0.1
-        ),
-    ]
-    return recurrent + [
-        AttentionNetwork(5, 6, 8, 4, batch_size=32, activation=activation)
-        for activation in ("gelu", "relu")
+    return [
+        RecurrentNetwork(6, 4, 12, 4, activation="tanh"),
+        RecurrentNetwork(6, 4, 12, 4, activation="gelu"),
+        RecurrentNetwork(6, 4, 12, 4, activation="tanh", label_noise=0.1),
+        AttentionNetwork(5, 6, 8, 4, activation="gelu"),
+        AttentionNetwork(5, 6, 8, 4, activation="relu"),
     ]
 
 
@@ -130,10 +120,8 @@ def residual_networks() -> list[ResidualPerceptron | ResidualImageNetwork]:
         network
         for variant in variants
         for network in (
-            ResidualPerceptron(16, 16, 4, 10, batch_size=32, **variant),
-            ResidualPerceptron(
-                12, 8, 12, 6, source="teacher", batch_size=32, **variant
-            ),
+            ResidualPerceptron(16, 16, 4, 10, **variant),
+            ResidualPerceptron(12, 8, 12, 6, source="teacher", **variant),
             ResidualImageNetwork((8, 8, 1), (5, 8), 2, 8, batch_size=16, **variant),
         )
     ]

@@ -21,6 +21,8 @@ ACTIVATIONS = {
 }
 
 INITIALISATIONS = ("glorot_uniform", "he_normal", "lecun_normal")
+# Of both normalisations, beside the variance, as in Keras.
+EPSILON = 1e-3
 
 
 def activation_coefficients(name: str) -> np.ndarray:
@@ -30,13 +32,12 @@ def activation_coefficients(name: str) -> np.ndarray:
 
 def activation_function(name: str):
     """The named activation alone, where all tasks of a key share it."""
-    functions = {
+    return {
         "relu": tf.nn.relu,
         "tanh": tf.tanh,
         "gelu": lambda values: values * tf.sigmoid(ACTIVATIONS["gelu"][0] * values),
         "sigmoid": tf.sigmoid,
-    }
-    return functions[name]
+    }[name]
 
 
 def activate(values: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
@@ -100,14 +101,14 @@ def dense_shapes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
-def layer_normalise(values, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
+def layer_normalise(values, scale, offset) -> tf.Tensor:
     """Each row to mean 0 and variance 1, then times `scale` plus `offset`.
 
     `values` is `[tasks, rows, units]`, `scale` and `offset` are `[tasks, units]`.
     """
     centred = values - tf.reduce_mean(values, axis=2, keepdims=True)
     variance = tf.reduce_mean(tf.square(centred), axis=2, keepdims=True)
-    normalised = centred * tf.math.rsqrt(variance + epsilon)
+    normalised = centred * tf.math.rsqrt(variance + EPSILON)
     return normalised * scale[:, tf.newaxis, :] + offset[:, tf.newaxis, :]
 
 
@@ -126,7 +127,7 @@ class BatchNormalisation:
         self.statistics: list[tf.Tensor] = []
         self._averages = None if averages is None else iter(averages)
 
-    def __call__(self, values, scale, offset, epsilon: float = 1e-3) -> tf.Tensor:
+    def __call__(self, values, scale, offset) -> tf.Tensor:
         """Of `[tasks, rows, ..., units]`; `scale` and `offset` are `[tasks, units]`."""
         axes = list(range(1, values.shape.rank - 1))
         mean = tf.reduce_mean(values, axis=axes, keepdims=True)
@@ -139,7 +140,7 @@ class BatchNormalisation:
         if self._averages is not None:
             mean = spread(next(self._averages))
             variance = spread(next(self._averages))
-        normalised = (values - mean) * tf.math.rsqrt(variance + epsilon)
+        normalised = (values - mean) * tf.math.rsqrt(variance + EPSILON)
         return normalised * spread(scale) + spread(offset)
 
 

@@ -3,6 +3,9 @@
 Everything is drawn anew for each instance: no data set that validation or testing
 uses is among them. Inputs differ in scale, sign and spread from instance to
 instance, since a learned optimizer should not count on standardised ones.
+
+Data of classifiers come as `[rows, ...]` float32, in the shape that the arguments say,
+and labels, `[rows]` int32.
 """
 
 import numpy as np
@@ -28,11 +31,7 @@ def vary_inputs(generator, data) -> np.ndarray:
 
 
 def gaussian_mixture(generator, rows, features, classes):
-    """One to three Gaussian clusters a class, each with a separate covariance.
-
-    Returns:
-        data `[rows, features]` float32, labels `[rows]` int32.
-    """
+    """One to three Gaussian clusters a class, each with a separate covariance."""
     clusters = int(generator.integers(1, 4))
     separation = generator.uniform(0.7, 2.0)
     shape = (classes, clusters, features)
@@ -47,11 +46,7 @@ def gaussian_mixture(generator, rows, features, classes):
 
 
 def teacher_outputs(generator, rows, features, outputs, width=16):
-    """N(0, 1) inputs and the standardised outputs of a random tanh network.
-
-    Returns:
-        data `[rows, features]`, targets `[rows, outputs]`, both float32.
-    """
+    """N(0, 1) inputs, and standardised `[rows, outputs]` of a random tanh network."""
     data = generator.normal(size=(rows, features))
     hidden = np.tanh(data @ generator.normal(size=(features, width)) / features**0.5)
     kernel = 2 * generator.normal(size=(width, width)) / width**0.5
@@ -67,11 +62,7 @@ def teacher_labels(generator, rows, features, classes):
 
 
 def curved_manifold(generator, rows, features):
-    """Points of a random curved surface of low dimension, with noise.
-
-    Returns:
-        `[rows, features]` float32.
-    """
+    """`[rows, features]` points of a random curved surface of low dimension, noisy."""
     latent = generator.normal(size=(rows, 3))
     waves = np.sin(latent @ generator.normal(size=(3, features)))
     mixed = waves @ generator.normal(size=(features, features)) / features**0.5
@@ -83,9 +74,6 @@ def pattern_images(generator, rows, image_shape, classes):
     """A smooth random pattern a class, shifted a little and covered with noise.
 
     `image_shape` is height, width, channels.
-
-    Returns:
-        images `[rows, height, width, channels]` float32, labels `[rows]` int32.
     """
     patterns = _smooth(generator.normal(size=(classes, *image_shape)))
     labels = generator.integers(classes, size=rows)
@@ -118,11 +106,7 @@ def grating_images(generator, rows, image_shape, classes):
 
 
 def wave_sequences(generator, rows, steps, features, classes):
-    """Sequences of mixed waves whose frequencies depend on the class.
-
-    Returns:
-        data `[rows, steps, features]` float32, labels `[rows]` int32.
-    """
+    """Sequences of mixed waves whose frequencies depend on the class."""
     frequencies = generator.uniform(0.2, 2.0, size=(classes, 2))
     labels = generator.integers(classes, size=rows)
     phases = generator.uniform(0, 2 * np.pi, size=(rows, 1, 2))
@@ -138,9 +122,6 @@ def marked_tokens(generator, rows, tokens, features, classes):
 
     Each token is a noisy prototype of its class; one more direction is added to
     the marked one. To classify, a network must look at one token of many.
-
-    Returns:
-        data `[rows, tokens, features]` float32, labels `[rows]` int32.
     """
     prototypes = generator.normal(size=(classes, features))
     kinds = generator.integers(classes, size=(rows, tokens))
@@ -154,8 +135,7 @@ def marked_tokens(generator, rows, tokens, features, classes):
 def word_bags(generator, rows, words, vocabulary, classes):
     """Words by Zipf's law; the label is the class that the words of a row speak for.
 
-    Returns:
-        data `[rows, words]` int32, labels `[rows]` int32.
+    The data are the numbers of the words, `[rows, words]` int32.
     """
     chances = 1 / np.arange(1.0, vocabulary + 1)
     data = generator.choice(vocabulary, (rows, words), p=chances / chances.sum())

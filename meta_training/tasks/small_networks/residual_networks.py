@@ -8,7 +8,6 @@ The blocks are those of He et al., *Identity Mappings in Deep Residual Networks*
 figure 1 (b): normalisation and activation before each of two layers.
 """
 
-import abc
 import dataclasses
 
 import tensorflow as tf
@@ -21,20 +20,12 @@ from meta_training.tasks.small_networks.networks import ClassifierNetwork
 
 @dataclasses.dataclass(frozen=True)
 class _ResidualNetwork(ClassifierNetwork):
-    """A stem, residual blocks, a last normalisation, and a dense layer."""
+    """A stem, residual blocks, a last normalisation, and a dense layer.
 
-    @property
-    @abc.abstractmethod
-    def block_shapes(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
-        """Shapes of the kernels of each block: two, and perhaps a shortcut's.
-
-        A block with a shortcut's kernel has stride 2.
-        """
-
-    @property
-    @abc.abstractmethod
-    def stem_shape(self) -> tuple[int, ...]:
-        """Shape of the first kernel."""
+    A subclass has `stem_shape`, that of the first kernel; `block_shapes`, those of the
+    kernels of each block, two or, where it has stride 2, a shortcut's too; a `layer`
+    without a bias; and `features`, `[tasks, rows, units]` of what the last block gives.
+    """
 
     @property
     def parameter_shapes(self):
@@ -54,14 +45,6 @@ class _ResidualNetwork(ClassifierNetwork):
         for scale in vectors[:-1:2]:
             scale[...] = 1
         return start
-
-    @abc.abstractmethod
-    def layer(self, values, kernel, stride=1):
-        """A layer without a bias."""
-
-    @abc.abstractmethod
-    def features(self, values):
-        """`[tasks, rows, units]` of what the last block gives."""
 
     @property
     def statistics_shapes(self):
