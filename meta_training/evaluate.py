@@ -54,29 +54,31 @@ def define_evaluate_flags(values: flags.FlagValues = FLAGS):
     define_flags(EvaluationConfig, flag_values=values)
 
 
-def find_tasks(name: str, only: Sequence[str] = ()):
-    """The tasks of a group of held-out networks or of a task set.
+def find_tasks(*names: str, only: Sequence[str] = ()):
+    """The tasks of groups of held-out networks and of task sets, each task once.
 
     Args:
-        name: of the group or set.
-        only: names of those tasks to return; empty: all.
+        *names: Of the groups and sets.
+        only: Names of those tasks to return; empty: all.
 
     Raises:
-        ValueError: There is neither of that name, or no task of a name.
+        ValueError: There is no group or set of a name, or no task of a name.
     """
-    if name in list_network_groups():
-        tasks = network_group(name)
-    elif name in list_task_sets():
-        tasks = task_set(name)
-    else:
-        known = ", ".join(list_network_groups() + list_task_sets())
-        raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
+    tasks = []
+    for name in names:
+        if name in list_network_groups():
+            tasks += network_group(name)
+        elif name in list_task_sets():
+            tasks += task_set(name)
+        else:
+            known = ", ".join(list_network_groups() + list_task_sets())
+            raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
     by_name = {task.name: task for task in tasks}
     if not set(only) <= set(by_name):
         raise ValueError(
             f"only must be of {', '.join(by_name)}. Received: {', '.join(only)}"
         )
-    return [by_name[chosen] for chosen in only] or tasks
+    return [by_name[chosen] for chosen in only] or list(dict.fromkeys(tasks))
 
 
 def find_weights(names: list[str]) -> list[TrainedWeights]:
@@ -115,7 +117,7 @@ def main(arguments):
         settings = EvaluationConfig(
             **flag_settings(EvaluationConfig, flag_values=FLAGS)
         )
-        tasks = find_tasks(FLAGS.tasks, FLAGS.only)
+        tasks = find_tasks(FLAGS.tasks, only=FLAGS.only)
         weights = find_weights(FLAGS.weights)
         if FLAGS.tasks == "final":
             _check_opened(weights)

@@ -18,30 +18,11 @@ from meta_training.evaluation.figures import write_figures
 from meta_training.evaluation.tables import write_tables
 from meta_training.experiments.experiment import Job
 from meta_training.optimizers import TrainedWeights
-from meta_training.tasks.base import Task
 
 RUNS = "runs.csv"
 CURVES = "curves.csv"
 # The columns of `RUNS` that stay text.
 _TEXT = ("optimizer", "family", "task")
-
-
-def choose_tasks(sets: Sequence[str], names: Sequence[str] | None = None) -> list[Task]:
-    """The tasks of held-out groups or task sets, or those of them with these names.
-
-    Raises:
-        ValueError: There is no such set, or no task of such a name in them.
-    """
-    tasks = list(dict.fromkeys(task for name in sets for task in find_tasks(name)))
-    if names is None:
-        return tasks
-    by_name = {task.name: task for task in tasks}
-    missing = sorted(set(names) - set(by_name))
-    if missing:
-        raise ValueError(
-            f"tasks must be among those of {', '.join(sets)}. Received: {missing}"
-        )
-    return [by_name[name] for name in names]
 
 
 def evaluate_tasks(
@@ -57,15 +38,10 @@ def evaluate_tasks(
     `records`, `record_every`, `learning_rates` and `initial_rates`.
     """
     known = {field.name for field in dataclasses.fields(EvaluationConfig)}
-    chosen = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.items()
-        if name in known
-    }
     return evaluate(
         weights,
-        choose_tasks(settings["sets"], settings["tasks"]),
-        EvaluationConfig(**chosen),
+        find_tasks(*settings["sets"], only=settings["tasks"] or ()),
+        EvaluationConfig(**{name: settings[name] for name in known & {*settings}}),
         cache,
         baselines,
         log,

@@ -178,7 +178,7 @@ def test_tasks_are_found_by_name():
     everything = find_tasks("test")
     assert len(everything) == 5
     names = [everything[3].name, everything[1].name]
-    assert find_tasks("test", names) == [everything[3], everything[1]]
+    assert find_tasks("test", only=names) == [everything[3], everything[1]]
 
 
 @pytest.mark.parametrize("level", [float("inf"), float("nan"), -1.0])
@@ -207,7 +207,10 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
             )
         ),
         (lambda: find_tasks("tests"), "tasks must be one of .* Received: 'tests'"),
-        (lambda: find_tasks("test", ["lenet"]), "only must be of .* Received: lenet"),
+        (
+            lambda: find_tasks("test", only=["lenet"]),
+            "only must be of .* Received: lenet",
+        ),
         (lambda: statistics.scores(result(np.ones((3, 2, 1, 1))), "loss"), "metric"),
     ],
 )

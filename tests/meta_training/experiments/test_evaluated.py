@@ -1,14 +1,7 @@
-"""Which tasks an experiment evaluates on, and what it reads of its runs."""
+"""What an experiment reads of its runs."""
 
-import pytest
-
-from meta_training.experiments.evaluated import RunTable, choose_tasks
+from meta_training.experiments.evaluated import RunTable
 from tests.meta_training.experiments_by_hand import write_rows, write_runs
-
-
-def test_tasks_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="nothing_like_it"):
-        choose_tasks(["test"], ["nothing_like_it"])
 
 
 def test_each_optimizer_has_its_own_default_rate(tmp_path):

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from meta_training.evaluate import find_tasks
 from meta_training.experiments.catalogue import experiment, list_experiments
-from meta_training.experiments.evaluated import choose_tasks
 from meta_training.experiments.experiment import BUDGETS, register_experiment
 from tests.meta_training.experiments_by_hand import NAMES, Counted, write_runs
 
@@ -26,7 +26,7 @@ def test_settings_are_json_and_name_tasks_that_exist(name, budget, tmp_path):
     write_runs(tmp_path, ["whole, seed 0"], ["a_net"], [0.1, 0.001])
     assert found.describe(tmp_path, settings)
     if "sets" in settings:
-        tasks = choose_tasks(settings["sets"], settings["tasks"])
+        tasks = find_tasks(*settings["sets"], only=settings["tasks"] or ())
         assert len(tasks) == len(settings["tasks"] or tasks) > 0
 
 
