@@ -64,7 +64,6 @@ class TrainableOptimizer(abc.ABC):
 
     def is_fixed(self, name: str) -> bool:
         """Whether that array is never trained."""
-        del name
         return False
 
     def state_shapes(self, layout: Layout) -> dict[str, tuple]:
@@ -85,12 +84,10 @@ class TrainableOptimizer(abc.ABC):
         Args:
             layout: The packed layout.
             meta_parameters: Their dict.
-            log_learning_rate: Natural logarithm of the initial learning rates: a
-                number, or an array that broadcasts against `[1, blocks,
-                block_size]`. Not used by optimizers whose rates are all learned.
+            log_learning_rate: Natural logarithm of the initial learning rates, which
+                broadcasts against `[1, blocks, block_size]`, where not all are learned.
             values: `[blocks, block_size]`, the parameters, padding 0.
         """
-        del meta_parameters, log_learning_rate, values
         return self.state_type(*map(tf.zeros, self.state_shapes(layout).values()))
 
     @abc.abstractmethod
@@ -113,11 +110,7 @@ class TrainableOptimizer(abc.ABC):
         """For the log: numbers that broadcast to `[blocks, block_size]`, or None."""
 
     def own_learning_rate(self, meta_parameters) -> float | None:
-        """The learned learning rate as one number for a report.
-
-        None: the initial learning rate is a choice of the user.
-        """
-        del meta_parameters
+        """The learned rate as one number; None: the user chooses where it starts."""
         return None
 
     @property
@@ -127,10 +120,7 @@ class TrainableOptimizer(abc.ABC):
         return self.state_shapes(layout).get("log_learning_rate", (0,))[0] > 0
 
     def update(self, values, gradients, state, layout, meta_parameters) -> Update:
-        """New values, where to take the next gradient, and the new state.
-
-        `values` are `[blocks, block_size]`; for the rest see `compute_step`.
-        """
+        """`[blocks, block_size]` values after the step that `compute_step` gives."""
         step = self.compute_step(gradients, state, layout, meta_parameters)
         return step.applied_to(values)
 
@@ -169,8 +159,8 @@ class TrainableOptimizer(abc.ABC):
 
     def number(self, name, meta_parameters, layout: Layout):
         """A scalar array, in a shape that broadcasts to `[blocks, block_size]`."""
-        levels = self.levels(meta_parameters, layout)
-        return tf.reshape(levels.get(name, "parameter"), [-1, 1])
+        value = self.levels(meta_parameters, layout).get(name, "parameter")
+        return tf.reshape(value, [-1, 1])
 
     def held(self, step: Step, state, layout: Layout, active) -> Step:
         """`step`, but with inactive tensors unchanged."""

@@ -66,9 +66,6 @@ class CoordinatewiseRNN(TrainableOptimizer):
     them, its default: it expects a pair of state sizes from each cell. Learning rates
     are stored as logarithms, between -33 and `max_log_learning_rate`: the product of
     many factors in the released code may overflow.
-
-    Raises:
-        ValueError: If a setting is out of its range.
     """
 
     cell_sizes: tuple[int, ...] = setting(
@@ -142,7 +139,6 @@ class CoordinatewiseRNN(TrainableOptimizer):
         return {**shapes, "hidden_state": hidden}
 
     def initial_state(self, layout, meta_parameters, log_learning_rate, values):
-        del values
         shapes = self.state_shapes(layout)
         start = self.levels(meta_parameters, layout).get("start", "parameter")
         start = tf.convert_to_tensor(start)[..., 0, :]
@@ -228,5 +224,4 @@ class CoordinatewiseRNN(TrainableOptimizer):
         return whole(steps)[0], CoordinatewiseState(*map(whole, fields))
 
     def log_learning_rates(self, state, layout, meta_parameters):
-        del layout, meta_parameters
         return state.log_learning_rate[0]

@@ -64,28 +64,13 @@ class HierarchicalRule(TrainableOptimizer):
         return self.config.nominal is not None
 
     def compute_step(
-        self,
-        gradients,
-        state,
-        layout,
-        meta_parameters,
-        active=None,
-        horizon=None,
-        rounding=None,
+        self, gradients, state, layout, meta_parameters, active=None, **options
     ):
-        return update_rule.compute_step(
-            gradients,
-            state,
-            layout,
-            meta_parameters,
-            self.config,
-            active=active,
-            horizon=horizon,
-            rounding=rounding,
-        )
+        """`options` are the `horizon` and `rounding` of `update_rule.compute_step`."""
+        arguments = (gradients, state, layout, meta_parameters, self.config)
+        return update_rule.compute_step(*arguments, active=active, **options)
 
     def log_learning_rates(self, state, layout, meta_parameters):
-        del layout, meta_parameters
         if not self.config.dynamic_output_scale:
             return None
         return state.log_learning_rate[0]

@@ -44,7 +44,6 @@ class GlobalLearningRate(TrainableOptimizer):
         return self.held(Step(rate * gradients, None, state), state, layout, active)
 
     def log_learning_rates(self, state, layout, meta_parameters):
-        del state
         return self.number("log_learning_rate", meta_parameters, layout)
 
     def own_learning_rate(self, meta_parameters) -> float:
@@ -181,7 +180,6 @@ class TrainableAdam(TrainableOptimizer):
         return self.held(Step(step[0], None, new_state), state, layout, active)
 
     def log_learning_rates(self, state, layout, meta_parameters):
-        del state
         return self.number("log_learning_rate", meta_parameters, layout)
 
     def own_learning_rate(self, meta_parameters) -> float:

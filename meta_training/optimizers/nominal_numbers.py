@@ -39,11 +39,9 @@ class RuleWithNominalNumbers(HierarchicalRule):
         rule, arrays = self._split(meta_parameters)
         return rule.initial_state(layout, arrays, log_learning_rate, values)
 
-    def compute_step(
-        self, gradients, state, layout, meta_parameters, active=None, horizon=None
-    ):
+    def compute_step(self, gradients, state, layout, meta_parameters, *more, **options):
         rule, arrays = self._split(meta_parameters)
-        return rule.compute_step(gradients, state, layout, arrays, active, horizon)
+        return rule.compute_step(gradients, state, layout, arrays, *more, **options)
 
     def _split(self, meta_parameters):
         """The rule with these numbers, and the arrays alone."""

@@ -47,8 +47,25 @@ class TrainedWeights:
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        owner, arrays = self.optimizer.name, self.meta_parameters
         wanted = {spec.name: spec.shape for spec in self.optimizer.specifications()}
-        _check_arrays(self.optimizer.name, wanted, self.meta_parameters)
+        if set(arrays) != set(wanted):
+            raise ValueError(
+                f"the arrays of {owner} must be {sorted(wanted)}. "
+                f"Received: {sorted(arrays)}"
+            )
+        for name, shape in wanted.items():
+            array = np.asarray(arrays[name])
+            if (
+                array.shape != shape
+                or not np.issubdtype(array.dtype, np.floating)
+                or not np.all(np.isfinite(array))
+            ):
+                raise ValueError(
+                    f"the array {name!r} of {owner} must be of finite floats in the "
+                    f"shape {shape}. Received: dtype {array.dtype}, shape {array.shape}"
+                    f"{'' if array.shape != shape else ', or one that is not finite'}"
+                )
 
     @property
     def default_rate(self) -> float:
@@ -106,13 +123,11 @@ def load_trained(weights) -> TrainedWeights:
     if card.get("optimizer", HierarchicalRule.name) == HierarchicalRule.name:
         return as_trained(load_weights(weights))
     optimizer = trainable_optimizer(str(card["optimizer"]), card["config"])
-    specs = optimizer.specifications()
-    wanted = {spec.released_name: spec.shape for spec in specs}
-    _check_arrays(optimizer.name, wanted, arrays)
+    names = {spec.released_name: spec.name for spec in optimizer.specifications()}
     return TrainedWeights(
         str(card.get("name", path.stem)),
         optimizer,
-        {spec.name: arrays[spec.released_name].astype(np.float32) for spec in specs},
+        {names.get(name, name): array for name, array in arrays.items()},
         float(card.get("default_initial_learning_rate", FRESH_INITIAL_LEARNING_RATE)),
         card,
     )
@@ -153,14 +168,10 @@ def starting_weights(
     nominal: NominalRate | None = None,
     seed: int | None = None,
 ) -> TrainedWeights:
-    """The initial weights of a run of meta-training.
+    """The initial weights of a run that trains the optimizer of that name.
 
-    Args:
-        name: Of the optimizer to train.
-        init_weights: Weights of that optimizer, by name or path; None: fresh ones.
-        nominal: The nominal learning rate of a hierarchical RNN; weights without one
-            are widened. None: that of the weights.
-        seed: Of fresh weights.
+    They are `init_weights`, by name or path, or else fresh ones from `seed`. Where
+    `nominal` is given, it is their nominal rate: those without one are widened.
 
     Raises:
         ValueError: The weights are those of another optimizer.
@@ -189,34 +200,9 @@ def starting_weights(
 def nominal_rate_of(init_weights) -> NominalRate | None:
     """The nominal learning rate that weights have, by name or path.
 
-    None for fresh weights (`init_weights` None), for weights without one, and for those
-    of another optimizer than the hierarchical RNN.
-
-    Raises:
-        ValueError: The weights cannot be loaded.
+    None for fresh weights (`init_weights` None), and for those that have none.
     """
     if init_weights is None:
         return None
     optimizer = load_trained(init_weights).optimizer
     return optimizer.config.nominal if isinstance(optimizer, HierarchicalRule) else None
-
-
-def _check_arrays(optimizer_name, wanted, arrays):
-    """Raises ValueError unless the arrays are finite and have these names, shapes."""
-    if set(arrays) != set(wanted):
-        raise ValueError(
-            f"the arrays of {optimizer_name} must be {sorted(wanted)}. "
-            f"Received: {sorted(arrays)}"
-        )
-    for name, shape in wanted.items():
-        array = np.asarray(arrays[name])
-        if (
-            array.shape != shape
-            or not np.issubdtype(array.dtype, np.floating)
-            or not np.all(np.isfinite(array))
-        ):
-            raise ValueError(
-                f"the array {name!r} of {optimizer_name} must be of finite floats in "
-                f"the shape {shape}. Received: dtype {array.dtype}, shape {array.shape}"
-                f"{'' if array.shape != shape else ', or a value that is not finite'}"
-            )

@@ -27,7 +27,6 @@ from meta_training.tasks.base import broadcast_tasks
 
 def constant(iteration, total_steps):
     """The rate stays as it is."""
-    del iteration, total_steps
     return 1.0
 
 
@@ -66,17 +65,14 @@ class Baseline:
         self.schedule, self.weight_decay = schedule, weight_decay
 
     def start(self, values, arguments):
-        del arguments
         return tuple(
             [tf.zeros_like(value) for value in values] for _ in range(self.slots)
         )
 
     def gradient_values(self, values, state):
-        del state
         return values
 
     def evaluation_values(self, values, state):
-        del state
         return values
 
     def step(self, values, gradients, state, iteration, arguments):
@@ -163,7 +159,6 @@ class ScheduleFreeAdamW(Adam):
     fresh_statistics = True
 
     def start(self, values, arguments):
-        del arguments
         return list(values), [tf.zeros_like(value) for value in values]
 
     def evaluation_values(self, values, state):
@@ -200,7 +195,6 @@ class Muon(Adam):
         return updates
 
     def _update_matrix(self, value, gradient, slots, rate, iteration):
-        del iteration
         momentum = gradient + self.momentum * slots[0]
         direction = self._orthogonal(gradient + self.momentum * momentum)
         length = self.rms_rate * math.sqrt(max(value.shape[1:]))

@@ -30,31 +30,19 @@ class Draws:
     start: list[np.ndarray]
     row_indices: np.ndarray
 
-    @property
-    def noise_stdev(self) -> np.ndarray:
-        """`[draws]`, of the gradient noise."""
-        return np.array([task.noise_stdev for task in self.tasks], np.float32)
-
-    @property
-    def gradient_zero_probability(self) -> np.ndarray:
-        """`[draws]`, the chance that an element of the gradient is set to 0."""
-        values = [task.gradient_zero_probability for task in self.tasks]
-        return np.array(values, np.float32)
+    def per_draw(self, name: str) -> np.ndarray:
+        """`[draws]` float32 values of a field of the tasks."""
+        return np.array([getattr(task, name) for task in self.tasks], np.float32)
 
 
 def draw_runs(tasks: Sequence[Task], seeds: Sequence[int], steps: int) -> Draws:
-    """Draws every task with every seed.
+    """Draws every task with every seed, and minibatches for so many steps.
 
     A draw depends on the task's name, the seed and the number of steps alone, not on
     what is drawn beside it.
 
-    Args:
-        tasks: of one `batch_key`.
-        seeds: of the draws; each task is drawn once with each.
-        steps: how many minibatches there must be.
-
     Raises:
-        ValueError: the tasks cannot share a computation.
+        ValueError: the tasks have not one `batch_key`.
     """
     if len({task.batch_key for task in tasks}) != 1:
         raise ValueError(
@@ -88,16 +76,10 @@ def _minibatches(task, steps, generator) -> np.ndarray:
 
 
 def record_steps(steps: int, records: int, every: int | None = None) -> np.ndarray:
-    """When losses are recorded: steps in ascending order, from 0 to `steps`.
+    """When losses are recorded: int32 in ascending order, from 0 to `steps`.
 
-    Args:
-        steps: of the run.
-        records: at most this number; half evenly spaced, half evenly in the logarithm,
-            so that a curve can be drawn on either axis.
-        every: the number of steps between records, instead.
-
-    Returns:
-        `[records]` int32.
+    There are at most `records`, half evenly spaced, half evenly in the logarithm, so
+    that a curve can be drawn on either axis; or one `every` so many steps.
     """
     if every is not None:
         marks = np.arange(0, steps, every)

@@ -30,13 +30,9 @@ class LearnedRuns:
     - `total_steps`, `[runs]`, for an optimizer that takes a horizon; 0 for runs that do
       not know theirs.
 
-    As with the Keras class, a tensor whose gradient is not finite is left as it is.
-
-    Args:
-        optimizer: The trainable optimizer.
-        shapes: Of the tensors of a run.
-        runs: How many there are.
-        half_state: Whether the hierarchical RNN keeps its state in bfloat16.
+    As with the Keras class, a tensor whose gradient is not finite is left as it is, and
+    with `half_state` the hierarchical RNN keeps its state in bfloat16. `shapes` are
+    those of the tensors of a run.
     """
 
     fresh_statistics = False
@@ -74,11 +70,9 @@ class LearnedRuns:
         return state, list(values)
 
     def gradient_values(self, values, state):
-        del values
         return state[1]
 
     def evaluation_values(self, values, state):
-        del state
         return values
 
     def step(self, values, gradients, state, iteration, arguments):

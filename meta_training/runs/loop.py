@@ -64,8 +64,8 @@ class TrainingLoop:
         self.draw_of_run = np.asarray(draw_of_run, np.int32)
         self.load(draws)
         self._shares_instances = self._has_large_instances(draws)
-        self._has_noise = bool(np.any(draws.noise_stdev > 0))
-        self._has_zeros = bool(np.any(draws.gradient_zero_probability > 0))
+        self._has_noise = any(draws.per_draw("noise_stdev") > 0)
+        self._has_zeros = any(draws.per_draw("gradient_zero_probability") > 0)
         self._compiled = tf.function(self._train, autograph=False, jit_compile=True)
         self._concrete = None
 
@@ -75,8 +75,10 @@ class TrainingLoop:
             "instance": {k: tf.constant(v) for k, v in draws.instance.items()},
             "start": [tf.constant(value) for value in draws.start],
             "row_indices": tf.constant(draws.row_indices),
-            "noise_stdev": tf.constant(draws.noise_stdev),
-            "zero_probability": tf.constant(draws.gradient_zero_probability),
+            "noise_stdev": tf.constant(draws.per_draw("noise_stdev")),
+            "zero_probability": tf.constant(
+                draws.per_draw("gradient_zero_probability")
+            ),
         }
 
     def _has_large_instances(self, draws):

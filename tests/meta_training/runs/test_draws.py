@@ -13,7 +13,7 @@ def test_draws_depend_on_task_and_seed_alone():
     among = draw_runs([Quadratic(4), Quadratic(4, noise_stdev=0.5)], [2, 7], 3)
     np.testing.assert_array_equal(among.start[0][3], alone.start[0][0])
     assert np.any(among.start[0][2] != alone.start[0][0])
-    np.testing.assert_array_equal(among.noise_stdev, [0, 0, 0.5, 0.5])
+    np.testing.assert_array_equal(among.per_draw("noise_stdev"), [0, 0, 0.5, 0.5])
 
 
 def test_minibatches_are_shuffled_epochs():
