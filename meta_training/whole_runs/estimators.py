@@ -30,9 +30,6 @@ class PopulationEstimator(abc.ABC):
         sigma: Standard deviation of the numbers, at the start.
         seed: Of everything random.
         learning_rate: Of Adam, where it is used.
-
-    Raises:
-        ValueError: A number is out of its range.
     """
 
     is_guided: ClassVar[bool] = False
@@ -237,11 +234,9 @@ ESTIMATORS: dict[str, type[PopulationEstimator]] = {
 
 
 def rank_gradient(steps: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """`[size]`, along which scores rise, by their ranks; its length means nothing.
+    """`[size]`, along which `[members]` scores rise, by their ranks.
 
-    Args:
-        steps: `[members, size]`, from the center.
-        scores: `[members]`.
+    `steps`, `[members, size]`, are those from the center. Its length means nothing.
     """
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from meta_training.optimizers.base import TrainableOptimizer
 from meta_training.runs.draws import Draws, draw_runs
 from meta_training.runs.learned import LearnedRuns
 from meta_training.runs.loop import TrainingLoop
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 from meta_training.whole_runs.reference import HORIZONS, ReferenceTable
 
 # Losses are recorded so often, evenly in the log of the step: evaluating a loss on all
@@ -29,11 +29,7 @@ _FIRST_RECORD = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What whole runs are drawn from.
-
-    Raises:
-        ValueError: A number is out of its range.
-    """
+    """What whole runs are drawn from; `setting` documents each field."""
 
     families: int = setting(4, "Families of tasks in a generation.", at_least=1)
     tasks_per_family: int = setting(2, "Tasks drawn of each of them.", at_least=1)
@@ -68,10 +64,7 @@ class RunConfig:
 class FamilyDraw(NamedTuple):
     """What the runs of one family share in a generation.
 
-    Attributes:
-        horizon: Steps.
-        draws: Instances, starts and minibatches.
-        arguments: Of `LearnedRuns`, without the meta-parameters.
+    `arguments` are those of `LearnedRuns`, without the meta-parameters.
     """
 
     horizon: int
@@ -102,10 +95,7 @@ class WholeRuns:
         self.table = table
         self.options = options
         self._optimizer = optimizer
-        families: dict[Any, list[Task]] = {}
-        for task in tasks:
-            families.setdefault(task.program_key, []).append(task)
-        self._families = list(families.values())
+        self._families = grouped(tasks, lambda task: task.program_key)
         self._loops: dict[int, TrainingLoop] = {}
         self._threads = threads
 
@@ -161,22 +151,20 @@ class WholeRuns:
     ) -> np.ndarray:
         """`[members, runs]` scores of `ReferenceTable.score`, higher is better.
 
-        Args:
-            drawn: From `draw`.
-            members: The meta-parameters of each.
-            check: Called before every run; may raise to end the work.
+        `members` are the meta-parameters of each. `check` is called before every run,
+        and may raise to end the work.
         """
-
-        def family_scores(number):
-            return self._family_scores(number, drawn[number], members, check)
-
         # The longest first, so that no thread is left alone with it.
         order = sorted(drawn, key=lambda number: -drawn[number].horizon)
         with ThreadPoolExecutor(self._threads) as pool:
-            found = dict(zip(order, pool.map(family_scores, order), strict=True))
+            scored = pool.map(
+                lambda number: self._scores_of(number, drawn[number], members, check),
+                order,
+            )
+            found = dict(zip(order, scored, strict=True))
         return np.concatenate([found[number] for number in drawn], axis=1)
 
-    def _family_scores(self, number, drawn: FamilyDraw, members, check):
+    def _scores_of(self, number, drawn: FamilyDraw, members, check):
         tasks = drawn.draws.tasks
         if number not in self._loops:
             runs = LearnedRuns(self._optimizer, tasks[0].parameter_shapes, len(tasks))

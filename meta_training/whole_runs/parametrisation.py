@@ -23,6 +23,8 @@ from meta_training.optimizers.nominal_numbers import (
 _MARGIN = 1e-3
 # An element that a readout lacks is changed as if all were of this size.
 _LEAST_UNIT = 0.05
+# Ends of the names of readouts.
+_READOUTS = ("_weights", "_shortcut", "_coefficients")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Parametrisation:
             size = float(np.sqrt(np.mean(np.square(array))))
             if name == "all":
                 self._parts.append(_Part(array_name, "elements", array.size))
-            elif name == "readouts" and _is_readout(array_name):
+            elif name == "readouts" and array_name.endswith(_READOUTS):
                 unit = max(size, _LEAST_UNIT)
                 self._parts.append(_Part(array_name, "elements", array.size, unit))
             elif array.ndim < 2:
@@ -174,7 +176,3 @@ def _changed(field, start, number):
     high = [rule.at_most, None if rule.below is None else rule.below - _MARGIN]
     value = max([value, *(bound for bound in low if bound is not None)])
     return min([value, *(bound for bound in high if bound is not None)])
-
-
-def _is_readout(name):
-    return name.endswith(("_weights", "_shortcut", "_coefficients"))

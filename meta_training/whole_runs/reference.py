@@ -11,15 +11,13 @@ it; the one that ships is `REFERENCE`.
 """
 
 import dataclasses
-import io
 import math
 import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 
-from learned_optimizer.utils.arrays import load_arrays
-from learned_optimizer.utils.atomic_write import atomic_write
+from learned_optimizer.utils.arrays import load_arrays, save_arrays
 
 REFERENCE = pathlib.Path(__file__).with_name("reference.npz")
 HORIZONS = (200, 450, 1000, 2250, 5000)
@@ -101,16 +99,15 @@ class ReferenceTable:
         off their ends. What none of them reaches takes infinitely many.
 
         Args:
-            task: Name of the task.
+            task: Its name.
             horizon: Of the run.
             is_known: Whether the run knew it.
             losses: Of any shape; may be not finite.
             of: The field whose curves count, `losses` or `evaluation_losses`.
         """
-        curve = self._curve(task, horizon, bool(is_known), of)
+        log_steps, log_losses = self._curve(task, horizon, is_known, of)
         wanted = np.log(np.maximum(losses, LOSS_FLOOR))
         wanted = np.where(np.isfinite(wanted), wanted, np.inf)
-        log_steps, log_losses = curve
         # The first record at or below it; the curve never rises.
         after = np.searchsorted(-log_losses, -wanted, side="left")
         inside = np.clip(after, 1, len(log_losses) - 1)
@@ -123,10 +120,7 @@ class ReferenceTable:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes it, whole or not at all."""
-        buffer = io.BytesIO()
-        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        np.savez_compressed(buffer, **{**arrays, "tasks": np.array(self.tasks)})
-        atomic_write(path, buffer.getvalue())
+        save_arrays(path, {**vars(self), "tasks": np.array(self.tasks)})
 
     def _curve(self, task, horizon, is_known, of):
         """Logs of steps and of the least loss up to there, beyond the horizon too."""
@@ -149,7 +143,7 @@ class ReferenceTable:
         averages count for half of it; elsewhere both are the same.
 
         Args:
-            task: Name of the task.
+            task: Its name.
             horizon: Of the runs.
             is_known: Whether they knew it.
             steps: `[records]`, ascending; the start, step 0, says nothing.
@@ -163,10 +157,8 @@ class ReferenceTable:
         taken = steps > 0
         bound = math.log(LARGEST_RATIO)
         scores = []
-        for of, found in (
-            ("losses", losses),
-            ("evaluation_losses", evaluation_losses),
-        ):
+        both = {"losses": losses, "evaluation_losses": evaluation_losses}
+        for of, found in both.items():
             reached = np.asarray(found)[taken]
             needed = self.steps_to_reach(task, horizon, is_known, reached, of)
             log_ratio = (np.log(needed).T - np.log(steps[taken])).T

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from meta_training.runs import BASELINES, TrainingLoop, draw_runs
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 from meta_training.whole_runs.reference import HORIZONS, LOSS_FLOOR, ReferenceTable
 
 # Without and with its horizon.
@@ -45,11 +45,8 @@ def compute_table(
                 f"Received: {str(path)!r} with {found.horizons.tolist()}"
             )
         table = found
-    families: dict = {}
-    for task in dict.fromkeys(tasks):
-        if task.name not in table.tasks:
-            families.setdefault(task.program_key, []).append(task)
-    for members in families.values():
+    missing = [task for task in dict.fromkeys(tasks) if task.name not in table.tasks]
+    for members in grouped(missing, lambda task: task.program_key):
         runs = _ReferenceRuns(horizons, rates, seeds)
         for task in members:
             row = runs.row(task)
@@ -87,20 +84,16 @@ class _ReferenceRuns:
         # Without a horizon one run serves all of them.
         every = np.sort(np.concatenate(marks))
         unaware = self._curves(0, every)
-        curves = [
-            [unaware[:, np.searchsorted(every, own)] for own in marks],
-            [self._curves(1, own) for own in marks],
-        ]
-        best = np.array(
-            [[np.argmin(losses[-1]) for losses, _ in curve] for curve in curves]
-        )
-        chosen = np.array(
+        curves = np.array(
             [
-                [own[..., rate] for own, rate in zip(*both, strict=True)]
-                for both in zip(curves, best, strict=True)
-            ],
-            np.float32,
+                [unaware[:, np.searchsorted(every, own)] for own in marks],
+                [self._curves(1, own) for own in marks],
+            ]
         )
+        # `[2, horizons, kind of loss, records, rates]`: the last record counts.
+        best = curves[:, :, 0, -1].argmin(axis=-1)
+        chosen = np.take_along_axis(curves, best[:, :, None, None, None], axis=-1)
+        chosen = chosen[..., 0].astype(np.float32)
         return {
             "losses": chosen[:, :, 0],
             "evaluation_losses": chosen[:, :, 1],

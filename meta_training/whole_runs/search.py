@@ -44,11 +44,7 @@ _COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-    """The settings of a search; those of `runs` are written beside them.
-
-    Raises:
-        ValueError: A number is out of its range.
-    """
+    """The settings of a search; `setting` documents each field."""
 
     weights: str = setting("default", "Name or path of the weights it starts from.")
     task_set: str = setting("default_networks", "What the runs train.")
@@ -94,11 +90,7 @@ class Terminated(Exception):
 
 
 class Search:
-    """One search in its folder.
-
-    Args:
-        config: The settings.
-        folder: A new or empty one, or that of a search of the same settings.
+    """One search in a new or empty folder, or in that of one of the same settings.
 
     Raises:
         ValueError: The settings cannot be searched with, and then `folder` is left as
@@ -248,7 +240,7 @@ class Search:
         """What has a state that a checkpoint holds."""
         parts = {"estimator/": self.estimator}
         if self._gradients is not None:
-            parts["trajectories/"] = self._gradients
+            parts["trajectories/"] = self._gradients.trajectories
         return parts
 
     def _restore(self):
