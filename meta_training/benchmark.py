@@ -71,9 +71,7 @@ def inner_steps_per_second(task, estimator_name, block_size, repetitions) -> flo
     )
     trajectories = Trajectories(batch, weights.optimizer, options, seed=0)
     carry = tf.nest.map_structure(tf.constant, trajectories.advance(0))
-    meta_parameters = {
-        name: tf.constant(value) for name, value in weights.meta_parameters.items()
-    }
+    meta_parameters = tf.nest.map_structure(tf.constant, weights.meta_parameters)
     state = tf.nest.map_structure(tf.constant, made.initial_state())
     steps = tf.constant(STEPS)
 

@@ -47,9 +47,7 @@ def define_flags(values: flags.FlagValues = FLAGS):
         "initial_learning_rate",
         None,
         "Where rates start by default.",
-        None,
-        None,
-        values,
+        flag_values=values,
     )
     for name, text in (
         ("nominal", "NAME=NUMBER: switches of the nominal rate."),
@@ -142,11 +140,7 @@ def main(arguments):
 
 
 def _switched_on(weights, switches):
-    """The weights under an architecture with further switches on.
-
-    Raises:
-        ValueError: It is not one of these switches, or does not go with the others.
-    """
+    """The weights under an architecture with further switches on."""
     unknown = sorted(set(switches) - set(LATER_SWITCHES))
     if unknown:
         raise ValueError(
@@ -158,11 +152,7 @@ def _switched_on(weights, switches):
 
 
 def _with_switches(config, switches):
-    """The config with switches `NAME=NUMBER` of its nominal rate set.
-
-    Raises:
-        ValueError: It has no nominal rate, or a switch is not one of it.
-    """
+    """The config with switches `NAME=NUMBER` of its nominal rate set."""
     if not switches:
         return config
     if config.nominal is None:

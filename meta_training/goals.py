@@ -9,7 +9,6 @@ rates), the curves of searches, and the runs of a narrow ResNet50V2. It says wha
 missing.
 """
 
-import itertools
 import pathlib
 
 import numpy as np
@@ -75,12 +74,9 @@ _ASKED = (
 
 
 def page(name: str, results: pathlib.Path = _RESULTS, narrow=_NARROW) -> str:
-    """The page as Markdown.
+    """The page as Markdown, for weights of that name.
 
-    Args:
-        name: Of the weights.
-        results: The folder of all results.
-        narrow: The CSV file of the narrow network's runs.
+    `results` is the folder of all results, `narrow` the CSV of the narrow network.
     """
     parts = [
         _HEAD.format(name=name),
@@ -131,18 +127,17 @@ def _searches(folder):
 
 
 def _narrow_network(path):
-    def run(row):
-        return row["optimizer"], row["seed"]
-
-    rows = []
-    for (name, seed), found in itertools.groupby(read_csv(path, ("optimizer",)), run):
-        last = list(found)[-1]
-        rows.append(
-            [
-                *(name, f"{seed:.0f}", f"{last['training_loss']:.3f}"),
-                *(f"{last['validation_loss']:.3f}", f"{last['top_1']:.1%}"),
-            ]
-        )
+    # Of each run the last row stays.
+    last = {
+        (row["optimizer"], row["seed"]): row for row in read_csv(path, ("optimizer",))
+    }
+    rows = [
+        [
+            *(name, f"{seed:.0f}", f"{row['training_loss']:.3f}"),
+            *(f"{row['validation_loss']:.3f}", f"{row['top_1']:.1%}"),
+        ]
+        for (name, seed), row in last.items()
+    ]
     header = ["optimizer", "seed", "training, last 100 steps", "validation", "top-1"]
     return markdown_table(header, rows)
 

@@ -155,11 +155,7 @@ def tables(report: pathlib.Path, sha256: str) -> dict:
 def open_final(weights, sha256: str, folder: pathlib.Path, record: pathlib.Path):
     """Evaluates weights on the final group, and puts that on record.
 
-    Args:
-        weights: That are to ship.
-        sha256: Theirs.
-        folder: Of the report and its cache.
-        record: The CSV file of all openings.
+    `folder` is that of the report and its cache, `record` the CSV file of all openings.
 
     Raises:
         ValueError: They were evaluated before, in another folder.

@@ -128,10 +128,8 @@ def _summary(results):
 def _pairs(results, cell, metrics=METRICS[1:]) -> str:
     """A row for each learned optimizer and each that comes after it, baselines at last.
 
-    Args:
-        results: Of all.
-        cell: Of the learned optimizer and its choice, the other and its choice.
-        metrics: Each by which rates are chosen has three cells.
+    Each metric by which rates are chosen has three cells: `cell` of the learned
+    optimizer and its choice, of the other and its choice.
     """
     rows = [
         [own.optimizer, other.optimizer]

@@ -132,13 +132,9 @@ def _beside(rows, key, label):
 def _draw(folder):
     """Times and memory, against batch size and against parameters."""
     figure, axes = subplots(4, width=4.8, height=3.1)
-    for (file, key, kind), panels in zip(
-        (
-            (BATCHES, "batch_size", "training step"),
-            (PARAMETERS, "parameters", "optimizer alone"),
-        ),
-        (axes[:2], axes[2:]),
-        strict=True,
+    for file, key, kind, panels in (
+        (BATCHES, "batch_size", "training step", axes[:2]),
+        (PARAMETERS, "parameters", "optimizer alone", axes[2:]),
     ):
         rows = read_csv(folder / file, _TEXT)
         units = {"milliseconds": 1.0, "peak_bytes": 1e9}

@@ -42,11 +42,6 @@ class Job:
     cache: pathlib.Path
     log: Callable[[str], None] = lambda message: None
 
-    @property
-    def trained(self) -> pathlib.Path:
-        """The folder of meta-training runs, shared by all settings of evaluations."""
-        return self.work.parent / "trained"
-
 
 class Experiment(abc.ABC):
     """One of the paper's experiments.
@@ -69,12 +64,7 @@ class Experiment(abc.ABC):
     evaluates_weights: ClassVar[bool] = True
 
     def settings(self, budget: str, seeds: int | None = None) -> dict[str, Any]:
-        """The settings of a budget.
-
-        Args:
-            budget: One of `BUDGETS`.
-            seeds: Number of draws per task instead of the budget's, if it has any.
-        """
+        """The settings of a budget; with other draws per task, if it has any."""
         found = copy.deepcopy(dict(self.budgets[budget]))
         if seeds is not None and "seeds" in found:
             found["seeds"] = seeds

@@ -38,13 +38,10 @@ LARGEST_CSV = 50_000
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to run.
+    """What to run: with which of `experiment.BUDGETS`, and on which weights.
 
-    Attributes:
-        budget: One of `experiment.BUDGETS`.
-        seeds: Number of draws per task instead of the budget's.
-        weights: The weights to evaluate.
-        weights_name: Their name on the command line.
+    `seeds` is the number of draws per task instead of the budget's; `weights_name` is
+    that of the weights on the command line.
     """
 
     budget: str
@@ -150,10 +147,7 @@ def run_experiment(
 
 
 def paragraph(experiment: Experiment, done: dict, folder: pathlib.Path) -> str:
-    """Claim, inference, findings, weights and budget, from the CSV files of a folder.
-
-    `done` is the content of its `done.json`.
-    """
+    """Claim, inference, findings, weights and budget, from a folder and its `done`."""
     settings = done["settings"]
     parts = [f"**What the paper claims, in our words.** {experiment.claim}"]
     if experiment.inference:
@@ -231,14 +225,9 @@ def read_done(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def collect(output: pathlib.Path, results: pathlib.Path, names) -> list[str]:
-    """Copies the experiments that are done to the folder of results.
+    """Copies those of the named experiments that are done to `results/BUDGET/NAME`.
 
     A result there with a later date is kept: it was computed elsewhere.
-
-    Args:
-        output: The folder in which experiments were run.
-        results: The folder of results, with a folder for each budget.
-        names: The names of experiments.
 
     Returns:
         The names of those that were copied.

@@ -96,15 +96,8 @@ def meta_train(
 ) -> list[TrainedWeights]:
     """Meta-trains fresh weights of an optimizer once for each seed.
 
-    Args:
-        optimizer: What is trained, with its settings.
-        name: The name of the weights; with several seeds, the seed is appended.
-        seeds: Of the initial weights and of training.
-        training: Changes of the preset `default`, as in `TRAINING`.
-        work: The folder of the runs; a later call resumes them.
-
-    Returns:
-        The weights at the last outer step.
+    `training` are changes of the preset `default`, as in `TRAINING`. A later call
+    resumes the runs in the folder `work`. Several weights have their seed in the name.
     """
     for seed in seeds:
         start = work / f"start{seed}.npz"
@@ -158,21 +151,15 @@ def train_and_evaluate(
 
     The folder of the runs depends on the optimizer and its training alone. So runs
     that are done are not repeated when the evaluation or the weights beside them
-    change.
-
-    Args:
-        job: The experiment; its settings name `training`, and what is evaluated.
-        optimizer: What is trained, with its settings.
-        label: Of the weights.
-        seeds: Of initial weights and training, a run each.
-
-    Returns:
-        The weights, whose evaluation is in the cache.
+    change. The settings of the job name `training`, and what is evaluated; `label` is
+    that of the weights, of which there are one for each seed.
 
     Raises:
         RuntimeError: The process failed.
     """
-    work = job.trained / _folder_name(optimizer, label, job.settings["training"])
+    # Beside what stays of other settings, which share it.
+    trained = job.work.parent / "trained"
+    work = trained / _folder_name(optimizer, label, job.settings["training"])
     if work.exists():
         job.work.mkdir(parents=True, exist_ok=True)
         (job.work / SHARED_TRAINING).touch()
