@@ -42,11 +42,9 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def start(self, cohorts: Sequence[Cohort], estimate: Callable[..., Any]) -> None:
-        """Receives the cohorts and the estimator before the first window.
+        """Takes the cohorts of this process, ready for their next windows.
 
-        Args:
-            cohorts: The cohorts of this process, ready for their next windows.
-            estimate: The compiled `estimate` of the estimator.
+        `estimate` is the compiled one of the estimator.
         """
 
     @abc.abstractmethod

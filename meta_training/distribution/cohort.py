@@ -20,16 +20,8 @@ from meta_training.inner.windows import Carry
 class Report(NamedTuple):
     """The result of one window for the outer loop, as NumPy arrays.
 
-    Attributes:
-        gradient: Of the weighted sum of the losses, a dict like the meta-parameters.
-        losses: `[problems]`, the meta-objective of each.
-        weights: `[problems]`, how much each counts.
-        fresh: `[problems]`, 1 where a trajectory started with the window.
-        alive: `[problems]`, 0 where it was cut off.
-        initial_objective: `[problems]`, first objective of the trajectory.
-        mean_log_learning_rate: `[problems]`, after the window.
-        num_steps: Scalar, inner steps.
-        first: Scalar, 1 if it was the first window of its cohort.
+    Those of `Carry`, `Window` and `Estimate` that have these names; and `num_steps`,
+    scalar, how many there were; `first`, 1 in the first window of its cohort.
     """
 
     gradient: dict[str, np.ndarray]
@@ -62,11 +54,8 @@ class Report(NamedTuple):
 class WindowStart(NamedTuple):
     """The arguments of an estimator for a window, besides the meta-parameters.
 
-    Attributes:
-        carry: The state of the trajectories.
-        carried: The estimator's state after the last window.
-        num_steps: Scalar int32 tensor.
-        seed: Scalar int32 tensor.
+    `carried` is the estimator's state after the last window; `num_steps` and `seed` are
+    scalar int32 tensors.
     """
 
     carry: Carry
@@ -146,12 +135,7 @@ class Cohort:
         }
 
     def restore(self, arrays: dict[str, np.ndarray], windows: int) -> None:
-        """The reverse of `state`; other arrays are ignored.
-
-        Args:
-            arrays: Those of a checkpoint.
-            windows: Windows done, where `arrays` lack the number.
-        """
+        """The reverse of `state`; `windows` are done, where arrays lack the number."""
         trajectories, carried, cohort = (
             under_prefix(self._prefix(part), arrays)
             for part in ("trajectories", "estimator", "cohort")

@@ -102,16 +102,7 @@ class Mirrored(Replicas):
     name = "mirrored"
 
     def __init__(self, replicas: int | None = None):
-        """Selects the devices.
-
-        Args:
-            replicas: How many of the GPUs, or logical CPUs where there is no GPU;
-                None: all there are. Logical CPUs are made as needed, if TensorFlow
-                has not been used yet.
-
-        Raises:
-            ValueError: There are fewer.
-        """
+        """Takes so many devices, see `local_devices`, or all there are."""
         devices = local_devices(replicas)
         # Nothing is reduced on devices, see `Replicas`, so NCCL is never started.
         strategy = tf.distribute.MirroredStrategy(

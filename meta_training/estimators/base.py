@@ -61,14 +61,10 @@ class Estimator(abc.ABC):
         num_steps: Any,
         seed: Any,
     ) -> Estimate:
-        """Runs a window; pure, and compiled with XLA.
+        """Runs a window from where the last one's `carry` and `state` left off.
 
-        Args:
-            meta_parameters: Their dict.
-            carry: Where the window starts.
-            state: What the last window's estimate carried on.
-            num_steps: Scalar int32.
-            seed: Scalar int32, of everything random in the window.
+        It is pure, and compiled with XLA. `num_steps` and `seed`, that of everything
+        random in the window, are scalar int32.
         """
 
 

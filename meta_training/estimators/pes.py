@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from meta_training.estimators.base import Estimate, Estimator, register_estimator
+from meta_training.tasks.base import broadcast_tasks
 
 
 @register_estimator("pes")
@@ -38,16 +39,11 @@ class PersistentEvolutionStrategies(Estimator):
             specification.name: (tasks, *specification.shape)
             for specification in optimizer.specifications()
         }
-        signs, pairs = [], np.zeros((2, tasks), np.int32)
-        for group in batch.groups:
-            count = len(group.tasks)
-            signs += [1.0] * count + [-1.0] * count
-            for replica in range(2):
-                first = group.first_problem + replica * count
-                pairs[replica, list(group.members)] = range(first, first + count)
-        self._signs = np.array(signs, np.float32)
         # The problems of each task, with +e and with -e.
-        self._pairs = pairs
+        problems = np.argsort(batch.problem_task, kind="stable").astype(np.int32)
+        self._pairs = problems.reshape(tasks, 2).T
+        self._signs = np.ones(batch.num_problems, np.float32)
+        self._signs[self._pairs[1]] = -1
 
     def initial_state(self):
         return {
@@ -59,14 +55,15 @@ class PersistentEvolutionStrategies(Estimator):
         problem_task = self.unroll.batch.problem_task
         perturbed = {
             name: value
-            + _like(self._signs, perturbations[name])
+            + broadcast_tasks(self._signs, perturbations[name])
             * tf.gather(perturbations[name], problem_task)
             for name, value in meta_parameters.items()
         }
         window = self.unroll.run(perturbed, carry, num_steps, seed)
         fresh = tf.gather(carry.fresh, self._pairs[0])
         accumulated = {
-            name: tf.where(_like(fresh, value) > 0, 0.0, value) + perturbations[name]
+            name: tf.where(broadcast_tasks(fresh, value) > 0, 0.0, value)
+            + perturbations[name]
             for name, value in state.items()
         }
         plus, minus = (tf.gather(window.losses, problems) for problems in self._pairs)
@@ -93,8 +90,3 @@ class PersistentEvolutionStrategies(Estimator):
                 self._shapes.items(), tf.split(drawn, sizes), strict=True
             )
         }
-
-
-def _like(vector, value):
-    """`[rows]` in a shape that multiplies `value`, `[rows or other, ...]`."""
-    return tf.reshape(vector, [-1] + [1] * (len(value.shape) - 1))

@@ -32,7 +32,7 @@ from meta_training.runs import (
     record_steps,
 )
 from meta_training.runs.loop import group_size
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 
 # Twelve rates half a decade apart; Keras's defaults are among them.
 LEARNING_RATES = tuple(float(f"{10 ** (-5 + 0.5 * k):.3g}") for k in range(12))
@@ -295,11 +295,8 @@ def chunk_tasks(tasks: Sequence[Task], settings: EvaluationConfig) -> list[list[
     The chunks depend on nothing that differs between optimizers, so that all of them
     meet the same noise.
     """
-    groups = {}
-    for index, task in enumerate(tasks):
-        groups.setdefault(task.batch_key, []).append(index)
     chunks = []
-    for members in groups.values():
+    for members in grouped(range(len(tasks)), lambda index: tasks[index].batch_key):
         numbers = tasks[members[0]].parameter_count * settings.seeds
         numbers *= _RUNS_OF_A_DRAW
         at_once = max(1, _NUMBERS_AT_ONCE // numbers)

@@ -2,12 +2,11 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,11 +66,8 @@ def deal_out(tasks, parts: int, objective_rows) -> np.ndarray:
         return task.parameter_count * (1 + rows / 100)
 
     costs = np.array([cost(task) for task in tasks])
-    units: dict[Any, list[int]] = {}
-    for index, task in enumerate(tasks):
-        units.setdefault(task.batch_key, []).append(index)
     pieces = []
-    for unit in units.values():
+    for unit in grouped(range(len(tasks)), lambda index: tasks[index].batch_key):
         share = costs[unit].sum() * parts / costs.sum()
         count = parts if share > 1 else 1
         pieces += [piece for piece in np.array_split(unit, count) if len(piece)]

@@ -65,15 +65,7 @@ _meta_objectives: Registry[MetaObjective] = Registry("a meta-objective")
 
 
 def register_meta_objective(name: str, **fields: bool):
-    """A decorator that adds a meta-objective.
-
-    Args:
-        name: Its name.
-        **fields: Further fields of `MetaObjective`.
-
-    Raises:
-        ValueError: The name is taken.
-    """
+    """A decorator that adds a `MetaObjective` with these fields under a new name."""
 
     def register(function):
         _meta_objectives.register(name)(MetaObjective(name, function, **fields))

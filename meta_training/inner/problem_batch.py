@@ -32,7 +32,7 @@ from meta_training.inner.groups import (
     objective_of,
     replicate,
 )
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 
 # Larger gradients would overflow when squared; they count as none.
 LARGEST_GRADIENT = 1e15
@@ -109,13 +109,12 @@ class ProblemBatch:
         self.objective_rows = objective_rows
         self._task_part = deal_out(self.tasks, parts, objective_rows)
         self.num_parts = int(self._task_part.max()) + 1
-        members: dict[Any, list[int]] = {}
-        for index in np.argsort(self._task_part, kind="stable"):
-            key = (self._task_part[index], tasks[index].batch_key)
-            members.setdefault(key, []).append(int(index))
         self.groups: list[Group] = []
         shapes, problems = [], []
-        for indices in members.values():
+        for indices in grouped(
+            np.argsort(self._task_part, kind="stable").tolist(),
+            lambda index: (self._task_part[index], tasks[index].batch_key),
+        ):
             group = Group(
                 tuple(tasks[index] for index in indices),
                 tuple(indices),
@@ -222,7 +221,7 @@ class ProblemBatch:
             task, tasks = group.task, len(group.tasks)
             if task.batch_size is not None:
                 uniform.append((draws.rows, number, (tasks, task.batch_size)))
-            if self._has_objective_window(group):
+            if task.rows is not None and (self.objective_rows or task.rows) < task.rows:
                 uniform.append((draws.objective_start, number, ()))
             if group.per_task("gradient_zero_probability").any():
                 uniform.append((draws.zeroing, number, (tasks, task.parameter_count)))
@@ -249,10 +248,6 @@ class ProblemBatch:
                 # A uniform number can round up to 1.
                 target[number] = tf.minimum(tf.cast(values * rows, tf.int32), rows - 1)
         return draws
-
-    def _has_objective_window(self, group) -> bool:
-        rows = group.task.rows
-        return rows is not None and (self.objective_rows or rows) < rows
 
     def evaluate(
         self,

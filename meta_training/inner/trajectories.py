@@ -121,11 +121,10 @@ class Trajectories:
             batch: The tasks side by side.
             optimizer: What is trained.
             options: How trajectories start and end.
-            seed: Of all random numbers.
+            seed: Of all random numbers but the lengths of windows.
             weights: `[tasks]`, the weight of each; None: equal weights.
-            window_seed: Of the lengths of windows, which are the same in all cohorts of
-                a run, since replicas that work in step would wait for the longest.
-                None: `seed`.
+            window_seed: Of those lengths, the same in all cohorts of a run, since
+                replicas that work in step would wait for the longest. None: `seed`.
         """
         self.batch = batch
         self.options = options

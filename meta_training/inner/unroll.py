@@ -279,17 +279,7 @@ class Unroll:
         )
         return from_inner, dict(zip(names, gradients, strict=True))
 
-    def _pull(
-        self,
-        meta_parameters,
-        inner,
-        from_inner,
-        from_objectives,
-        carry,
-        alive,
-        seed,
-        step,
-    ):
+    def _pull(self, meta, inner, from_inner, from_objectives, carry, alive, seed, step):
         """Pulls the gradient back through a step, with second derivatives.
 
         Returns:
@@ -303,13 +293,13 @@ class Unroll:
         # Only the divergence bound reads it, and `alive` is known already.
         initial = tf.convert_to_tensor(carry.initial_objective)
         initial = tf.where(carry.fresh > 0, math.inf, initial)
-        sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
+        sources = [*meta.values(), *tf.nest.flatten(inner)]
         with tf.GradientTape() as tape:
             tape.watch(sources)
             found, _, _ = self._evaluate(
                 inner, alive_before * tf.gather(alive, step), initial, carry, seed, step
             )
-            new = self._update(meta_parameters, inner, found.gradients)
+            new = self._update(meta, inner, found.gradients)
         return tape.gradient(
             [*tf.nest.flatten(new), found.objectives],
             sources,
@@ -317,17 +307,15 @@ class Unroll:
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 
-    def _pull_kept(
-        self, meta_parameters, inner, gradients, slopes, from_inner, from_objectives
-    ):
+    def _pull_kept(self, meta, inner, gradients, slopes, from_inner, from_objectives):
         """The same without second derivatives and without another evaluation.
 
         Gradients and slopes of the step are constants that `_forward` kept.
         """
-        sources = [*meta_parameters.values(), *tf.nest.flatten(inner)]
+        sources = [*meta.values(), *tf.nest.flatten(inner)]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            new = self._update(meta_parameters, inner, gradients)
+            new = self._update(meta, inner, gradients)
         pulled = tape.gradient(
             tf.nest.flatten(new),
             sources,
@@ -337,8 +325,7 @@ class Unroll:
         by_block = tf.gather(from_objectives, self._block_problem)[:, None]
         # The slopes of a problem that is cut off may not be finite; they count as 0.
         through_objectives = tf.where(by_block == 0, 0.0, by_block * slopes)
-        values = len(meta_parameters)
-        pulled[values] += through_objectives
+        pulled[len(meta)] += through_objectives
         return pulled
 
     def _clip(self, gradient: InnerState, bound, carry) -> InnerState:

@@ -65,13 +65,8 @@ class UnrollConfig:
         """`[problems]`: the weighted mean of the meta-objective's values in a window.
 
         From the step at which a problem is cut off, the value is that of an objective
-        at the bound.
-
-        Args:
-            objectives: `[max_objectives, problems]`.
-            alive: The same, 0 where cut off.
-            initial: `[problems]`, the first objective of each trajectory.
-            num_steps: Scalar int32, steps of the window.
+        at the bound. `objectives` and `alive`, 0 where cut off, are `[max_objectives,
+        problems]`; `initial` is `[problems]`, the first objective of each trajectory.
         """
         meta = meta_objective(self.meta_objective)
         count = self.num_objectives(num_steps)

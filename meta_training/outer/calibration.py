@@ -11,7 +11,6 @@ no gradient, hence no truncation, and too few numbers for noise to matter.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from learned_optimizer.utils.flags import check_order, check_settings, setting
 from meta_training.optimizers.base import TrainableOptimizer
 from meta_training.outer.validation import summarise
 from meta_training.runs import LearnedRuns, TrainingLoop, draw_runs, record_steps
-from meta_training.tasks.base import Task
+from meta_training.tasks.base import Task, grouped
 
 # What is searched, the first first: the bias of what the RNN adds to a log rate.
 KNOBS = ("learning_rate_bias", "step_length_offset")
@@ -37,11 +36,7 @@ class ScoredShift:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationConfig:
-    """How a calibration searches; `setting` documents each field.
-
-    Raises:
-        ValueError: A setting is out of its range.
-    """
+    """How a calibration searches; `setting` documents each field."""
 
     steps: int = setting(2000, "Inner steps of each run.", at_least=1)
     low_learning_rate: float = setting(
@@ -63,11 +58,7 @@ class CalibrationConfig:
 
 
 class Calibration:
-    """Whole runs on tasks, compiled once and used for all trials.
-
-    Raises:
-        ValueError: There is no task.
-    """
+    """Whole runs on tasks, compiled once and used for all trials."""
 
     def __init__(
         self,
@@ -81,11 +72,8 @@ class Calibration:
         low, high = np.log([config.low_learning_rate, config.high_learning_rate])
         self.record_steps = record_steps(config.steps, _RECORDS)
         generator = np.random.default_rng(config.seed)
-        groups: dict[Any, list[Task]] = {}
-        for task in tasks:
-            groups.setdefault(task.batch_key, []).append(task)
         self._loops = []
-        for members in groups.values():
+        for members in grouped(tasks, lambda task: task.batch_key):
             count = len(members)
             runs = LearnedRuns(optimizer, members[0].parameter_shapes, count)
             draws = draw_runs(members, [config.seed], config.steps)

@@ -52,12 +52,9 @@ class Trainer:
     def __init__(
         self, config: TrainingConfig, folder, distribution: Distribution | None = None
     ):
-        """Starts a run, or resumes the one in `folder`.
+        """Starts a run in a new or empty folder, or resumes the one that is there.
 
-        Args:
-            config: The settings.
-            folder: A new or empty one, or that of a run of the same settings.
-            distribution: Where windows are computed; None: `OneDevice`.
+        `distribution` is where windows are computed; None: `OneDevice`.
 
         Raises:
             ValueError: The settings do not fit together, in which case `folder` is not
@@ -84,9 +81,7 @@ class Trainer:
         self._start = starting_weights(
             config.optimizer, config.init_weights, config.nominal, config.seed
         )
-        settings = {}
-        if config.estimator == "pes":
-            settings = {"sigma": config.pes_sigma}
+        settings = {"sigma": config.pes_sigma} if config.estimator == "pes" else {}
         self.estimator, estimate = estimators.compiled_estimator(
             estimator_class, self.batch, self.optimizer, config.unroll, **settings
         )

@@ -109,9 +109,7 @@ class Validator:
 def summarise(steps: np.ndarray, losses: np.ndarray) -> dict[str, float]:
     """The score of one network and its parts, see `Validator.__call__`.
 
-    Args:
-        steps: `[records]`, ascending from 0.
-        losses: `[records, runs]`.
+    Of `[records, runs]` losses at `[records]` steps, which ascend from 0.
     """
     losses = np.asarray(losses, np.float64)
     # The optimizer is not to blame for a start that is not finite; it counts as 1.

@@ -134,16 +134,10 @@ class Task(abc.ABC):
         return ()
 
     def objective_and_statistics(self, parameters, instance, averages=None):
-        """The objective, and the statistics that batch normalisation found.
+        """The objective, and the statistics that batch normalisation found in the rows.
 
-        Args:
-            parameters: as for `objective`.
-            instance: as for `objective`.
-            averages: `[tasks, *shape]` tensors by which to normalise, one for each of
-                `statistics_shapes`; None: by the statistics of the rows themselves.
-
-        Returns:
-            `[tasks]` objectives; tensors like `averages`, of these rows.
+        `averages`, `[tasks, *shape]` for each of `statistics_shapes`, are what to
+        normalise by; None: the statistics of the rows, which are tensors like them.
         """
         return self.objective(parameters, instance), []
 
