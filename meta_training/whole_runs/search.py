@@ -240,7 +240,7 @@ class Search:
         """What has a state that a checkpoint holds."""
         parts = {"estimator/": self.estimator}
         if self._gradients is not None:
-            parts["trajectories/"] = self._gradients.trajectories
+            parts["trajectories/"] = self._gradients
         return parts
 
     def _restore(self):

@@ -14,10 +14,7 @@ from meta_training.tasks.base import Task
 
 
 class TruncatedGradients:
-    """One window of every task at a time, as the preset `default` trains.
-
-    The state between two windows is that of its `trajectories`.
-    """
+    """One window of every task at a time, as the preset `default` trains."""
 
     def __init__(self, tasks: Sequence[Task], optimizer: TrainableOptimizer, seed: int):
         config = preset("default")
@@ -27,7 +24,7 @@ class TruncatedGradients:
             objective_rows=config.objective_rows,
             parts=config.parts,
         )
-        self.trajectories = Trajectories(batch, optimizer, config.trajectories, seed)
+        self._trajectories = Trajectories(batch, optimizer, config.trajectories, seed)
         estimator, self._estimate = compiled_estimator(
             TruncatedBackpropagation, batch, optimizer, config.unroll
         )
@@ -37,7 +34,7 @@ class TruncatedGradients:
         self, arrays: Mapping[str, np.ndarray], generation: int
     ) -> dict[str, np.ndarray]:
         """The gradient of the next window's loss, a dict like `arrays`."""
-        trajectories = self.trajectories
+        trajectories = self._trajectories
         estimate = self._estimate(
             tf.nest.map_structure(tf.constant, dict(arrays)),
             trajectories.advance(generation),
@@ -47,3 +44,11 @@ class TruncatedGradients:
         )
         trajectories.take(estimate.window)
         return {name: value.numpy() for name, value in estimate.gradient.items()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint needs."""
+        return self._trajectories.state()
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """The reverse of `state`."""
+        self._trajectories.restore(state)
