@@ -30,9 +30,10 @@ IMAGENET = ROOT / "imagenet" / "results"
 NETWORKS = EXPERIMENTS / "unseen_networks" / "runs.csv"
 RELEASED = EXPERIMENTS / "training_corpus" / "runs.csv"
 FINALS = {
-    name: RESULTS / name / "final" / "runs.csv" for name in ("default-v4", "default-v5")
+    name: RESULTS / name / "final" / "runs.csv"
+    for name in ("default-v4", "default-v5", "default-v6")
 }
-FINAL = FINALS["default-v5"]
+FINAL = FINALS[ALIASES["default"]]
 # Baselines on training tasks: one rate of each, for the final group.
 TRAINING_TASKS = RESULTS / "default_networks" / "runs.csv"
 # The runs of each evaluation on a card, in its order.
@@ -47,7 +48,7 @@ EVALUATIONS = {
         [RESULTS / "no_neural_networks-v1" / "runs.csv", NETWORKS]
     ],
 }
-DEFAULT = EVALUATIONS["default-v5"][0] + [NETWORKS]
+DEFAULT = EVALUATIONS[ALIASES["default"]][0] + [NETWORKS]
 # Their cards stay as they are; the runs behind them are not kept.
 SUPERSEDED = {"default-v1", "released-v1"}
 
@@ -145,7 +146,7 @@ def cells(values):
     return "| " + " | ".join(values) + " |"
 
 
-OWN = ("default-v5", "default-v5, horizon known")
+OWN = (ALIASES["default"], f"{ALIASES['default']}, horizon known")
 RIVALS = ("NAdamW, one for all", "NAdamW, best", "Adam, best", "RMSprop, best")
 NAMES = {"lenet": "LeNet", "mnist": "MNIST", "relu": "ReLU", "2000": "2,000"}
 
@@ -225,7 +226,7 @@ def helped_by_the_length():
 def baselines_ahead():
     runs = runs_of(*DEFAULT)
     own, *best = (
-        runs.typical(label) for label in ("default-v5", "RMSprop, best", "Adam, best")
+        runs.typical(label) for label in (OWN[0], "RMSprop, best", "Adam, best")
     )
     return [WORDS[np.sum(values < own)] for values in best]
 
