@@ -122,7 +122,10 @@ def test_what_is_refused(made, tmp_path):
         ((*new, f"--reports={parts}"), "is of others"),
         ((*bare, "--limits=few"), r"must be given.*commands \[\]"),
         ((*bare, "--commands=made"), "must be given.*limits ''"),
-        ((*bare, "--commands=", "--limits=few"), "--commands and --limits must be"),
+        (
+            (*bare, "--commands=", "--limits=few"),
+            "--commands and --limits must be given",
+        ),
     ):
         with pytest.raises(app.UsageError, match=message):
             command(*arguments)

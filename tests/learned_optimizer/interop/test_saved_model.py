@@ -56,7 +56,11 @@ def test_it_compiles_with_xla(name, signatures):
         ("row_lengths", [2**32, 3, 4], "add up to"),
         ("gradients", [1.0] * 6, r"add up to.*\[6\] \[7\]"),
         ("values", [1.0] * 6, r"add up to.*\[7\] \[6\]"),
-        ("row_lengths", [3, 4], "the tensors that `row_lengths` names.*instead of"),
+        (
+            "row_lengths",
+            [3, 4],
+            "state must be of the tensors that `row_lengths` names.*instead of",
+        ),
         ("log_learning_rate", [0.0], "state must be of the tensors"),
     ],
 )

@@ -109,7 +109,10 @@ def foreign_model_with_our_card(path):
 
 BAD_FOLDERS = {
     "another's SavedModel": (foreign_model, "must be a SavedModel that Hier.*Received"),
-    "another's with our card": (foreign_model_with_our_card, "must be a checkpoint w"),
+    "another's with our card": (
+        foreign_model_with_our_card,
+        "must be a checkpoint with",
+    ),
     "an empty folder": (
         lambda path: (shutil.rmtree(path), path.mkdir()),
         "must be a SavedModel that Hier",
@@ -131,7 +134,7 @@ BAD_FOLDERS = {
     "a card that is no JSON": (write_card("{"), "must be JSON"),
     "a card that is a list": (
         write_card("[]"),
-        "an object of the keys.*Received: list",
+        "must be an object of the keys.*Received: list",
     ),
 }
 

@@ -79,7 +79,11 @@ def test_released_names_say_the_same():
         (dict(learning_rate_mean="all"), ValueError, "must be one of .*'problem'"),
         (dict(global_rnn_input="first"), ValueError, "must be one of .*'all_tensors'"),
         (dict(global_rnn_input=["x"]), ValueError, "must be one of"),
-        (dict(dynamic_output_scale=False), ValueError, "`relative_learning_rate` need"),
+        (
+            dict(dynamic_output_scale=False),
+            ValueError,
+            "`relative_learning_rate` needs",
+        ),
         *(
             (NO_RATES | {x: True}, ValueError, f"`{x}` needs a learning rate")
             for x in ("extreme_indicator", "learning_rate_shortcut")

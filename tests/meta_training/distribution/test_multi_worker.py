@@ -59,4 +59,6 @@ def test_processes_that_share_no_folder_are_refused(tmp_path):
             running.append(processes.start(*flags, folder, tf_config=tf_config))
         for each in running:
             assert each.wait(120) == 1
-            assert "must be a folder that all processes share" in each.text()
+            assert (
+                "--train_dir must be a folder that all processes share" in each.text()
+            )

@@ -195,13 +195,19 @@ def test_starts_without_a_log_loss_are_refused(level, tmp_path):
         *(
             (functools.partial(EvaluationConfig, **settings), message)
             for settings, message in (
-                (dict(steps=0), "steps must be a whole number, 1 or more. .* steps=0"),
+                (
+                    dict(steps=0),
+                    "steps must be a whole number, 1 or more. Received: steps=0",
+                ),
                 (dict(records=0), "records must be .* 1 or more"),
                 (
                     dict(learning_rates=(1.0, -1.0)),
-                    "learning_rates .* above 0. Received",
+                    "learning_rates must be .* above 0. Received",
                 ),
-                (dict(initial_rates=(0.0,)), "initial_rates must be .* above 0. Rec"),
+                (
+                    dict(initial_rates=(0.0,)),
+                    "initial_rates must be .* above 0. Received",
+                ),
                 (dict(learning_rates=(1.0, 1.0)), "differ from each other. Received"),
                 (dict(learning_rates=()), "one or more .* Received"),
             )
