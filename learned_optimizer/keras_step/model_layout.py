@@ -7,6 +7,7 @@ The arrangement follows from the shapes alone, the same on every device and back
 that a state saved on one goes on on another.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -24,9 +25,9 @@ SMALLEST_BLOCK_SIZE = 64
 LARGEST_PADDING = 0.25
 # 8,192 parameters: shards are a whole number of such chunks.
 CHUNK_SIZE = 32 * BLOCK_SIZE
-# A turn of the loop takes a part of a chunk, at least so many parameters: what is
-# computed for them stays in the cache of a core (docs/what_was_tried.md).
-SMALLEST_TURN = 4 * BLOCK_SIZE
+# A turn of the loop takes so many parameters: what is computed for them stays in the
+# cache of a core (docs/what_was_tried.md).
+TURN_SIZE = 7 * BLOCK_SIZE
 # Half a million parameters: some 0.5 GB while they are passed over, and enough to keep
 # an accelerator busy.
 PIECE_SIZE = 64 * CHUNK_SIZE
@@ -73,12 +74,10 @@ def _layout(shapes, block_size, blocks_per_chunk, shards, blocks_per_piece):
         return layout.in_pieces(blocks_per_piece)
     if layout.blocks_per_chunk is None:
         return layout
-    # Turns that do not overlap: those that do write some blocks twice.
-    blocks = layout.num_chunks * layout.blocks_per_chunk
-    sizes = range(math.ceil(SMALLEST_TURN / block_size), layout.blocks_per_chunk)
-    return layout.in_pieces(
-        next((size for size in sizes if blocks % size == 0), layout.blocks_per_chunk)
-    )
+    # An odd number of blocks, for features that lie a multiple of 4,096 bytes apart
+    # drive each other out of a core's first cache.
+    turn = min(TURN_SIZE // block_size | 1, layout.blocks_per_chunk)
+    return dataclasses.replace(layout, blocks_per_chunk=turn)
 
 
 def runs_by_chunks() -> bool:

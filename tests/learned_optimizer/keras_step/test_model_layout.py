@@ -62,12 +62,20 @@ def test_shards_are_as_large_and_chunks_no_larger_than_wanted(shapes, shards):
 
 
 @pytest.mark.parametrize(
-    "blocks, turn", [(32, None), (2 * 32, 4), (3 * 31, 31), (5 * 27, 5), (8 * 496, 4)]
+    "shapes, blocks, turn",
+    [
+        ([(32 * BLOCK_SIZE,)], 32, None),
+        ([(2 * 32 * BLOCK_SIZE,)], 2 * 32, 7),
+        ([(3 * 31 * BLOCK_SIZE,)], 3 * 31, 7),
+        ([(8 * 496 * BLOCK_SIZE,)], 8 * 496, 7),
+        ([(8, 16)] * 500, 504, 15),
+        ([(64,)] * 500, 500, 29),
+    ],
 )
-def test_turns_are_the_smallest_that_do_not_overlap(blocks, turn):
-    layout = model_layout([(blocks * BLOCK_SIZE,)])
+def test_a_turn_is_an_odd_number_of_blocks(shapes, blocks, turn):
+    layout = model_layout(shapes)
     assert layout.blocks_per_chunk == turn
-    # A saved state has no more padding than before its turns were made smaller.
+    # A saved state has the padding that it had when its turns were larger.
     assert len(layout.block_tensor) == blocks
 
 
