@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import keras
 
+from learned_optimizer.utils.flags import require_member
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -67,10 +69,7 @@ def checked_image_size(name: str, image_size: int | None) -> int:
     Raises:
         ValueError: It is too small, or there is no such network.
     """
-    if name not in MODELS:
-        raise ValueError(
-            f"the model must be one of {', '.join(MODELS)}. Received: {name!r}"
-        )
+    require_member("model", name, MODELS)
     spec = MODELS[name]
     if image_size is None:
         return spec.image_size

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import keras
 
 from learned_optimizer import HierarchicalRNN
+from learned_optimizer.utils.flags import require_member
 
 SCHEDULES = ("usual", "cosine", "constant")
 
@@ -95,13 +96,6 @@ OPTIMIZERS = {
 }
 
 
-def _require_member(what, value, known):
-    if value not in known:
-        raise ValueError(
-            f"the {what} must be one of {', '.join(known)}. Received: {value!r}"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
     """An optimizer with every setting resolved for a run, see `OptimizerDefaults`.
@@ -135,11 +129,11 @@ class OptimizerSpec:
     state_dtype: str = "float32"
 
     def __post_init__(self):
-        _require_member("optimizer", self.name, OPTIMIZERS)
+        require_member("optimizer", self.name, OPTIMIZERS)
         defaults = OPTIMIZERS[self.name]
         # What "usual" has become is known, too, where a copy is made.
         known = dict.fromkeys((*SCHEDULES, defaults.schedule))
-        _require_member("schedule", self.schedule, known)
+        require_member("schedule", self.schedule, known)
         rate = defaults.learning_rate
         if defaults.batch_size:
             rate *= self.batch_size / defaults.batch_size

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import flags, logging
 
-from learned_optimizer.utils.flags import define_flags, flag_settings
+from learned_optimizer.utils.flags import define_flags, flag_settings, require_member
 from meta_training import command
 from meta_training.evaluation import write_report
 from meta_training.evaluation.comparison import EvaluationConfig, evaluate
@@ -66,13 +66,11 @@ def find_tasks(*names: str, only: Sequence[str] = ()):
     """
     tasks = []
     for name in names:
+        require_member("tasks", name, list_network_groups() + list_task_sets())
         if name in list_network_groups():
             tasks += network_group(name)
-        elif name in list_task_sets():
-            tasks += task_set(name)
         else:
-            known = ", ".join(list_network_groups() + list_task_sets())
-            raise ValueError(f"tasks must be one of {known}. Received: {name!r}")
+            tasks += task_set(name)
     by_name = {task.name: task for task in tasks}
     if not set(only) <= set(by_name):
         raise ValueError(

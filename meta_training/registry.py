@@ -2,6 +2,8 @@
 
 from typing import Generic, TypeVar
 
+from learned_optimizer.utils.flags import require_member
+
 T = TypeVar("T")
 
 
@@ -40,11 +42,7 @@ class Registry(Generic[T]):
         Raises:
             ValueError: There is none; the message lists those that exist.
         """
-        if name not in self._members:
-            raise ValueError(
-                f"{self._kind[0].upper()}{self._kind[1:]} must be one of "
-                f"{', '.join(self.names())}. Received: {name!r}"
-            )
+        require_member(self._kind, name, self.names())
         return self._members[name]
 
     def names(self) -> list[str]:

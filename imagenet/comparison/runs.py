@@ -10,7 +10,6 @@ import itertools
 import json
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -24,6 +23,7 @@ from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.atomic_write import atomic_write
 from learned_optimizer.utils.csv_log import read_csv, write_csv
 from learned_optimizer.utils.flags import check_order, check_settings, setting
+from learned_optimizer.utils.signals import on_sigterm
 
 COMPARISON_FILE = "comparison.json"
 # That trains.
@@ -221,23 +221,22 @@ def _run_child(command):
     """The exit status, and whether SIGTERM came: the child saves, and is waited for."""
     process, terminated = None, False
 
-    def terminate(*_):
+    def terminate():
         nonlocal terminated
         terminated = True
         if process is not None:
             process.terminate()
 
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        process = subprocess.Popen(command)
-        if terminated:
-            process.terminate()  # It came in between.
-        return process.wait(), terminated
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
-        signal.signal(signal.SIGTERM, before)
+    with on_sigterm(terminate):
+        try:
+            process = subprocess.Popen(command)
+            if terminated:
+                process.terminate()  # It came in between.
+            return process.wait(), terminated
+        finally:
+            if process is not None:
+                process.terminate()
+                process.wait()
 
 
 def write_curves(config: ComparisonConfig, runs: list[Run], path: pathlib.Path) -> None:

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import pathlib
-import signal
 import threading
 import time
 
@@ -31,6 +30,7 @@ from learned_optimizer.utils.batch_normalization import RunningAverages
 from learned_optimizer.utils.csv_log import read_csv
 from learned_optimizer.utils.exclusive_lock import exclusive_lock
 from learned_optimizer.utils.run_log import SilentLog
+from learned_optimizer.utils.signals import on_sigterm
 
 MODEL_FILE = "model.keras"
 # From which running averages are computed before an evaluation, an epoch at most.
@@ -101,7 +101,7 @@ class Training:
             self._coordinator = tf.distribute.coordinator.ClusterCoordinator(
                 devices.strategy
             )
-        self._terminated = False
+        self._terminated = threading.Event()
 
     def _set_total_steps(self):
         """Lets the learned rates end with the run, unless it began without."""
@@ -171,7 +171,7 @@ class Training:
                 log = RunLog(
                     self._folder, self.step, self.train_steps, self.spec.is_learned
                 )
-            with contextlib.closing(log), self._handle_sigterm():
+            with contextlib.closing(log), on_sigterm(self._terminated.set):
                 if unevaluated:
                     log.evaluation(self.evaluate())
                 if self.step < self._until:
@@ -198,7 +198,7 @@ class Training:
         log.loop([self._figures(first + n, row, speed) for n, row in enumerate(rows)])
         if not math.isfinite(rows[-1][0]):
             logging.warning("the loss of step %d is %s", self.step, rows[-1][0])
-        terminated = self._any_process(self._terminated)
+        terminated = self._any_process(self._terminated.is_set())
         left = terminated or self.step == self._until
         if left or self.step % self.config.checkpoint_every == 0:
             log.flush()
@@ -321,21 +321,6 @@ class Training:
                 logging.info("the trained model is %s", path)
         finally:
             temporary.unlink(missing_ok=True)
-
-    # Signals.
-
-    @contextlib.contextmanager
-    def _handle_sigterm(self):
-        """SIGTERM ends the run after the loop that it is in."""
-
-        def terminate(*_):
-            self._terminated = True
-
-        before = signal.signal(signal.SIGTERM, terminate)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _any_process(self, flag):
         """Whether the flag of any process is set: all then act together."""

@@ -126,6 +126,13 @@ def check_settings(config: Any) -> None:
                 )
 
 
+def require_member(name: str, value: Any, known: Collection[str]) -> None:
+    """Raises a ValueError unless `value`, called `name`, is one of `known`."""
+    if value not in known:
+        choices = ", ".join(known)
+        raise ValueError(f"{name} must be one of {choices}. Received: {value!r}")
+
+
 def check_order(config: Any, *pairs: tuple[str, str]) -> None:
     """Raises a ValueError unless the first of each pair is at most the second."""
     for low, high in pairs:

@@ -13,6 +13,7 @@ run may resume under another of them.
 """
 
 from learned_optimizer.utils.cluster import parameter_server_cluster, serve
+from learned_optimizer.utils.flags import require_member
 from meta_training.distribution.base import Distribution
 from meta_training.distribution.cohort import Cohort, Report, cohort_seed
 from meta_training.distribution.in_one_process import Mirrored, OneDevice
@@ -41,10 +42,7 @@ def distribution(strategy: str, replicas: int | None = None) -> Distribution:
         ValueError: There is none of that name, or the devices or the cluster of
             TF_CONFIG do not fit.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(
-            f"strategy must be one of {', '.join(STRATEGIES)}. Received: {strategy!r}"
-        )
+    require_member("strategy", strategy, STRATEGIES)
     if replicas is not None and strategy != "mirrored":
         raise ValueError(
             "replicas must go with strategy mirrored alone (TF_CONFIG says how many "

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from learned_optimizer.utils.flags import require_member
 from meta_training.evaluation.comparison import Result
 
 EPSILON = 1e-6
@@ -31,11 +32,10 @@ def log_losses(losses: np.ndarray) -> np.ndarray:
 
 def scores(result: Result, metric: str) -> np.ndarray:
     """`[rates, tasks, seeds]` log-losses: the mean over the run, or the last one."""
+    require_member("metric", metric, METRICS)
     logs = log_losses(result.losses)
     if metric == METRICS[1]:
         return logs[-1]
-    if metric != METRICS[0]:
-        raise ValueError(f"metric must be one of {METRICS}. Received: {metric!r}")
     return np.trapezoid(logs, result.steps, axis=0) / (result.steps[-1] or 1)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from meta_training.tasks.base import require_member
+from learned_optimizer.utils.flags import require_member
 from meta_training.tasks.released.datasets import sklearn_datasets
 
 _SPLIT_SEED = 0

@@ -11,6 +11,7 @@ and they are not in the registry of task sets: no command line can train on them
 name.
 """
 
+from learned_optimizer.utils.flags import require_member
 from meta_training.held_out.architectures import (
     HeldOutAttention,
     HeldOutAutoencoder,
@@ -28,7 +29,7 @@ from meta_training.held_out.data import (
     TEXT_WINDOW,
     VAE_LATENT,
 )
-from meta_training.tasks.base import Task, require_member
+from meta_training.tasks.base import Task
 
 _RELU = {"activation": "relu"}
 _HE_RELU = {**_RELU, "initialisation": "he_normal"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from learned_optimizer.rule.nominal_rate import NominalRate
 from learned_optimizer.utils import run_folder
-from learned_optimizer.utils.flags import check_settings, setting
+from learned_optimizer.utils.flags import check_settings, require_member, setting
 from meta_training import estimators
 from meta_training.inner.trajectories import TrajectoryConfig
 from meta_training.inner.windows import UnrollConfig
@@ -186,10 +186,7 @@ def preset(name: str, **changes) -> TrainingConfig:
         ValueError: There is no such preset, a value is out of its range, or
             `init_weights` cannot be loaded.
     """
-    if name not in PRESETS:
-        raise ValueError(
-            f"preset must be one of {', '.join(PRESETS)}. Received: {name!r}"
-        )
+    require_member("preset", name, PRESETS)
     values = {**PRESETS[name], **changes}
 
     def take(config_class):

@@ -251,13 +251,6 @@ def broadcast_tasks(vector: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(vector, [-1] + [1] * (len(like.shape) - 1))
 
 
-def require_member(name: str, value, known) -> None:
-    """Raises ValueError unless `value` is one of `known`."""
-    if value not in known:
-        choices = ", ".join(repr(choice) for choice in known)
-        raise ValueError(f"{name} must be one of {choices}. Received: {value!r}")
-
-
 def _as_tuples(value):
     """The value, its lists as tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

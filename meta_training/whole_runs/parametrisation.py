@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from learned_optimizer.rule.nominal_rate import NominalRate
-from learned_optimizer.utils.flags import settings_of
+from learned_optimizer.utils.flags import require_member, settings_of
 from meta_training.optimizers import HierarchicalRule, TrainedWeights
 from meta_training.optimizers.nominal_numbers import (
     PREFIX,
@@ -55,11 +55,7 @@ class Parametrisation:
     """
 
     def __init__(self, weights: TrainedWeights, name: str):
-        if name not in PARAMETRISATIONS:
-            raise ValueError(
-                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}. "
-                f"Received: {name!r}"
-            )
+        require_member("parametrisation", name, PARAMETRISATIONS)
         self._start = weights
         self._parts = []
         for array_name, array in weights.meta_parameters.items():

@@ -5,11 +5,9 @@ that the search started from and where it stands now. Their scores, on draws tha
 neither has seen, are the curve of the search, `search.csv`.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
 import threading
 import time
 
@@ -20,6 +18,7 @@ from learned_optimizer.utils import run_folder
 from learned_optimizer.utils.arrays import under_prefix, with_prefix
 from learned_optimizer.utils.csv_log import CsvLog
 from learned_optimizer.utils.flags import check_settings, setting
+from learned_optimizer.utils.signals import on_sigterm
 from meta_training.optimizers import TrainedWeights, content_sha256, load_trained
 from meta_training.outer.progress import Progress
 from meta_training.outer.run_folder import WEIGHTS, RunFolder
@@ -148,7 +147,7 @@ class Search:
             ValueError: Another process searches in the folder.
             OSError: A checkpoint cannot be written; the last one is left whole.
         """
-        with self._files.exclusive_lock(), self._terminating():
+        with self._files.exclusive_lock(), on_sigterm(self._terminated.set):
             log = CsvLog(self.folder / CURVE, _COLUMNS, self.generation - 1, digits=6)
             try:
                 while not self._is_done(until):
@@ -214,15 +213,6 @@ class Search:
                 f"generation {self.generation} was left, as SIGTERM asks; the search "
                 "goes on from the one before"
             )
-
-    @contextlib.contextmanager
-    def _terminating(self):
-        """SIGTERM ends the search after the run that it is in."""
-        before = signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _save(self):
         arrays = self._progress.to_arrays()

@@ -57,7 +57,7 @@ def test_held_out_networks_start_where_they_should(task):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: network_group("train"), "one of 'validation', .*'train'"),
+        (lambda: network_group("train"), "one of validation, .*'train'"),
         (lambda: load_data("cifar"), "data set must be one of .*'cifar'"),
     ],
 )
