@@ -96,7 +96,7 @@ class ComparisonConfig:
     def candidates(self, model: str, optimizer: str) -> list[list[Run]]:
         """For each rate that is tried, its runs: one a seed."""
         rates: list[float | None] = [None]
-        if optimizer != "hierarchical_rnn" and len(self.factors) > 1:
+        if optimizer != "hierarchical_rnn" and self.factors != (1.0,):
             usual = OptimizerSpec(
                 optimizer,
                 batch_size=self.batch_size,

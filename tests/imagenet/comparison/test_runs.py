@@ -49,8 +49,9 @@ def test_baselines_try_rates_and_the_learned_optimizer_none(tmp_path):
     # 0.1 at 256 images.
     rates = [runs[0].learning_rate for runs in tried]
     assert rates == pytest.approx([0.0125, 0.025, 0.05])
-    one = plan(tmp_path, factors=(1.0,)).candidates("resnet_v2_50", "momentum")
-    assert [runs[0].learning_rate for runs in one] == [None]
+    for factor, rate in ((1.0, None), (2.0, 0.05)):
+        one = plan(tmp_path, factors=(factor,)).candidates("resnet_v2_50", "momentum")
+        assert [runs[0].learning_rate for runs in one] == [rate]
 
 
 def test_the_best_probe_goes_on(tmp_path, monkeypatch):
