@@ -34,6 +34,8 @@ FINALS = {
     for name in ("default-v4", "default-v5", "default-v6")
 }
 FINAL = FINALS[ALIASES["default"]]
+# A baseline that ran on some of the final group.
+SCHEDULE_FREE = RESULTS / "final_baselines" / "runs.csv"
 # Baselines on training tasks: one rate of each, for the final group.
 TRAINING_TASKS = RESULTS / "default_networks" / "runs.csv"
 # The runs of each evaluation on a card, in its order.
@@ -227,6 +229,16 @@ def wins_in_the_final_group():
     return [WORDS[tasks_ahead(runs, own, other)] for own in OWN for other in order]
 
 
+def schedule_free_ahead():
+    other = runs_of(SCHEDULE_FREE)
+    own = runs_of(FINAL).typical(OWN[1])[: len(other.tasks)]
+    assert runs_of(FINAL).tasks[: len(other.tasks)] == other.tasks
+    labels = ("Schedule-free AdamW, best", "Schedule-free AdamW")
+    ahead = [WORDS[np.sum(other.typical(label) < own)] for label in labels]
+    rates = len(other.all_rates("Schedule-free AdamW"))
+    return WORDS[len(other.tasks)], WORDS[rates], *ahead
+
+
 def helped_by_the_length():
     own, known = OWN
     helped = tasks_ahead(runs_of(FINAL), known, own, ties=False)
@@ -301,6 +313,9 @@ CLAIMS = [
      "on {}, NAdamW at one rate on {} and the best NAdamW on {}; with its length known "
      "on {}, {}, {} and {}", wins_in_the_final_group),
     ("README.md", "that helps {} networks and harms {}", helped_by_the_length),
+    ("README.md", "on the first {} alone ([report](meta_training/results/"
+     "final_baselines/report.md)): at the best of {} rates it ends below `total_steps` "
+     "on {} of them, at its default rate on {}", schedule_free_ahead),
     ("README.md", "the best of 12 rates of RMSprop ends lower on {} of five, Adam's on "
      "{}", baselines_ahead),
     ("README.md", "on ResNet50V2 and ahead on new images, {} for {}", accuracies),
