@@ -24,7 +24,7 @@ def float64(meta_parameters):
 def log_sizes(values, nominal=None):
     """Log root mean squares of a model's arrays, those of zeros as the others'.
 
-    With the bound and the depth of a `NominalRate`, where it has them.
+    With the bound, the depth and the width of a `NominalRate`, where it has them.
     """
     sizes = [np.sqrt(mean(np.float64(np.ravel(value)) ** 2)) for value in values]
     known = [np.log(size) for size in sizes if size > 0]
@@ -38,6 +38,9 @@ def log_sizes(values, nominal=None):
         tensors = sum(value.size > 0 for value in values)
         depth = max(1, tensors / nominal.shallow_tensors)
         logs = [log - np.log(depth) / 2 for log in logs]
+    if nominal and nominal.narrow_elements is not None:
+        widths = [max(1, value.size / nominal.narrow_elements) for value in values]
+        logs = [log - np.log(width) / 4 for log, width in zip(logs, widths)]
     return logs
 
 

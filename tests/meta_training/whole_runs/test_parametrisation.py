@@ -124,7 +124,9 @@ def test_the_nominal_rate_alone():
     before, after = WEIGHTS.optimizer.config.nominal, found.optimizer.config.nominal
     same = [k for k, value in vars(before).items() if value == getattr(after, k)]
     # Bounds that may be absent are no numbers to search.
-    assert same == ["largest", "shallow_tensors", "horizon_shallow_tensors"]
+    assert same == [
+        *("largest", "shallow_tensors", "narrow_elements", "horizon_shallow_tensors")
+    ]
 
 
 def test_numbers_of_a_readout_of_zeros():
