@@ -36,6 +36,9 @@ class Layout:
             the rest is padding.
         tensor_problem: `[tensors]` int32, the problem of each tensor.
         tensor_elements: `[tensors]` float32, number of elements of each.
+        tensor_widths: `[tensors]` float32, the largest rank of each as a matrix,
+            however its axes are divided into rows and columns. Where shapes are not
+            known, that of a square matrix.
         num_tensors: Number of tensors.
         num_problems: Number of problems.
         blocks_per_chunk: Blocks that one turn of the update's loop takes; the last
@@ -54,6 +57,7 @@ class Layout:
     block_elements: Any
     tensor_problem: Any
     tensor_elements: Any
+    tensor_widths: Any
     num_tensors: Any
     num_problems: Any
     blocks_per_chunk: int | None = None
@@ -124,6 +128,7 @@ class Layout:
             block_elements=np.array(block_elements + [0] * padding, np.int32),
             tensor_problem=np.array(problems, np.int32),
             tensor_elements=np.array(elements, np.float32),
+            tensor_widths=np.array([_width(shape) for shape in shapes], np.float32),
             num_tensors=len(shapes),
             num_problems=int(max(problems)) + 1,
             blocks_per_chunk=None if chunks == 1 else blocks_per_chunk,
@@ -157,6 +162,7 @@ class Layout:
             block_elements=ops.ones_like(positions),
             tensor_problem=ops.zeros_like(row_lengths),
             tensor_elements=ops.cast(row_lengths, "float32"),
+            tensor_widths=ops.sqrt(ops.cast(row_lengths, "float32")),
             num_tensors=num_tensors,
             num_problems=1,
             block_group=first_groups + in_tensor // ELEMENTS_PER_GROUP,
@@ -216,6 +222,12 @@ class Layout:
         first = self.first_blocks[tensor]
         count = math.prod(self.shapes[tensor])
         return slice(first, first + math.ceil(count / self.block_size))
+
+
+def _width(shape):
+    """The largest rank of a matrix that has the first axes as rows."""
+    halves = [(shape[:axis], shape[axis:]) for axis in range(len(shape) + 1)]
+    return max(min(map(math.prod, pair)) for pair in halves)
 
 
 def _rows_of_positions(count, ends):

@@ -19,8 +19,10 @@ tensor counts for by the size of the problem as a whole. And the steps of many l
 add up: from `shallow_tensors` tensors on, all sizes are divided by the square root of
 their number, as independent relative changes of layers in a row add up. A third is for
 wide networks. The entries of a step agree with one another more than those of a kernel,
-so that its spectral norm, relative to the kernel's, grows with the root of the width:
-from `narrow_elements` elements on, a tensor's size is divided by their fourth root.
+so that its spectral norm, relative to the kernel's, grows with the root of the width
+(Yang et al., *A Spectral Condition for Feature Learning*, 2023): from `narrow_width`
+on, a tensor's size is divided by the square root of its width, which is the largest
+rank that its shape allows as a matrix.
 
 Where the number of steps of the whole training is known, a `Horizon`, the nominal rate
 follows a schedule over it instead: after t of K updates it is
@@ -56,7 +58,7 @@ SIZE_OF_ZEROS = 0.1
 # The fields that came after `default-v2`. Where they have their defaults they are not
 # written, so that the same architecture has the same config, whenever it is written.
 LATER_FIELDS = (
-    "narrow_elements",
+    "narrow_width",
     "horizon_peak",
     "horizon_shallow_tensors",
     "horizon_warmup",
@@ -144,10 +146,10 @@ class NominalRate:
         above=0,
         zero_is_none=True,
     )
-    narrow_elements: float | None = setting(
+    narrow_width: float | None = setting(
         None,
-        "The size of a tensor of more elements than this is divided by the fourth root "
-        "of the ratio for the nominal rate.",
+        "The size of a tensor wider than this is divided by the square root of the "
+        "ratio for the nominal rate.",
         above=0,
         zero_is_none=True,
     )
@@ -316,9 +318,9 @@ def log_sizes(mean_squares, layout, rate: NominalRate) -> Any:
         # No bound where all is zero; not infinity, which debuggers take for a fault.
         bound = ops.where(squares > 0, bound + math.log(rate.largest), 1e30)
         sizes = ops.minimum(sizes, of_its_problem(bound))
-    if rate.narrow_elements is not None:
-        wider = ops.maximum(elements / rate.narrow_elements, 1.0)
-        sizes -= 0.25 * ops.log(wider)
+    if rate.narrow_width is not None:
+        widths = ops.convert_to_tensor(layout.tensor_widths)
+        sizes -= 0.5 * ops.log(ops.maximum(widths / rate.narrow_width, 1.0))
     return (sizes - log_depths(layout, rate.shallow_tensors))[None]
 
 

@@ -38,10 +38,18 @@ def log_sizes(values, nominal=None):
         tensors = sum(value.size > 0 for value in values)
         depth = max(1, tensors / nominal.shallow_tensors)
         logs = [log - np.log(depth) / 2 for log in logs]
-    if nominal and nominal.narrow_elements is not None:
-        widths = [max(1, value.size / nominal.narrow_elements) for value in values]
-        logs = [log - np.log(width) / 4 for log, width in zip(logs, widths)]
+    if nominal and nominal.narrow_width is not None:
+        wider = [max(1, width(value.shape) / nominal.narrow_width) for value in values]
+        logs = [log - np.log(n) / 2 for log, n in zip(logs, wider, strict=True)]
     return logs
+
+
+def width(shape):
+    """The largest rank of a tensor of this shape as a matrix."""
+    full = np.random.default_rng(0).standard_normal(shape)
+    rows = [int(np.prod(shape[:axis])) for axis in range(len(shape) + 1)]
+    matrices = [full.reshape(count, -1) for count in rows if full.size]
+    return max(map(np.linalg.matrix_rank, matrices), default=0)
 
 
 def initial_tensor(w, config, count, log_rate, log_size):

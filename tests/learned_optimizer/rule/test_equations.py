@@ -62,7 +62,7 @@ SWITCHES = {
     "horizon, deep alone": dict(
         nominal=NOMINAL | dict(shallow_tensors=None, horizon_shallow_tensors=1.5)
     ),
-    "wide": dict(nominal=NOMINAL | dict(narrow_elements=1.5)),
+    "wide": dict(nominal=NOMINAL | dict(narrow_width=1.5)),
     "horizon, warm-up": dict(nominal=NOMINAL | dict(horizon_warmup=0.6)),
     "horizon, seen": dict(horizon_input=True, nominal=NOMINAL),
     "no horizon to see": dict(horizon_input=True, nominal=NOMINAL),

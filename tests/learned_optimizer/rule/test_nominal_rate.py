@@ -42,22 +42,22 @@ def values_and_gradients(steps=1, seed=3):
 
 @pytest.mark.parametrize("largest", [None, 1.5, 1e9])
 @pytest.mark.parametrize("shallow_tensors", [None, 2.0, 3.5, 100.0])
-@pytest.mark.parametrize("narrow_elements", [None, 3.0, 1000.0])
-def test_sizes_are_bounded_and_fall_with_the_number_of_tensors_and_elements(
-    largest, shallow_tensors, narrow_elements
+@pytest.mark.parametrize("narrow_width", [None, 1.5, 1000.0])
+def test_sizes_are_bounded_and_fall_with_the_number_of_tensors_and_the_width(
+    largest, shallow_tensors, narrow_width
 ):
     """Several problems side by side, each against plain NumPy."""
     rate = dataclasses.replace(
         RATE,
         largest=largest,
         shallow_tensors=shallow_tensors,
-        narrow_elements=narrow_elements,
+        narrow_width=narrow_width,
     )
     generator = np.random.default_rng(0)
     problems = [
         [0.05 * generator.normal(size=(30, 4)), np.ones(4), np.zeros(3), np.ones(2)],
         [np.zeros((2, 2)), np.zeros(5), np.zeros(1)],
-        [generator.normal(size=7)],
+        [generator.normal(size=7), np.ones(()), np.ones((2, 3, 4))],
     ]
     wanted = np.concatenate([log_sizes(values, rate) for values in problems])
     tensors = [np.float32(value) for values in problems for value in values]
@@ -155,7 +155,7 @@ def test_fields_of_later_are_written_where_they_differ():
         ({"highest": None}, "finite number"),
         ({"largest": 0.0}, "must be a finite number, above 0"),
         ({"shallow_tensors": -1}, "must be a finite number, above 0"),
-        ({"narrow_elements": -1}, "must be a finite number, above 0"),
+        ({"narrow_width": -1}, "must be a finite number, above 0"),
         ({"height": 1.0}, "has the fields"),
     ],
 )

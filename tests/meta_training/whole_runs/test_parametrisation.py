@@ -125,7 +125,7 @@ def test_the_nominal_rate_alone():
     same = [k for k, value in vars(before).items() if value == getattr(after, k)]
     # Bounds that may be absent are no numbers to search.
     assert same == [
-        *("largest", "shallow_tensors", "narrow_elements", "horizon_shallow_tensors")
+        *("largest", "shallow_tensors", "narrow_width", "horizon_shallow_tensors")
     ]
 
 
