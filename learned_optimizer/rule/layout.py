@@ -36,9 +36,8 @@ class Layout:
             the rest is padding.
         tensor_problem: `[tensors]` int32, the problem of each tensor.
         tensor_elements: `[tensors]` float32, number of elements of each.
-        tensor_widths: `[tensors]` float32, the largest rank of each as a matrix,
-            however its axes are divided into rows and columns. Where shapes are not
-            known, that of a square matrix.
+        tensor_widths: `[tensors]` float32, the width of each, see `width`; that of a
+            square matrix where shapes are not known.
         num_tensors: Number of tensors.
         num_problems: Number of problems.
         blocks_per_chunk: Blocks that one turn of the update's loop takes; the last
@@ -128,7 +127,7 @@ class Layout:
             block_elements=np.array(block_elements + [0] * padding, np.int32),
             tensor_problem=np.array(problems, np.int32),
             tensor_elements=np.array(elements, np.float32),
-            tensor_widths=np.array([_width(shape) for shape in shapes], np.float32),
+            tensor_widths=np.array([width(shape) for shape in shapes], np.float32),
             num_tensors=len(shapes),
             num_problems=int(max(problems)) + 1,
             blocks_per_chunk=None if chunks == 1 else blocks_per_chunk,
@@ -224,10 +223,18 @@ class Layout:
         return slice(first, first + math.ceil(count / self.block_size))
 
 
-def _width(shape):
-    """The largest rank of a matrix that has the first axes as rows."""
+def width(shape: Sequence[int]) -> float:
+    """The width of a tensor, by which the steps of wide ones are made smaller.
+
+    That of a square matrix is the length of its sides, that of one of `m` rows and `n`
+    columns `4 / (m^-1/2 + n^-1/2)^2`. Half its root is how many times larger the
+    spectral norm is where all entries agree, `sqrt(m n)`, than where they are
+    independent, `sqrt(m) + sqrt(n)`. Of all divisions of a tensor's axes into those of
+    rows and of columns the one counts by which it is widest.
+    """
     halves = [(shape[:axis], shape[axis:]) for axis in range(len(shape) + 1)]
-    return max(min(map(math.prod, pair)) for pair in halves)
+    sides = [[math.prod(half) for half in pair] for pair in halves]
+    return max(4 / (m**-0.5 + n**-0.5) ** 2 if m * n else 0.0 for m, n in sides)
 
 
 def _rows_of_positions(count, ends):

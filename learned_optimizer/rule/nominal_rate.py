@@ -21,8 +21,7 @@ their number, as independent relative changes of layers in a row add up. A third
 wide networks. The entries of a step agree with one another more than those of a kernel,
 so that its spectral norm, relative to the kernel's, grows with the root of the width
 (Yang et al., *A Spectral Condition for Feature Learning*, 2023): from `narrow_width`
-on, a tensor's size is divided by the square root of its width, which is the largest
-rank that its shape allows as a matrix.
+on, a tensor's size is divided by the square root of its width (`layout.width`).
 
 Where the number of steps of the whole training is known, a `Horizon`, the nominal rate
 follows a schedule over it instead: after t of K updates it is

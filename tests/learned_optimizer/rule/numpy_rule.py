@@ -45,11 +45,13 @@ def log_sizes(values, nominal=None):
 
 
 def width(shape):
-    """The largest rank of a tensor of this shape as a matrix."""
-    full = np.random.default_rng(0).standard_normal(shape)
-    rows = [int(np.prod(shape[:axis])) for axis in range(len(shape) + 1)]
-    matrices = [full.reshape(count, -1) for count in rows if full.size]
-    return max(map(np.linalg.matrix_rank, matrices), default=0)
+    """How wide the widest matrix of this shape is: a square one has its sides."""
+    sizes = [0.0]
+    for axis in range(len(shape) + 1) if np.prod(shape) else ():
+        ones = np.ones((int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))))
+        equal, independent = np.linalg.norm(ones, 2), np.sqrt(ones.shape).sum()
+        sizes.append((2 * equal / independent) ** 2)
+    return max(sizes)
 
 
 def initial_tensor(w, config, count, log_rate, log_size):

@@ -63,22 +63,24 @@ def test_packing_goes_there_and_back(shapes, block_size, blocks_per_chunk, shard
 
 
 @pytest.mark.parametrize(
-    "shape, width",
+    "shape, matrix",
     [
-        pytest.param((), 1, id="scalar"),
-        pytest.param((5000,), 1, id="bias"),
-        pytest.param((0, 3), 0, id="empty"),
-        pytest.param((784, 10), 10, id="dense"),
-        pytest.param((20_000, 64), 64, id="embedding"),
-        pytest.param((3, 3, 256, 512), 512, id="convolution"),
-        pytest.param((3, 3, 64, 1), 9, id="depthwise convolution"),
-        pytest.param((768, 12, 64), 768, id="query of attention"),
-        pytest.param((12, 64, 768), 768, id="output of attention"),
+        pytest.param((), (1, 1), id="scalar"),
+        pytest.param((5000,), (1, 5000), id="bias"),
+        pytest.param((784, 10), (784, 10), id="dense"),
+        pytest.param((20_000, 64), (20_000, 64), id="embedding"),
+        pytest.param((3, 3, 256, 512), (9 * 256, 512), id="convolution"),
+        pytest.param((3, 3, 64, 1), (9, 64), id="depthwise convolution"),
+        pytest.param((768, 12, 64), (768, 12 * 64), id="query of attention"),
+        pytest.param((12, 64, 768), (12 * 64, 768), id="output of attention"),
     ],
 )
-def test_the_width_of_a_tensor_is_its_largest_rank(shape, width):
-    found = Layout.from_shapes([(4, 9), shape]).tensor_widths
-    np.testing.assert_array_equal(found, [4, width])
+def test_the_width_of_a_tensor_is_that_of_its_widest_matrix(shape, matrix):
+    found = Layout.from_shapes([(9, 9), shape, (0, 3)]).tensor_widths
+    rows, columns = np.sqrt(matrix)
+    # Spectral norms of equal entries of size 1, and of independent ones.
+    equal, independent = rows * columns, rows + columns
+    np.testing.assert_allclose(found, [9, (2 * equal / independent) ** 2, 0], 1e-6)
 
 
 def test_a_tensor_whose_shape_is_not_known_counts_as_square():
