@@ -22,7 +22,7 @@ __all__ = ["Weights", "fresh_weights", "list_weights", "load_weights", "save_wei
 FOLDER = importlib.resources.files("learned_optimizer") / "weights"
 DEFAULT = "default"
 ALIASES = {
-    DEFAULT: "default-v6",
+    DEFAULT: "default-v7",
     "no_neural_networks": "no_neural_networks-v1",
     "released": "released-v2",
 }

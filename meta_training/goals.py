@@ -1,6 +1,6 @@
 r"""Collects what was asked of default weights and what came out, as one page.
 
-    python -m meta_training.goals --name=default-v6
+    python -m meta_training.goals --name=default-v7
 
 writes `meta_training/results/NAME/goals.md` from files of the repository alone: the
 reports of three evaluations in folders beside it (`final`, the final group of held-out

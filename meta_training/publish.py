@@ -10,8 +10,8 @@ With `--final=FOLDER` the final group of held-out networks evaluates them, once:
 report lies in the folder and on the card, and a line in `openings.csv` beside the
 weights. What was stopped is resumed in the same folder, where baselines may have run
 before: `python -m meta_training.evaluate --tasks=final --weights= --output=FOLDER`.
-Weights that ship already get that report on their card: `--weights=default-v6
---name=default-v6 --final=FOLDER`; nothing else of them changes but `--limits`.
+Weights that ship already get that report on their card: `--weights=default-v7
+--name=default-v7 --final=FOLDER`; nothing else of them changes but `--limits`.
 
 The card has the settings and calibrations, the curve (loss and validation) of every run
 of their training, and the tables of the reports. The reports must be of these numbers:

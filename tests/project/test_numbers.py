@@ -29,11 +29,7 @@ EXPERIMENTS = RESULTS / "experiments" / "full"
 IMAGENET = ROOT / "imagenet" / "results"
 NETWORKS = EXPERIMENTS / "unseen_networks" / "runs.csv"
 RELEASED = EXPERIMENTS / "training_corpus" / "runs.csv"
-FINALS = {
-    name: RESULTS / name / "final" / "runs.csv"
-    for name in ("default-v4", "default-v5", "default-v6")
-}
-FINAL = FINALS[ALIASES["default"]]
+FINAL = RESULTS / ALIASES["default"] / "final" / "runs.csv"
 # A baseline that ran on some of the final group.
 SCHEDULE_FREE = RESULTS / "final_baselines" / "runs.csv"
 # Baselines on training tasks: one rate of each, for the final group.
@@ -44,7 +40,7 @@ EVALUATIONS = {
         [RESULTS / "default-v2" / f"{part}.csv"] for part in ("test", "rates", "long")
     ],
     "default-v3": [[RESULTS / "default-v3" / "runs.csv"]],
-    **{name: [[RESULTS / name / "test.csv"], [path]] for name, path in FINALS.items()},
+    ALIASES["default"]: [[RESULTS / ALIASES["default"] / "test.csv"], [FINAL]],
     "released-v2": [[RESULTS / "released-v2" / "runs.csv", RELEASED]],
     "no_neural_networks-v1": [
         [RESULTS / "no_neural_networks-v1" / "runs.csv", NETWORKS]
@@ -52,7 +48,7 @@ EVALUATIONS = {
 }
 DEFAULT = EVALUATIONS[ALIASES["default"]][0] + [NETWORKS]
 # Their cards stay as they are; the runs behind them are not kept.
-SUPERSEDED = {"default-v1", "released-v1"}
+SUPERSEDED = {f"default-v{number}" for number in (1, 4, 5, 6)} | {"released-v1"}
 
 
 def card(name):
@@ -70,7 +66,7 @@ TABLES = [
 
 @functools.cache
 def runs_of(*paths):
-    others = TRAINING_TASKS if paths[0] in FINALS.values() else None
+    others = TRAINING_TASKS if paths[0] == FINAL else None
     return Runs(*paths, other_tasks=others)
 
 
