@@ -106,7 +106,7 @@ def page(name: str, results: pathlib.Path = _RESULTS, narrow=_NARROW) -> str:
         "than the best Adam with a cosine; the same on ResNet50V2 and Inception V3 "
         "beside NAdamW and momentum. The narrow one, seed by seed:",
         _narrow_network(narrow),
-        "Of the large ones `default-v2` ran on both, `default-v6` on ResNet50V2 "
+        "Of the large ones `default-v2` ran on both, `default-v7` on ResNet50V2 "
         "([results](../../../imagenet/results/README.md)).",
     ]
     return "\n\n".join(parts) + "\n"

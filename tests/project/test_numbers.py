@@ -314,7 +314,8 @@ CLAIMS = [
      "on {} of them, at its default rate on {}", schedule_free_ahead),
     ("README.md", "the best of 12 rates of RMSprop ends lower on {} of five, Adam's on "
      "{}", baselines_ahead),
-    ("README.md", "on ResNet50V2 and ahead on new images, {} for {}", accuracies),
+    ("README.md", "on ResNet50V2, and ahead on new images, {} for {} of Adam",
+     accuracies),
     ("README.md", "on Inception V3 after being ahead from step {} to {:,}",
      lambda: steps_ahead("inception_v3_75px")),
     ("README.md", "it takes {} at batch 1 and {} at batch 32", shares_of_a_step),
