@@ -29,7 +29,9 @@ EXPERIMENTS = RESULTS / "experiments" / "full"
 IMAGENET = ROOT / "imagenet" / "results"
 NETWORKS = EXPERIMENTS / "unseen_networks" / "runs.csv"
 RELEASED = EXPERIMENTS / "training_corpus" / "runs.csv"
-FINAL = RESULTS / ALIASES["default"] / "final" / "runs.csv"
+# The weights that `default` stands for.
+CURRENT = ALIASES["default"]
+FINAL = RESULTS / CURRENT / "final" / "runs.csv"
 # A baseline that ran on some of the final group.
 SCHEDULE_FREE = RESULTS / "final_baselines" / "runs.csv"
 # Baselines on training tasks: one rate of each, for the final group.
@@ -40,13 +42,13 @@ EVALUATIONS = {
         [RESULTS / "default-v2" / f"{part}.csv"] for part in ("test", "rates", "long")
     ],
     "default-v3": [[RESULTS / "default-v3" / "runs.csv"]],
-    ALIASES["default"]: [[RESULTS / ALIASES["default"] / "test.csv"], [FINAL]],
+    CURRENT: [[RESULTS / CURRENT / "test.csv"], [FINAL]],
     "released-v2": [[RESULTS / "released-v2" / "runs.csv", RELEASED]],
     "no_neural_networks-v1": [
         [RESULTS / "no_neural_networks-v1" / "runs.csv", NETWORKS]
     ],
 }
-DEFAULT = EVALUATIONS[ALIASES["default"]][0] + [NETWORKS]
+DEFAULT = EVALUATIONS[CURRENT][0] + [NETWORKS]
 # Their cards stay as they are; the runs behind them are not kept.
 SUPERSEDED = {f"default-v{number}" for number in (1, 4, 5, 6)} | {"released-v1"}
 
@@ -149,7 +151,7 @@ def cells(values):
     return "| " + " | ".join(values) + " |"
 
 
-OWN = (ALIASES["default"], f"{ALIASES['default']}, horizon known")
+OWN = (CURRENT, f"{CURRENT}, horizon known")
 RIVALS = ("NAdamW, one for all", "NAdamW, best", "Adam, best", "RMSprop, best")
 NAMES = {"lenet": "LeNet", "mnist": "MNIST", "relu": "ReLU", "2000": "2,000"}
 
